@@ -1,0 +1,4 @@
+//! `ww` builds WebAssembly guests into images and runs them in sandboxed cells.
+
+pub mod atomic_file;
+pub mod escape;

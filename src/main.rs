@@ -1,0 +1,3 @@
+//! The `ww` binary.
+
+fn main() {}
