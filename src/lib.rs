@@ -1,4 +1,8 @@
-//! `ww` builds WebAssembly guests into images and runs them in sandboxed cells.
+//! `ww`
 
 pub mod atomic_file;
+#[cfg(feature = "cell")]
+pub mod cell;
 pub mod escape;
+#[cfg(feature = "cell")]
+pub mod vat;

@@ -10,6 +10,8 @@
     unreachable_pub,
     unused_qualifications,
     clippy::all,
+    clippy::unimplemented,
+    clippy::unwrap_used,
     reason = "generated code; the documentation is in the schema"
 )]
 #[rustfmt::skip]

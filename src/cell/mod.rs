@@ -1,0 +1,22 @@
+//! Cells: WebAssembly components that run in sandboxes of wasmtime.
+//!
+//! [`Compiler`] turns bytes into a [`Program`], once for equal bytes. [`launch`] turns a program and everything that it
+//! is given ([`Launch`]) into a [`Process`] handle and a future that runs it; whoever polls the future decides the
+//! thread. A cell that computes gives way to other tasks of its thread at every tick of the engine's clock, so it delays
+//! them by milliseconds and cannot stop them.
+//!
+//! A cell has clocks, random numbers, and what is in its [`Launch`]: nothing of this process's environment, files or
+//! network. Bytes cross its border through [`pipe`]s and through WASI; what the bytes of its RPC channel mean is no
+//! business of this module.
+
+mod component;
+mod engine;
+mod pipe;
+mod process;
+mod stdio;
+
+pub use component::{Compiler, ComponentError, Program};
+pub use engine::{Engine, EngineError, EngineOptions};
+pub use pipe::{CAPACITY, Closed, PipeReader, PipeWriter, pipe};
+pub use process::{Channel, ExitStatus, Launch, LaunchError, Process, launch};
+pub use stdio::{Input, InputFile, Output};

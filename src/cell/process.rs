@@ -1,0 +1,214 @@
+//! The life of one cell: from its parts to its exit status.
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::ResourceTable;
+use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::component::Program;
+use super::pipe::{PipeReader, PipeWriter};
+use super::stdio::{Input, Output};
+
+/// A trap's text is cut to this many bytes; it quotes function names, which the guest chooses.
+const TRAP_TEXT_SIZE_MAX: usize = 16 * 1024;
+
+/// The first argument of every guest: the name it has in its image.
+const PROGRAM_NAME: &str = "main.wasm";
+
+/// Everything that a new cell is given. What is not in here, it does not have.
+#[derive(Debug)]
+pub struct Launch {
+    /// The compiled component.
+    pub program: Program,
+    /// The arguments after the program's name.
+    pub args: Vec<String>,
+    /// The environment, in order.
+    pub env: Vec<(String, String)>,
+    /// Standard input.
+    pub stdin: Input,
+    /// Standard output.
+    pub stdout: Output,
+    /// Standard error.
+    pub stderr: Output,
+    /// A folder that the cell sees, read-only, as `/`.
+    pub root: Option<PathBuf>,
+    /// The cell's side of its RPC channel.
+    pub rpc: Option<Channel>,
+}
+
+/// A cell's side of its RPC channel.
+#[derive(Debug)]
+pub struct Channel {
+    /// What the host sends.
+    pub input: PipeReader,
+    /// What the guest sends.
+    pub output: PipeWriter,
+}
+
+/// How a cell ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// By itself, with this code.
+    Exited(u8),
+    /// It trapped; the text is wasmtime's, with the backtrace. The guest's own names are in it, so escape it before it
+    /// is shown.
+    Trapped(String),
+    /// It was killed.
+    Killed,
+}
+
+/// A cell could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The folder that was to be its `/` cannot be opened.
+    #[error("failed to open {} as the cell's root", crate::escape::path(.path))]
+    Root {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: wasmtime::Error,
+    },
+}
+
+/// A handle to a cell, running or ended. Clones are handles to the same cell; dropping them does nothing to it.
+#[derive(Debug, Clone)]
+pub struct Process {
+    status: watch::Receiver<Option<ExitStatus>>,
+    kill: CancellationToken,
+}
+
+impl Process {
+    /// Waits for the end. Any number of callers may wait, before and after it. Cancel safe.
+    pub async fn wait(&self) -> ExitStatus {
+        let mut status = self.status.clone();
+        match status.wait_for(Option::is_some).await {
+            Ok(status) => status.clone().unwrap_or(ExitStatus::Killed),
+            // The sender went without a word: the thread that ran the cell is gone.
+            Err(_) => ExitStatus::Killed,
+        }
+    }
+
+    /// The status, if the cell has ended.
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.status.borrow().clone()
+    }
+
+    /// Ends the cell as soon as its thread gets to it, whether it computes or waits in a host call. [`Process::wait`]
+    /// tells when it is gone.
+    pub fn kill(&self) {
+        self.kill.cancel();
+    }
+}
+
+/// Makes a cell and the future that runs it to its end. The future is `Send`; it does nothing until it is polled, and
+/// dropping it kills the cell.
+///
+/// The cell is killed when `kill` is cancelled.
+///
+/// # Errors
+///
+/// What the cell was to be given cannot be had.
+pub fn launch(
+    launch: Launch,
+    kill: CancellationToken,
+) -> Result<(Process, impl Future<Output = ()> + Send + 'static), LaunchError> {
+    let program = launch.program.clone();
+    let state = CellState::new(launch)?;
+    let (sender, status) = watch::channel(None);
+    let process = Process { status, kill: kill.clone() };
+    let run = async move {
+        let ending = Ending(sender);
+        // wasmtime-wasi 48 polls streams with its own wakers; once tokio's budget for the task is spent they would look
+        // not ready for ever (wasmtime issues 14174 and 14265). Epochs make the cell yield instead.
+        let cell = tokio::task::unconstrained(run(program, state));
+        let status = tokio::select! {
+            biased;
+            () = kill.cancelled() => ExitStatus::Killed,
+            status = cell => status,
+        };
+        ending.set(status);
+    };
+    Ok((process, run))
+}
+
+/// Says how the cell ended, also when its future is dropped.
+struct Ending(watch::Sender<Option<ExitStatus>>);
+
+impl Ending {
+    fn set(&self, status: ExitStatus) {
+        self.0.send_if_modified(|current| {
+            let first = current.is_none();
+            current.get_or_insert(status);
+            first
+        });
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.set(ExitStatus::Killed);
+    }
+}
+
+async fn run(program: Program, state: CellState) -> ExitStatus {
+    let engine = program.engine();
+    let _tick = engine.tick();
+    let mut store = Store::new(&engine.wasmtime, state);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
+    let ended = async {
+        let command = program.command().instantiate_async(&mut store).await?;
+        command.wasi_cli_run().call_run(&mut store).await
+    }
+    .await;
+    match ended {
+        Ok(Ok(())) => ExitStatus::Exited(0),
+        Ok(Err(())) => ExitStatus::Exited(1),
+        Err(error) => match error.downcast_ref::<I32Exit>() {
+            // WASI gives a code of 8 bits, or success and failure as 0 and 1.
+            Some(I32Exit(code)) => ExitStatus::Exited(u8::try_from(*code).unwrap_or(1)),
+            None => ExitStatus::Trapped(trap_text(&error)),
+        },
+    }
+}
+
+/// The error with its causes and the backtrace, cut to a bounded size.
+fn trap_text(error: &wasmtime::Error) -> String {
+    let mut text = format!("{error:?}");
+    if text.len() > TRAP_TEXT_SIZE_MAX {
+        text.truncate(text.floor_char_boundary(TRAP_TEXT_SIZE_MAX));
+        text.push('…');
+    }
+    text
+}
+
+/// What a cell's store holds.
+pub(super) struct CellState {
+    wasi: WasiCtx,
+    pub(super) table: ResourceTable,
+    pub(super) rpc: Option<Channel>,
+}
+
+impl CellState {
+    fn new(launch: Launch) -> Result<Self, LaunchError> {
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.arg(PROGRAM_NAME).args(&launch.args).envs(&launch.env);
+        wasi.stdin(launch.stdin).stdout(launch.stdout).stderr(launch.stderr);
+        // Nothing is inherited and the network is off by default; saying so keeps it so.
+        wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        if let Some(path) = launch.root {
+            wasi.preopened_dir(&path, "/", FsPerms::ReadOnly).map_err(|source| LaunchError::Root { path, source })?;
+        }
+        Ok(Self { wasi: wasi.build(), table: ResourceTable::new(), rpc: launch.rpc })
+    }
+}
+
+impl WasiView for CellState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}

@@ -1,0 +1,234 @@
+//! What a cell has as its standard streams: pipes, or the process's own.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
+use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
+
+use super::pipe::{CAPACITY, PipeReader, PipeWriter};
+
+/// Where a cell's standard input comes from.
+#[derive(Debug)]
+pub enum Input {
+    /// A pipe that the host or a parent writes.
+    Pipe(PipeReader),
+    /// A file descriptor, such as this process's own standard input.
+    File(InputFile),
+}
+
+/// Where a cell's standard output or standard error goes.
+#[derive(Debug)]
+pub struct Output {
+    /// Takes the bytes; somebody else reads them.
+    pub pipe: PipeWriter,
+    /// Whether the guest is told that this is a terminal.
+    pub is_terminal: bool,
+}
+
+/// A file descriptor that a cell reads, shared by all streams that the guest makes of it.
+///
+/// Nothing is read before the guest asks, and never more than it asks for: what a guest leaves unread is still there
+/// for the process that reads the same descriptor next. No flag of the descriptor is changed (`O_NONBLOCK` belongs to
+/// the open file, which the user's shell shares).
+#[derive(Clone)]
+pub struct InputFile(Arc<SharedFile>);
+
+struct SharedFile {
+    fd: Arc<OwnedFd>,
+    is_terminal: bool,
+    /// Registration with the runtime of the thread that first waited; `None` inside for what cannot be waited for,
+    /// such as regular files, which are always ready.
+    readiness: OnceLock<Option<AsyncFd<SharedDescriptor>>>,
+}
+
+/// Keeps the descriptor open for as long as it is registered.
+struct SharedDescriptor(Arc<OwnedFd>);
+
+impl AsRawFd for SharedDescriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl InputFile {
+    /// Reads from `fd`.
+    pub fn new(fd: OwnedFd) -> Self {
+        let is_terminal = fd.is_terminal();
+        Self(Arc::new(SharedFile { fd: Arc::new(fd), is_terminal, readiness: OnceLock::new() }))
+    }
+
+    /// Whether a read would return at once: with bytes, the end, or an error.
+    fn is_readable(&self) -> io::Result<bool> {
+        let mut polled = [PollFd::new(&self.0.fd, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        Ok(rustix::event::poll(&mut polled, Some(&now))? > 0)
+    }
+
+    async fn wait_readable(&self) {
+        #[expect(
+            deprecated,
+            reason = "deprecated as a safe function because the descriptor could be closed too early; this one cannot"
+        )]
+        let readiness = self
+            .0
+            .readiness
+            .get_or_init(|| AsyncFd::with_interest(SharedDescriptor(self.0.fd.clone()), Interest::READABLE).ok());
+        let Some(readiness) = readiness else { return };
+        // The kernel's answer decides; the runtime only tells when it may have changed. An error counts as ready: the
+        // read will report it.
+        while let Ok(false) = self.is_readable() {
+            match readiness.readable().await {
+                Ok(mut guard) => guard.clear_ready(),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Reads without waiting; `None` where nothing is there yet. Empty bytes mean the end.
+    fn try_read(&self, size_max: usize) -> io::Result<Option<Bytes>> {
+        if !self.is_readable()? {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; size_max.min(CAPACITY)];
+        match rustix::io::read(&self.0.fd, &mut bytes) {
+            Ok(size) => {
+                bytes.truncate(size);
+                Ok(Some(bytes.into()))
+            }
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => Ok(None),
+            // What Linux answers when the other side of a terminal has gone.
+            Err(rustix::io::Errno::IO) if self.0.is_terminal => Ok(Some(Bytes::new())),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl fmt::Debug for InputFile {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("InputFile").field(&self.0.fd.as_fd()).finish()
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for InputFile {
+    async fn ready(&mut self) {
+        self.wait_readable().await;
+    }
+}
+
+impl InputStream for InputFile {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        if size == 0 {
+            return Ok(Bytes::new());
+        }
+        match self.try_read(size) {
+            Ok(None) => Ok(Bytes::new()),
+            Ok(Some(end)) if end.is_empty() => Err(StreamError::Closed),
+            Ok(Some(bytes)) => Ok(bytes),
+            Err(error) => Err(StreamError::LastOperationFailed(error.into())),
+        }
+    }
+}
+
+impl IsTerminal for Input {
+    fn is_terminal(&self) -> bool {
+        match self {
+            Input::Pipe(_) => false,
+            Input::File(file) => file.0.is_terminal,
+        }
+    }
+}
+
+impl StdinStream for Input {
+    fn async_stream(&self) -> Box<dyn AsyncRead + Send + Sync> {
+        unreachable!("only WASI p2 is linked, and it asks for `p2_stream`")
+    }
+
+    fn p2_stream(&self) -> Box<dyn InputStream> {
+        match self {
+            Input::Pipe(pipe) => Box::new(pipe.clone()),
+            Input::File(file) => Box::new(file.clone()),
+        }
+    }
+}
+
+impl IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+}
+
+impl StdoutStream for Output {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        unreachable!("only WASI p2 is linked, and it asks for `p2_stream`")
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.pipe.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use std::io::Write;
+
+    fn read_now(file: &mut InputFile, size: usize) -> StreamResult<Bytes> {
+        InputStream::read(file, size)
+    }
+
+    #[tokio::test]
+    async fn takes_no_more_than_asked_and_leaves_the_rest() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let rest = reader.try_clone().unwrap();
+        let mut file = InputFile::new(reader.into());
+        assert!(read_now(&mut file, 10).unwrap().is_empty());
+        writer.write_all(b"a\nb\n").unwrap();
+        file.wait_readable().await;
+        assert_eq!(read_now(&mut file, 2).unwrap(), "a\n");
+        drop(writer);
+        drop(file);
+        assert_eq!(io::read_to_string(rest).unwrap(), "b\n");
+    }
+
+    #[tokio::test]
+    async fn waits_for_bytes_and_for_the_end() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut file = InputFile::new(reader.into());
+        assert!(file.wait_readable().now_or_never().is_none());
+        writer.write_all(b"x").unwrap();
+        file.wait_readable().await;
+        assert_eq!(read_now(&mut file, 10).unwrap(), "x");
+        assert!(file.wait_readable().now_or_never().is_none());
+        drop(writer);
+        file.wait_readable().await;
+        assert!(matches!(read_now(&mut file, 10), Err(StreamError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_regular_file_is_always_ready() {
+        let mut content = tempfile::tempfile().unwrap();
+        content.write_all(b"text").unwrap();
+        io::Seek::rewind(&mut content).unwrap();
+        let mut file = InputFile::new(content.into());
+        file.wait_readable().await;
+        assert_eq!(read_now(&mut file, 100).unwrap(), "text");
+        assert!(matches!(read_now(&mut file, 100), Err(StreamError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_an_error_not_the_end() {
+        let file = std::fs::File::open("/").unwrap();
+        let mut file = InputFile::new(file.into());
+        file.wait_readable().await;
+        assert!(matches!(read_now(&mut file, 100), Err(StreamError::LastOperationFailed(_))));
+    }
+}

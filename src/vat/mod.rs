@@ -1,0 +1,50 @@
+//! Cap'n Proto RPC with one peer, over any pair of byte streams.
+//!
+//! [`serve`] offers a bootstrap capability to whoever is on the other side of the streams. The other side is hostile: a
+//! message larger than [`MESSAGE_SIZE_MAX`] or one that breaks the protocol ends this connection and nothing else.
+//!
+//! The RPC system of capnp-rpc reads and writes through a network of ours ([`network`]), for two reasons: each message
+//! can be shown in the log (`RUST_LOG=ww=trace`), and errors of a connection end in the log as well, where the library
+//! would print some of them to standard output.
+
+use std::future::Future;
+
+use capnp::message::ReaderOptions;
+use capnp_rpc::rpc_twoparty_capnp::Side;
+use capnp_rpc::{RpcSystem, twoparty};
+use futures::{AsyncRead, AsyncWrite};
+
+mod describe;
+mod network;
+
+/// The largest message that is accepted, in bytes. It bounds the programs that `runBytes` takes (an interpreter such as
+/// CPython is a component of about 18 MiB) and what one message makes this host allocate.
+pub const MESSAGE_SIZE_MAX: usize = 64 * 1024 * 1024;
+
+/// How deep a message's pointers may nest: the default of Cap'n Proto.
+const NESTING_MAX: i32 = 64;
+
+/// Speaks RPC over `input` and `output` until the peer closes its side or breaks the protocol, and serves `bootstrap`
+/// to it. `name` says in the log which connection it is.
+///
+/// The future is not `Send`, like everything of capnp-rpc; dropping it drops all capabilities that the peer holds, and
+/// ends the calls that it made.
+pub fn serve(
+    name: String,
+    input: impl AsyncRead + Unpin + 'static,
+    output: impl AsyncWrite + Unpin + 'static,
+    bootstrap: capnp::capability::Client,
+) -> impl Future<Output = ()> + 'static {
+    let mut options = ReaderOptions::new();
+    options.traversal_limit_in_words(Some(MESSAGE_SIZE_MAX / size_of::<capnp::Word>()));
+    options.nesting_limit(NESTING_MAX);
+    let network = twoparty::VatNetwork::new(input, output, Side::Server, options);
+    let network = network::Watched::new(network, name.clone());
+    let system = RpcSystem::new(Box::new(network), Some(bootstrap));
+    async move {
+        match system.await {
+            Ok(()) => tracing::debug!(cell = name, "connection closed"),
+            Err(error) => tracing::debug!(cell = name, %error, "connection ended"),
+        }
+    }
+}
