@@ -2,3 +2,5 @@
 
 pub mod atomic_file;
 pub mod escape;
+#[cfg(feature = "swarm")]
+pub mod swarm;
