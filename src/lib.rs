@@ -1,9 +1,31 @@
-//! `ww`
+//! `ww` builds WebAssembly guests into images and runs them in sandboxed cells.
+//!
+//! The way from a `Wetfile.toml` to a running cell:
+//!
+//! 1. `wetfile` parses the manifest into a checked project with a dependency graph.
+//! 2. `build` compiles the guests in dependency order, each with a compiler call of its own.
+//! 3. `image` lays the results out as a tree (`bin/main.wasm`, `etc/`, `usr/lib/`) and swaps it in whole.
+//! 4. `cell` compiles `bin/main.wasm` and runs it in a sandbox.
+//! 5. `vat` carries Cap'n Proto RPC between the sandbox and its host, `caps` are the capabilities it finds there,
+//!    and `swarm` is the libp2p node behind them; `host` joins these to a running cell.
+//!
+//! `ops` has one function per thing a user can ask for, and `cli` is the command line over it. `ARCHITECTURE.md`
+//! tells which module may use which, who owns what on disk, and where trust ends.
+//!
+//! The features `cell` and `swarm` are on by default. Without them the crate has what needs neither wasmtime nor libp2p.
 
 pub mod atomic_file;
+#[cfg(all(feature = "cell", feature = "swarm"))]
+pub mod caps;
 #[cfg(feature = "cell")]
 pub mod cell;
+#[cfg(all(feature = "cell", feature = "swarm"))]
+pub mod cli;
 pub mod escape;
+#[cfg(all(feature = "cell", feature = "swarm"))]
+pub mod host;
+#[cfg(all(feature = "cell", feature = "swarm"))]
+pub mod ops;
 #[cfg(feature = "swarm")]
 pub mod swarm;
 #[cfg(feature = "cell")]

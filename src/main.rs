@@ -1,3 +1,7 @@
-//! The `ww` binary.
+//! The `ww` binary; all of it is in [`ww::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ww::cli::main()
+}

@@ -1,0 +1,65 @@
+//! `Host`: the machine, as far as a cell may see it.
+
+use std::rc::Rc;
+
+use capnp::Error;
+use ww_schema::peer_capnp::{executor, host};
+
+use super::executor::failed;
+use crate::swarm::Swarm;
+
+/// The capability over this node's `swarm`, with the `executor` that belongs to the cell it is made for.
+pub fn host(swarm: Swarm, executor: executor::Client) -> host::Client {
+    capnp_rpc::new_client(Server { swarm, executor })
+}
+
+struct Server {
+    swarm: Swarm,
+    executor: executor::Client,
+}
+
+impl host::Server for Server {
+    async fn id(self: Rc<Self>, _: host::IdParams, mut results: host::IdResults) -> Result<(), Error> {
+        results.get().set_id(self.swarm.id());
+        Ok(())
+    }
+
+    async fn addrs(self: Rc<Self>, _: host::AddrsParams, mut results: host::AddrsResults) -> Result<(), Error> {
+        let addrs = self.swarm.addrs().await;
+        fill(results.get().init_addrs(addrs.len() as u32), &addrs);
+        Ok(())
+    }
+
+    async fn peers(self: Rc<Self>, _: host::PeersParams, mut results: host::PeersResults) -> Result<(), Error> {
+        let peers = self.swarm.peers().await;
+        let mut list = results.get().init_peers(peers.len() as u32);
+        for (index, peer) in (0..).zip(&peers) {
+            let mut entry = list.reborrow().get(index);
+            entry.set_id(&peer.id);
+            fill(entry.init_addrs(peer.addrs.len() as u32), &peer.addrs);
+        }
+        Ok(())
+    }
+
+    async fn connect(self: Rc<Self>, params: host::ConnectParams, _: host::ConnectResults) -> Result<(), Error> {
+        let params = params.get()?;
+        let id = params.get_id()?.to_str()?;
+        let addrs = params.get_addrs()?.iter().map(|addr| Ok(addr?.to_string()?)).collect::<Result<Vec<_>, Error>>()?;
+        self.swarm.connect(id, &addrs).await.map_err(|error| failed(&error))
+    }
+
+    async fn executor(
+        self: Rc<Self>,
+        _: host::ExecutorParams,
+        mut results: host::ExecutorResults,
+    ) -> Result<(), Error> {
+        results.get().set_executor(self.executor.clone());
+        Ok(())
+    }
+}
+
+fn fill(mut list: capnp::text_list::Builder<'_>, texts: &[String]) {
+    for (index, text) in (0..).zip(texts) {
+        list.set(index, text);
+    }
+}

@@ -1,0 +1,72 @@
+//! `Process`: a child and its three streams.
+
+use std::rc::Rc;
+
+use capnp::Error;
+use ww_schema::peer_capnp::{byte_stream, exit_status, process};
+
+use super::byte_stream::{readable, writable};
+use super::executor::Child;
+use crate::cell::{self, ExitStatus};
+
+/// The capability over `child`. Dropping its last reference closes the child's streams and leaves it running.
+pub(super) fn process(child: Child) -> process::Client {
+    capnp_rpc::new_client(Server {
+        process: child.process,
+        stdin: writable(child.stdin),
+        stdout: readable(child.stdout),
+        stderr: readable(child.stderr),
+    })
+}
+
+struct Server {
+    process: cell::Process,
+    stdin: byte_stream::Client,
+    stdout: byte_stream::Client,
+    stderr: byte_stream::Client,
+}
+
+impl process::Server for Server {
+    async fn stdin(self: Rc<Self>, _: process::StdinParams, mut results: process::StdinResults) -> Result<(), Error> {
+        results.get().set_stream(self.stdin.clone());
+        Ok(())
+    }
+
+    async fn stdout(
+        self: Rc<Self>,
+        _: process::StdoutParams,
+        mut results: process::StdoutResults,
+    ) -> Result<(), Error> {
+        results.get().set_stream(self.stdout.clone());
+        Ok(())
+    }
+
+    async fn stderr(
+        self: Rc<Self>,
+        _: process::StderrParams,
+        mut results: process::StderrResults,
+    ) -> Result<(), Error> {
+        results.get().set_stream(self.stderr.clone());
+        Ok(())
+    }
+
+    async fn wait(self: Rc<Self>, _: process::WaitParams, mut results: process::WaitResults) -> Result<(), Error> {
+        let status = self.process.wait().await;
+        write_status(&status, results.get().init_status());
+        Ok(())
+    }
+
+    async fn kill(self: Rc<Self>, _: process::KillParams, _: process::KillResults) -> Result<(), Error> {
+        self.process.kill();
+        self.process.wait().await;
+        Ok(())
+    }
+}
+
+fn write_status(status: &ExitStatus, mut builder: exit_status::Builder<'_>) {
+    match status {
+        ExitStatus::Exited(code) => builder.set_code(*code),
+        ExitStatus::Trapped(text) => builder.set_trap(text.as_str()),
+        ExitStatus::Killed => builder.set_killed(()),
+    }
+}

@@ -1,0 +1,3 @@
+//! One file per command: its flags, and the operation that they are turned into.
+
+pub(super) mod run;

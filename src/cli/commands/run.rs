@@ -1,0 +1,191 @@
+//! `ww run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cell::ExitStatus;
+use crate::cli::error::Failure;
+use crate::cli::{env, exit_code, ui};
+use crate::ops::{self, RunOptions, RunOutcome};
+use crate::swarm::{Identity, Listen, SwarmConfig};
+use crate::{atomic_file, escape};
+
+/// The port of the node where none is asked for.
+const DEFAULT_PORT: u16 = 2020;
+
+/// Run an image in a sandboxed cell
+///
+/// The image is a folder with `bin/main.wasm`, a component that exports `wasi:cli/run`. It sees its own folder,
+/// read-only, as `/`, the standard streams, and a Host capability over Cap'n Proto RPC; nothing else.
+///
+/// `ww` ends with the guest's own exit code, or with 134 if it trapped; see `docs/exit-codes.md` for the others.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RunArgs {
+    /// The image's folder
+    image: PathBuf,
+
+    /// Port of the libp2p node, TCP and QUIC, on all interfaces; 0 takes a free one
+    ///
+    /// Without this option it is 2020, or a free one where that is busy.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+
+    /// Address for the libp2p node to listen on, instead of a port of all interfaces; may be repeated
+    #[arg(long, value_name = "MULTIADDR", conflicts_with = "port")]
+    listen: Vec<String>,
+
+    /// File with the node's identity, made where it is missing; without it each run has a new identity
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+
+    /// Set an environment variable of the guest; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
+
+    /// Compile debug information in, and show files and lines in the backtrace of a trap
+    #[arg(long)]
+    wasm_debug: bool,
+
+    /// Write how the run ended to this file, as JSON
+    ///
+    /// A guest can end with any exit code, also with those that `ww` uses itself. This file tells them apart.
+    #[arg(long, value_name = "FILE")]
+    status_file: Option<PathBuf>,
+
+    /// Arguments of the guest
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("it is not of the form NAME=VALUE".into()),
+    }
+}
+
+/// Runs the image and returns what the process is to end with.
+pub(in crate::cli) fn run(args: RunArgs) -> ExitCode {
+    let status_file = args.status_file.clone();
+    let ended = try_run(args);
+    let code = match &ended {
+        Ok(outcome) => code(outcome),
+        Err(failure) => failure.code,
+    };
+    if let Ok(RunOutcome::Ended(ExitStatus::Trapped(text))) = &ended {
+        ui::status(&format!("the guest trapped: {}", escape::lines(text)));
+    }
+    if let Err(failure) = &ended {
+        ui::failure(failure);
+    }
+    if let Some(path) = status_file {
+        let mut text = status(&ended, code).to_string();
+        text.push('\n');
+        if let Err(error) = atomic_file::write(&path, text.as_bytes(), 0o644) {
+            let message = format!("failed to write the status file {}", escape::path(&path));
+            let failure = Failure { message, ..Failure::new(exit_code::RUN_FAILURE, &error) };
+            ui::failure(&Failure { causes: vec![error.to_string()], ..failure });
+            return ExitCode::from(exit_code::RUN_FAILURE);
+        }
+    }
+    ExitCode::from(code)
+}
+
+fn try_run(args: RunArgs) -> Result<RunOutcome<StopSignal>, Failure> {
+    let failed = |error: std::io::Error| Failure::new(exit_code::RUN_FAILURE, &error);
+    let [stdin, stdout, stderr] = env::standard_streams().map_err(failed)?;
+    let options = RunOptions {
+        swarm: swarm_config(&args)?,
+        image: args.image,
+        args: args.args,
+        env: args.env,
+        debug: args.wasm_debug,
+        stdin,
+        stdout,
+        stderr,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    let ended = runtime.block_on(async {
+        let mut signals = StopSignals::new().map_err(failed)?;
+        Ok(ops::run(options, signals.next()).await?)
+    });
+    // Whatever is still on its way, a compiler or a killed cell, does not hold up the end of the process.
+    runtime.shutdown_background();
+    ended
+}
+
+fn swarm_config(args: &RunArgs) -> Result<SwarmConfig, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::new(exit_code::RUN_FAILURE, error);
+    let identity = match &args.identity {
+        Some(path) => Identity::load_or_create(path).map_err(|error| failed(&error))?,
+        None => Identity::generate(),
+    };
+    let listen = if args.listen.is_empty() {
+        Listen::Port { port: args.port.unwrap_or(DEFAULT_PORT), fallback: args.port.is_none() }
+    } else {
+        let addrs = args.listen.iter().map(|addr| addr.parse()).collect::<Result<_, _>>();
+        Listen::Addrs(addrs.map_err(|error| failed(&error))?)
+    };
+    Ok(SwarmConfig { identity, listen })
+}
+
+fn code(outcome: &RunOutcome<StopSignal>) -> u8 {
+    match outcome {
+        RunOutcome::Ended(ExitStatus::Exited(code)) => *code,
+        RunOutcome::Ended(ExitStatus::Trapped(_)) => exit_code::RUN_TRAPPED,
+        RunOutcome::Ended(ExitStatus::Killed) => exit_code::RUN_KILLED,
+        RunOutcome::Stopped(signal) => exit_code::RUN_SIGNAL_BASE + signal.number,
+    }
+}
+
+/// What the status file says. Documented in `docs/exit-codes.md`.
+fn status(ended: &Result<RunOutcome<StopSignal>, Failure>, code: u8) -> serde_json::Value {
+    match ended {
+        Ok(RunOutcome::Ended(ExitStatus::Exited(_))) => json!({ "status": "exited", "code": code }),
+        Ok(RunOutcome::Ended(ExitStatus::Trapped(text))) => json!({ "status": "trapped", "code": code, "trap": text }),
+        Ok(RunOutcome::Ended(ExitStatus::Killed)) => json!({ "status": "killed", "code": code }),
+        Ok(RunOutcome::Stopped(signal)) => json!({ "status": "stopped", "code": code, "signal": signal.name }),
+        Err(failure) => {
+            json!({ "status": "failed", "code": code, "error": failure.message, "causes": failure.causes })
+        }
+    }
+}
+
+/// A signal that ends a run.
+#[derive(Debug, Clone, Copy)]
+struct StopSignal {
+    name: &'static str,
+    number: u8,
+}
+
+const SIGHUP: StopSignal = StopSignal { name: "SIGHUP", number: 1 };
+const SIGINT: StopSignal = StopSignal { name: "SIGINT", number: 2 };
+const SIGTERM: StopSignal = StopSignal { name: "SIGTERM", number: 15 };
+
+struct StopSignals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> StopSignal {
+        tokio::select! {
+            _ = self.hangup.recv() => SIGHUP,
+            _ = self.interrupt.recv() => SIGINT,
+            _ = self.terminate.recv() => SIGTERM,
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! How failures of operations become messages and exit codes.
+
+use std::error::Error;
+
+use super::exit_code;
+use crate::ops::RunError;
+
+/// A failure as the user sees it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// The exit code.
+    pub(super) code: u8,
+    /// What happened. Safe to show: foreign text in it is escaped. Empty where everything has been said already.
+    pub(super) message: String,
+    /// Why, from the nearest cause to the root.
+    pub(super) causes: Vec<String>,
+    /// What to do.
+    pub(super) help: Vec<String>,
+}
+
+impl Failure {
+    /// A failure with the message and the causes of `error`.
+    pub(super) fn new(code: u8, error: &dyn Error) -> Self {
+        let mut causes = Vec::new();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            causes.push(crate::escape::lines(&cause.to_string()));
+            source = cause.source();
+        }
+        Self { code, message: crate::escape::lines(&error.to_string()), causes, help: Vec::new() }
+    }
+
+    /// Adds a line that says what to do.
+    pub(super) fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help.push(help.into());
+        self
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        let code = match &error {
+            RunError::NoImage { .. } | RunError::NoProgram { .. } | RunError::DanglingLink { .. } => {
+                exit_code::RUN_NOT_FOUND
+            }
+            RunError::NotAnImage { .. }
+            | RunError::LeavesImage { .. }
+            | RunError::NotAFile { .. }
+            | RunError::TooLarge { .. }
+            | RunError::Component { .. } => exit_code::RUN_NOT_RUNNABLE,
+            RunError::Read { .. }
+            | RunError::Swarm(_)
+            | RunError::Engine(_)
+            | RunError::Thread(_)
+            | RunError::Cell(_) => exit_code::RUN_FAILURE,
+        };
+        let failure = Self::new(code, &error);
+        match error {
+            RunError::NoImage { .. } => failure.with_help("`ww build` makes the images of a Wetfile.toml"),
+            RunError::NoProgram { .. } => {
+                failure.with_help("an image is a folder such as `ww build` makes: bin/main.wasm, etc/, usr/lib/")
+            }
+            RunError::Component { source: crate::cell::ComponentError::CoreModule, .. } => {
+                failure.with_help("build for the target wasm32-wasip2, whose programs are components")
+            }
+            _ => failure,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The exit codes of `ww`; `docs/exit-codes.md` is the table for users.
+
+/// Anything without a code of its own.
+pub(super) const FAILURE: u8 = 1;
+/// The command line is wrong.
+pub(super) const USAGE: u8 = 2;
+/// There is no Wetfile, or it has errors.
+pub(super) const WETFILE: u8 = 3;
+/// A guest could not be built.
+pub(super) const BUILD: u8 = 4;
+/// An image could not be assembled.
+pub(super) const IMAGE: u8 = 5;
+
+/// `ww run`: `ww` itself failed, also by a wrong command line. This and the following are those of shells and of
+/// `docker run`.
+pub(super) const RUN_FAILURE: u8 = 125;
+/// `ww run`: what was to be run cannot be run.
+pub(super) const RUN_NOT_RUNNABLE: u8 = 126;
+/// `ww run`: what was to be run is not there.
+pub(super) const RUN_NOT_FOUND: u8 = 127;
+/// `ww run`: the guest trapped. 128 + 6, as after `SIGABRT`.
+pub(super) const RUN_TRAPPED: u8 = 134;
+/// `ww run`: the guest was killed. 128 + 9, as after `SIGKILL`.
+pub(super) const RUN_KILLED: u8 = 137;
+/// Added to the number of a signal that ended `ww run`.
+pub(super) const RUN_SIGNAL_BASE: u8 = 128;

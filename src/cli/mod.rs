@@ -1,0 +1,84 @@
+//! The command line: flags in, operations called, results printed, exit codes chosen.
+//!
+//! Only this module prints, reads the environment, or ends the process.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+mod commands;
+mod env;
+mod error;
+mod exit_code;
+mod logging;
+mod ui;
+
+/// Build WebAssembly guests into images, and run images in sandboxed cells
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    /// Work in this folder
+    #[arg(short = 'C', long, value_name = "DIR", global = true)]
+    directory: Option<PathBuf>,
+
+    /// Say more on standard error; RUST_LOG says it exactly
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+
+    /// Say only what went wrong
+    #[arg(short, long, global = true)]
+    quiet: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(commands::run::RunArgs),
+}
+
+/// Does what the process's arguments say.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    logging::start(match (cli.quiet, cli.verbose) {
+        (true, _) => "ww=error",
+        (false, true) => "ww=debug",
+        (false, false) => "ww=info",
+    });
+    if let Some(directory) = &cli.directory
+        && let Err(source) = std::env::set_current_dir(directory)
+    {
+        let message = format!("failed to enter {}", crate::escape::path(directory));
+        let failure = error::Failure::new(exit_code::USAGE, &source);
+        ui::failure(&error::Failure { message, causes: vec![source.to_string()], ..failure });
+        return ExitCode::from(exit_code::USAGE);
+    }
+    match cli.command {
+        Command::Run(args) => commands::run::run(args),
+    }
+}
+
+/// Shows help, the version, or what is wrong with the command line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if error.print().is_err() {
+        return ExitCode::FAILURE;
+    }
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    // `ww run` ends with the guest's exit code, so its own failures have codes that guests seldom use.
+    let lenient = Cli::command().ignore_errors(true).try_get_matches();
+    if !lenient.is_ok_and(|matches| matches.subcommand_name() == Some("run")) {
+        return ExitCode::from(exit_code::USAGE);
+    }
+    if error.kind() == ErrorKind::UnknownArgument {
+        ui::status("\nThe guest's arguments follow `--`: ww run IMAGE -- ARGS");
+    }
+    ExitCode::from(exit_code::RUN_FAILURE)
+}

@@ -1,0 +1,46 @@
+//! Everything that `ww` itself shows: results on standard output, all else on standard error.
+
+use std::io::{self, Write};
+
+use super::env;
+use super::error::Failure;
+
+/// Writes a line of the result.
+///
+/// # Errors
+///
+/// Standard output takes no more, for example because its reader has gone.
+pub(super) fn result_line(line: &str) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{line}")
+}
+
+/// Says something about what is going on.
+pub(super) fn status(line: &str) {
+    to_stderr(line);
+}
+
+/// Says what failed, why, and what to do.
+pub(super) fn failure(failure: &Failure) {
+    let mut text = String::new();
+    if !failure.message.is_empty() {
+        text.push_str(&format!("{} {}", label("error:", "1;31"), failure.message));
+    }
+    for cause in &failure.causes {
+        text.push_str(&format!("\n  caused by: {}", cause.replace('\n', "\n    ")));
+    }
+    for help in &failure.help {
+        text.push_str(&format!("\n  {} {help}", label("help:", "1;36")));
+    }
+    to_stderr(text.trim_start_matches('\n'));
+}
+
+fn label(text: &str, style: &str) -> String {
+    if env::stderr_has_colours() { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+fn to_stderr(text: &str) {
+    if !text.is_empty() {
+        // Where standard error is closed there is nobody to tell.
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}

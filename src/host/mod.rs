@@ -1,0 +1,147 @@
+//! What runs cells: worker threads, and the joining of a cell with its RPC connection and its capabilities.
+//!
+//! A [`Host`] is one per process. [`Host::start`] puts a cell on a worker thread and, beside it on the same thread, the
+//! RPC system that serves the cell its `Host` capability; calls from a cell to its host cross no thread. The children
+//! of a cell may be on other threads and reach their parent through pipes.
+//!
+//! A cell's children end with it.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::caps::{self, Child, Spawn, SpawnError};
+use crate::cell::{self, Channel, Compiler, Input, Launch, Output, Process, pipe};
+use crate::swarm::Swarm;
+use crate::vat;
+
+mod terminal;
+mod workers;
+
+pub use terminal::{Drain, output};
+use workers::Workers;
+
+/// Runs the cells of this process; a cheap handle.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+struct Inner {
+    compiler: Compiler,
+    workers: Workers,
+    swarm: Swarm,
+}
+
+impl Host {
+    /// Makes a host with a worker thread for each processor, whose children are compiled by `compiler`.
+    ///
+    /// # Errors
+    ///
+    /// The threads cannot be started.
+    pub fn new(compiler: Compiler, swarm: Swarm) -> io::Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self(Arc::new(Inner { compiler, workers: Workers::start(threads)?, swarm })))
+    }
+
+    /// Starts a cell that has a `Host` capability, and returns when it is on its thread. It runs until it ends or
+    /// `kill` is cancelled, whether or not anybody waits for it. `name` says in the log which cell it is.
+    ///
+    /// # Errors
+    ///
+    /// What the cell was to be given cannot be had.
+    pub async fn start(
+        &self,
+        name: String,
+        mut launch: Launch,
+        kill: CancellationToken,
+    ) -> Result<Process, SpawnError> {
+        let (to_guest, guest_input) = pipe();
+        let (guest_output, from_guest) = pipe();
+        launch.rpc = Some(Channel { input: guest_input, output: guest_output });
+        let (process, run) = cell::launch(launch, kill)?;
+        let host = self.clone();
+        let job = move || {
+            async move {
+                tracing::debug!(cell = name, "started");
+                let children = Children::new(host.clone(), name.clone());
+                // Ends the children when this future ends or is dropped.
+                let _children_end = children.kill.clone().drop_guard();
+                let bootstrap = caps::host(host.0.swarm.clone(), caps::executor(children)).client;
+                run_with_vat(run, vat::serve(name.clone(), from_guest, to_guest, bootstrap), &name).await;
+                tracing::debug!(cell = name, "ended");
+            }
+            .boxed_local()
+        };
+        self.0.workers.submit(Box::new(job)).await.map_err(|_| SpawnError::ShuttingDown)?;
+        Ok(process)
+    }
+}
+
+/// Runs a cell to its end, and its RPC beside it in a task of its own: what goes wrong there, even a panic, ends the
+/// connection and leaves the thread and its other cells alone.
+async fn run_with_vat(cell: impl Future<Output = ()>, vat: impl Future<Output = ()> + 'static, name: &str) {
+    let vat = tokio::task::spawn_local(vat);
+    cell.await;
+    if vat.is_finished() {
+        if let Err(error) = vat.await {
+            tracing::error!(cell = name, %error, "the RPC connection failed");
+        }
+    } else {
+        // Nobody is left to hear an answer.
+        vat.abort();
+    }
+}
+
+/// Starts the children of one cell.
+struct Children {
+    host: Host,
+    parent: String,
+    /// Ends all of them.
+    kill: CancellationToken,
+    /// How many were started, to tell them apart in the log.
+    count: AtomicU64,
+}
+
+impl Children {
+    fn new(host: Host, parent: String) -> Self {
+        Self { host, parent, kill: CancellationToken::new(), count: AtomicU64::new(0) }
+    }
+}
+
+impl Spawn for Children {
+    fn spawn(
+        &self,
+        wasm: Bytes,
+        args: Vec<String>,
+        env: Vec<(String, String)>,
+    ) -> LocalBoxFuture<'static, Result<Child, SpawnError>> {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}/{number}", self.parent);
+        let host = self.host.clone();
+        let kill = self.kill.child_token();
+        async move {
+            let program = host.0.compiler.compile(wasm).await?;
+            let (stdin, child_stdin) = pipe();
+            let (child_stdout, stdout) = pipe();
+            let (child_stderr, stderr) = pipe();
+            let launch = Launch {
+                program,
+                args,
+                env,
+                stdin: Input::Pipe(child_stdin),
+                stdout: Output { pipe: child_stdout, is_terminal: false },
+                stderr: Output { pipe: child_stderr, is_terminal: false },
+                root: None,
+                rpc: None,
+            };
+            let process = host.start(name, launch, kill).await?;
+            Ok(Child { process, stdin, stdout, stderr })
+        }
+        .boxed_local()
+    }
+}

@@ -1,0 +1,318 @@
+//! Running an image.
+
+use std::fs::{self, File};
+use std::future::Future;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::caps::SpawnError;
+use crate::cell::{Compiler, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input, InputFile, Launch};
+use crate::escape;
+use crate::host::{self, Host};
+use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
+
+/// Where an image has its program.
+const PROGRAM_PATH: &str = "bin/main.wasm";
+
+/// The largest program that is read, in bytes; the largest known components, interpreters of JavaScript and Python,
+/// have less than 20 MiB.
+const PROGRAM_SIZE_MAX: u64 = 256 * 1024 * 1024;
+
+/// What to run and with what.
+#[derive(Debug)]
+pub struct RunOptions {
+    /// The image's folder.
+    pub image: PathBuf,
+    /// The guest's arguments.
+    pub args: Vec<String>,
+    /// The guest's environment.
+    pub env: Vec<(String, String)>,
+    /// Debug information in the engine, files and lines in trap backtraces.
+    pub debug: bool,
+    /// The node's identity and where it listens.
+    pub swarm: SwarmConfig,
+    /// The guest's standard input.
+    pub stdin: OwnedFd,
+    /// The guest's standard output.
+    pub stdout: OwnedFd,
+    /// The guest's standard error.
+    pub stderr: OwnedFd,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum RunOutcome<S> {
+    /// The guest ended.
+    Ended(ExitStatus),
+    /// The run was stopped from outside, by this.
+    Stopped(S),
+}
+
+/// Why an image could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is nothing at the path.
+    #[error("there is no image at {}", escape::path(.path))]
+    NoImage {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The path is not a folder.
+    #[error("{} is not an image: an image is a folder that has {PROGRAM_PATH}", escape::path(.path))]
+    NotAnImage {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The folder has no program.
+    #[error("the image {} has no {PROGRAM_PATH}", escape::path(.image))]
+    NoProgram {
+        /// The image's folder.
+        image: PathBuf,
+    },
+    /// The program is a link to something that is not there.
+    #[error("{} is a link to {}, which is not there", escape::path(.path), escape::path(.target))]
+    DanglingLink {
+        /// The link.
+        path: PathBuf,
+        /// What it says.
+        target: PathBuf,
+    },
+    /// The program is a link to something outside the image.
+    #[error("{} is a link that leaves the image", escape::path(.path))]
+    LeavesImage {
+        /// The link.
+        path: PathBuf,
+    },
+    /// The program is a folder, a device, or something else without content.
+    #[error("{} is not a file", escape::path(.path))]
+    NotAFile {
+        /// The program's path.
+        path: PathBuf,
+    },
+    /// The program is too large.
+    #[error("{} has {size} bytes, and at most {PROGRAM_SIZE_MAX} are run", escape::path(.path))]
+    TooLarge {
+        /// The program's path.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+    /// Something could not be read.
+    #[error("failed to read {}", escape::path(.path))]
+    Read {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program cannot be run.
+    #[error("{} cannot be run", escape::path(.path))]
+    Component {
+        /// The program's path.
+        path: PathBuf,
+        /// Why.
+        source: ComponentError,
+    },
+    /// The node could not be started.
+    #[error("failed to start the libp2p node")]
+    Swarm(#[from] SwarmError),
+    /// The engine could not be made.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A thread could not be started.
+    #[error("failed to start a thread")]
+    Thread(#[source] io::Error),
+    /// The cell could not be set up.
+    #[error("failed to set up the cell")]
+    Cell(#[source] SpawnError),
+}
+
+/// Runs an image in a cell of its own, with a libp2p node beside it, until the guest ends or `stop` is ready.
+///
+/// When the guest ends by itself, everything that it wrote has arrived where it was to go before this returns. When it
+/// is stopped, this returns at once, and the guest may still be on its way out.
+///
+/// # Errors
+///
+/// The image cannot be run; nothing is left running then.
+pub async fn run<S>(options: RunOptions, stop: impl Future<Output = S>) -> Result<RunOutcome<S>, RunError> {
+    let kill = CancellationToken::new();
+    let _kill_on_return = kill.clone().drop_guard();
+    tokio::select! {
+        biased;
+        stopped = stop => Ok(RunOutcome::Stopped(stopped)),
+        status = run_to_end(options, kill) => status.map(RunOutcome::Ended),
+    }
+}
+
+async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<ExitStatus, RunError> {
+    let wasm = read_program(&options.image)?;
+    let engine = Engine::new(EngineOptions { debug: options.debug })?;
+    let compiler = Compiler::new(engine, Handle::current());
+    let compile = async {
+        let program = compiler.compile(wasm).await;
+        program.map_err(|source| RunError::Component { path: options.image.join(PROGRAM_PATH), source })
+    };
+    let start_swarm = async { Ok(swarm::start(options.swarm).await?) };
+    let (program, swarm) = futures::try_join!(compile, start_swarm)?;
+    announce(&swarm).await;
+    let host = Host::new(compiler, swarm).map_err(RunError::Thread)?;
+    let (stdout, stdout_drain) = host::output(options.stdout).map_err(RunError::Thread)?;
+    let (stderr, stderr_drain) = host::output(options.stderr).map_err(RunError::Thread)?;
+    let launch = Launch {
+        program,
+        args: options.args,
+        env: options.env,
+        stdin: Input::File(InputFile::new(options.stdin)),
+        stdout,
+        stderr,
+        root: Some(options.image),
+        rpc: None,
+    };
+    let process = host.start("root".into(), launch, kill).await.map_err(RunError::Cell)?;
+    let status = process.wait().await;
+    stdout_drain.finished().await;
+    stderr_drain.finished().await;
+    Ok(status)
+}
+
+/// Says in the log where the node can be reached.
+async fn announce(swarm: &Swarm) {
+    if let Some(port) = swarm.port_taken_instead() {
+        tracing::warn!(port, "the default port is busy, so another one was taken");
+    }
+    let addrs = swarm.addrs().await;
+    tracing::info!(addr = addrs.first(), "listening at {} addresses", addrs.len());
+    for addr in addrs {
+        tracing::debug!(addr, "listening");
+    }
+}
+
+/// Reads the program of the image at `image`.
+fn read_program(image: &Path) -> Result<Bytes, RunError> {
+    check_image(image)?;
+    let path = image.join(PROGRAM_PATH);
+    let inside = resolve_inside(image, &path)?;
+    // Without O_NONBLOCK, opening a named pipe would wait for a writer.
+    let file = File::options()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
+        .open(inside)
+        .map_err(|source| RunError::Read { path: path.clone(), source })?;
+    let metadata = file.metadata().map_err(|source| RunError::Read { path: path.clone(), source })?;
+    if !metadata.is_file() {
+        return Err(RunError::NotAFile { path });
+    }
+    if metadata.len() > PROGRAM_SIZE_MAX {
+        return Err(RunError::TooLarge { path, size: metadata.len() });
+    }
+    let mut wasm = Vec::with_capacity(metadata.len() as usize);
+    // The file may grow while it is read.
+    file.take(PROGRAM_SIZE_MAX).read_to_end(&mut wasm).map_err(|source| RunError::Read { path, source })?;
+    Ok(wasm.into())
+}
+
+fn check_image(image: &Path) -> Result<(), RunError> {
+    let path = image.to_owned();
+    match fs::metadata(image) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(RunError::NotAnImage { path }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(image) {
+            Ok(target) => Err(RunError::DanglingLink { path, target }),
+            Err(_) => Err(RunError::NoImage { path }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(RunError::NoImage { path }),
+        Err(source) => Err(RunError::Read { path, source }),
+    }
+}
+
+/// Follows the links of `path`, which must stay inside `image`.
+fn resolve_inside(image: &Path, path: &Path) -> Result<PathBuf, RunError> {
+    let read = |source| RunError::Read { path: path.to_owned(), source };
+    let resolved = match fs::canonicalize(path) {
+        Ok(resolved) => resolved,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(match fs::read_link(path) {
+                Ok(target) => RunError::DanglingLink { path: path.to_owned(), target },
+                Err(_) => RunError::NoProgram { image: image.to_owned() },
+            });
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(RunError::NoProgram { image: image.to_owned() });
+        }
+        Err(error) => return Err(read(error)),
+    };
+    if !resolved.starts_with(fs::canonicalize(image).map_err(read)?) {
+        return Err(RunError::LeavesImage { path: path.to_owned() });
+    }
+    Ok(resolved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn image(prepare: impl FnOnce(&Path)) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("bin")).unwrap();
+        prepare(&dir.path().join("bin/main.wasm"));
+        let root = dir.path().to_str().unwrap();
+        match read_program(dir.path()) {
+            Ok(bytes) => format!("ok {}", String::from_utf8_lossy(&bytes)),
+            Err(error) => error.to_string().replace(root, "IMAGE"),
+        }
+    }
+
+    #[test]
+    fn a_file_is_read() {
+        assert_eq!(image(|program| fs::write(program, "x").unwrap()), "ok x");
+    }
+
+    #[test]
+    fn a_link_inside_the_image_is_followed() {
+        let prepare = |program: &Path| {
+            fs::write(program.with_file_name("real"), "x").unwrap();
+            symlink("real", program).unwrap();
+        };
+        assert_eq!(image(prepare), "ok x");
+    }
+
+    #[test]
+    fn what_is_not_a_program_has_a_message_of_its_own() {
+        assert_eq!(image(|_| ()), "the image IMAGE has no bin/main.wasm");
+        assert_eq!(image(|program| fs::create_dir(program).unwrap()), "IMAGE/bin/main.wasm is not a file");
+        assert_eq!(
+            image(|program| symlink("gone", program).unwrap()),
+            "IMAGE/bin/main.wasm is a link to gone, which is not there"
+        );
+        assert_eq!(
+            image(|program| symlink("/etc/passwd", program).unwrap()),
+            "IMAGE/bin/main.wasm is a link that leaves the image"
+        );
+        let pipe = |program: &Path| {
+            rustix::fs::mknodat(rustix::fs::CWD, program, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+                .unwrap();
+        };
+        assert_eq!(image(pipe), "IMAGE/bin/main.wasm is not a file");
+    }
+
+    #[test]
+    fn what_is_not_an_image_has_a_message_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        assert!(matches!(read_program(&file), Err(RunError::NotAnImage { .. })));
+        assert!(matches!(read_program(&dir.path().join("gone")), Err(RunError::NoImage { .. })));
+        assert!(matches!(read_program(&file.join("below")), Err(RunError::NoImage { .. })));
+        let link = dir.path().join("link");
+        symlink("gone", &link).unwrap();
+        assert!(matches!(read_program(&link), Err(RunError::DanglingLink { .. })));
+    }
+}
