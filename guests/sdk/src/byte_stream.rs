@@ -34,6 +34,15 @@ impl ByteReader {
         &self.stream
     }
 
+    /// Reads no more: what is in the pipe is thrown away, and the writer sees a closed stream.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has failed.
+    pub async fn close(self) -> io::Result<()> {
+        self.stream.close_request().send().promise.await.map(drop).map_err(io_error)
+    }
+
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
         let call = self.call.get_or_insert_with(|| Promise::from_future(read(&self.stream)));
         let bytes = ready!(call.poll_unpin(cx));
@@ -73,7 +82,7 @@ impl AsyncRead for ByteReader {
 ///
 /// Writing waits when about 128 KiB are on their way. Flushing waits for room, not for the reader; only closing waits
 /// until the pipe has accepted everything. An error of one write is reported by the next call. Dropping a writer
-/// without closing it lets the host close the stream when nobody else holds it.
+/// without closing it closes the stream when nobody else refers to it; a process refers to its own streams.
 pub struct ByteWriter {
     stream: byte_stream::Client,
     /// Resolves when there is room for another message.

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io;
 
-use futures::io::AsyncReadExt;
+use futures::FutureExt;
+use futures::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::byte_stream::{ByteReader, ByteWriter};
 use crate::peer_capnp::{executor, exit_status, process};
@@ -82,7 +83,7 @@ type RunBytes = capnp::capability::Request<executor::run_bytes_params::Owned, ex
 /// much to its child, or reads one stream to the end and then the other, does these things at once (`futures::join!`),
 /// as [`wait_with_output`](Self::wait_with_output) does. Dropping a child does not end it.
 pub struct Child {
-    /// What the child reads. Closing it is how the child learns of the end.
+    /// What the child reads. The child learns of the end when this is closed; dropping it is not enough.
     pub stdin: Option<ByteWriter>,
     /// What the child writes to its standard output.
     pub stdout: Option<ByteReader>,
@@ -112,19 +113,27 @@ impl Child {
         self.process.kill_request().send().promise.await.map(drop)
     }
 
-    /// Drops stdin, reads the other two streams to their ends, and waits for the end of the child.
+    /// Closes stdin, reads the other two streams to their ends, and waits for the end of the child.
     ///
-    /// A stream that was taken from the child is not read, and its output is empty.
+    /// A stream that was taken from the child is left alone, and its output is empty. That the child did not read all of
+    /// its stdin is no error.
     ///
     /// # Errors
     ///
     /// When the connection has failed.
     pub async fn wait_with_output(mut self) -> io::Result<Output> {
-        drop(self.stdin.take());
-        let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
+        let stdin = close(self.stdin.take()).map(Ok);
+        let (stdout, stderr) = (read_all(self.stdout.take()), read_all(self.stderr.take()));
         let status = async { self.wait().await.map_err(io::Error::other) };
-        let (stdout, stderr, status) = futures::try_join!(read_all(stdout), read_all(stderr), status)?;
+        let ((), stdout, stderr, status) = futures::try_join!(stdin, stdout, stderr, status)?;
         Ok(Output { status, stdout, stderr })
+    }
+}
+
+async fn close(writer: Option<ByteWriter>) {
+    if let Some(mut writer) = writer {
+        // Fails where the child has not read what was written.
+        let _ = writer.close().await;
     }
 }
 
