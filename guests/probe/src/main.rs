@@ -1,0 +1,203 @@
+//! Behaves well and badly on request: what the tests of the host run in a cell.
+//!
+//! The first argument says how. A behaviour whose row says `ok` prints a line `ok: …` to stdout and exits with 0 when the
+//! host did what its interfaces promise; otherwise there is an error on stderr and the code is 1. An unknown behaviour, or
+//! one with arguments that make no sense, ends with 2. PATH is a component in the cell's files; where the row names a
+//! behaviour of the child, it must be this program.
+//!
+//! Without the RPC session:
+//!
+//! | behaviour | what it does |
+//! |---|---|
+//! | `exit N` | exits with N, 0 to 255 |
+//! | `std-exit N` | the same with std's `process::exit` |
+//! | `panic` | panics with the message "the probe panics" |
+//! | `trap` | executes `unreachable` |
+//! | `deep-trap` | the same, three calls deep: `outer`, `middle`, `inner` in `ending.rs` |
+//! | `overflow-stack` | calls itself for ever |
+//! | `spin` | prints `spinning`, then computes for ever |
+//! | `sleep-forever` | prints `sleeping`, then waits in a host call for ever |
+//! | `allocate MIB` | ok: that much memory was given and written |
+//! | `flood-stdout [BYTES]`, `flood-stderr [BYTES]` | writes that many bytes, or for ever; stops at a closed stream |
+//! | `cat` | copies stdin to stdout with std |
+//! | `no-read` | exits at once; its stdin is not read |
+//! | `noisy-cat` | copies stdin to stdout while it floods stderr |
+//! | `args` | prints each argument, this one included, in a line of its own, as Rust writes a string |
+//! | `env` | prints the environment, sorted, one `NAME=value` in a line |
+//! | `files PATH…` | prints `PATH: file of N bytes`, `PATH: folder: NAMES`, or `PATH: KIND` of the error |
+//! | `write-file PATH` | ok: neither the file nor a folder at PATH could be made, nor anything removed |
+//! | `malformed-rpc KIND` | ok: the host ended the session after `garbage`, `segments`, `nonsense`, `huge` or `truncated` |
+//! | `close-rpc` | ok: the host ended the session after this end was closed |
+//! | `flood-rpc` | sends messages and reads no answer, for ever; ok: the host ended the session |
+//!
+//! With the session, alone:
+//!
+//! | behaviour | what it does |
+//! |---|---|
+//! | `return-error` | returns an error from its main future that has a cause |
+//! | `deadlock` | waits for something that cannot happen |
+//! | `roundtrips N` | ok: N echoes, one after the other; times on stderr |
+//! | `pipelined N K` | ok: N echoes, K at a time; times on stderr |
+//! | `connect ID ADDR…` | ok: connected, and ID is among the peers; prints these before |
+//! | `hold-peers` | prints the node's addresses, waits for the end of stdin, prints the peers |
+//! | `bad-address` | ok: each call of `connect` that makes no sense is an error; prints them |
+//! | `run-garbage` | ok: bytes that are no component are an error, and the session goes on |
+//! | `bad-env` | ok: entries without a name are errors, and the session goes on |
+//!
+//! With children:
+//!
+//! | behaviour | what it does |
+//! |---|---|
+//! | `spawn PATH ARG…` | gives the child its stdin and shows what it writes; ok: how it ended |
+//! | `spawn-many PATH N` | ok: N children that `cat` lived at once, and each answered |
+//! | `spawn-time PATH N ARG…` | ok: N times a child that echoes a byte; times until the byte is back on stderr |
+//! | `beside-spinning PATH N CALLS` | ok: CALLS echoes while N children `spin`; times on stderr |
+//! | `kill-spinning PATH`, `kill-blocked PATH` | ok: a child that `spin`s or does `sleep-forever` was killed |
+//! | `wait-twice PATH` | ok: two calls at once and one afterwards all have the status |
+//! | `wait-dropped PATH` | ok: a wait that was cancelled took nothing with it |
+//! | `abandon PATH` | ok: ends while a child does `sleep-forever` |
+//! | `throughput PATH BYTES` | ok: so many bytes went through a child that does `cat`; the rate on stderr |
+//! | `stderr-full PATH` | ok: 1 MiB went through a child that does `noisy-cat`, whose stderr nobody reads |
+//! | `never-read PATH` | ok: a child that floods a pipe that nobody reads harms nobody, and can be killed |
+//! | `huge-read PATH` | ok: a read of 4 GiB returns at most 64 KiB, one of 0 returns nothing |
+//! | `read-after-close PATH` | ok: closing a readable stream ends the pending read and all later ones |
+//! | `half-close PATH` | ok: the child reads everything and then the end; writing afterwards is an error |
+//! | `broken-pipe PATH` | ok: writing to a child that has ended is an error |
+//! | `output-after-end PATH` | ok: what a child wrote can be read after it has ended |
+//! | `wrong-direction PATH` | ok: writing a readable stream and reading a writable one are errors |
+
+mod calls;
+mod children;
+mod ending;
+mod files;
+mod measure;
+mod raw;
+mod stdio;
+mod streams;
+
+use std::error::Error;
+use std::io::{self, Write};
+
+use ww_guest::peer_capnp::host;
+use ww_guest::{ExitCode, Termination};
+
+/// What a behaviour comes to; the text is what the host did right.
+type Outcome = Result<String, Box<dyn Error>>;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match without_session(&words) {
+        Some(outcome) => ww_guest::exit(report(outcome).report().0),
+        None => ww_guest::run(|host| async move { report(with_session(&host, args).await) }),
+    }
+}
+
+/// `None` where the behaviour needs the session, or does not exist.
+fn without_session(words: &[&str]) -> Option<Outcome> {
+    Some(match words {
+        ["exit", code] => ending::exit(code),
+        ["std-exit", code] => ending::std_exit(code),
+        ["panic"] => ending::panic(),
+        ["trap"] => ending::trap(),
+        ["deep-trap"] => ending::deep_trap(),
+        ["overflow-stack"] => ending::overflow_stack(),
+        ["spin"] => ending::spin(),
+        ["sleep-forever"] => ending::sleep_forever(),
+        ["allocate", mib] => ending::allocate(mib),
+        ["flood-stdout", bytes @ ..] if bytes.len() < 2 => stdio::flood(io::stdout(), bytes.first()),
+        ["flood-stderr", bytes @ ..] if bytes.len() < 2 => stdio::flood(io::stderr(), bytes.first()),
+        ["cat"] => stdio::cat(),
+        ["no-read"] => Ok(String::new()),
+        ["noisy-cat"] => stdio::noisy_cat(),
+        ["args", ..] => stdio::args(),
+        ["env"] => stdio::env(),
+        ["files", paths @ ..] => files::describe(paths),
+        ["write-file", path] => files::write(path),
+        ["malformed-rpc", kind] => raw::malformed(kind),
+        ["close-rpc"] => raw::close(),
+        ["flood-rpc"] => raw::flood(),
+        _ => return None,
+    })
+}
+
+async fn with_session(host: &host::Client, args: Vec<String>) -> Outcome {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["return-error"] => ending::return_error(),
+        ["deadlock"] => ending::deadlock().await,
+        ["roundtrips", count] => calls::roundtrips(host, number(count)?).await,
+        ["pipelined", count, in_flight] => calls::pipelined(host, number(count)?, number(in_flight)?).await,
+        ["connect", id, addrs @ ..] => calls::connect(host, id, addrs).await,
+        ["hold-peers"] => calls::hold_peers(host).await,
+        ["bad-address"] => calls::bad_address(host).await,
+        ["run-garbage"] => children::run_garbage(host).await,
+        ["bad-env"] => children::bad_env(host).await,
+        [behaviour, path, args @ ..] => {
+            let parent = children::Parent::new(host, path).await?;
+            with_children(&parent, behaviour, args).await
+        }
+        _ => Err(Usage.into()),
+    }
+}
+
+async fn with_children(parent: &children::Parent, behaviour: &str, args: &[&str]) -> Outcome {
+    match (behaviour, args) {
+        ("spawn", args) => children::spawn(parent, args).await,
+        ("spawn-many", [count]) => children::spawn_many(parent, number(count)?).await,
+        ("spawn-time", [count, args @ ..]) => children::spawn_time(parent, number(count)?, args).await,
+        ("beside-spinning", [count, calls]) => children::beside_spinning(parent, number(count)?, number(calls)?).await,
+        ("kill-spinning", []) => children::kill(parent, "spin").await,
+        ("kill-blocked", []) => children::kill(parent, "sleep-forever").await,
+        ("wait-twice", []) => children::wait_twice(parent).await,
+        ("wait-dropped", []) => children::wait_dropped(parent).await,
+        ("abandon", []) => children::abandon(parent).await,
+        ("throughput", [bytes]) => streams::throughput(parent, number(bytes)?).await,
+        ("stderr-full", []) => streams::stderr_full(parent).await,
+        ("never-read", []) => streams::never_read(parent).await,
+        ("huge-read", []) => streams::huge_read(parent).await,
+        ("read-after-close", []) => streams::read_after_close(parent).await,
+        ("half-close", []) => streams::half_close(parent).await,
+        ("broken-pipe", []) => streams::broken_pipe(parent).await,
+        ("output-after-end", []) => streams::output_after_end(parent).await,
+        ("wrong-direction", []) => streams::wrong_direction(parent).await,
+        _ => Err(Usage.into()),
+    }
+}
+
+/// Prints what the host did right, if that is to be said.
+fn report(outcome: Outcome) -> Result<ExitCode, Box<dyn Error>> {
+    match outcome {
+        Ok(right) if right.is_empty() => Ok(ExitCode::SUCCESS),
+        Ok(right) => {
+            writeln!(io::stdout(), "ok: {right}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) if error.is::<Usage>() => {
+            writeln!(io::stderr(), "error: {error}")?;
+            Ok(ExitCode(2))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The arguments make no sense.
+#[derive(Debug)]
+struct Usage;
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no such behaviour, or not with these arguments; see the documentation of probe's main.rs")
+    }
+}
+
+impl Error for Usage {}
+
+fn number<N: std::str::FromStr>(word: &str) -> Result<N, Usage> {
+    word.parse().map_err(|_| Usage)
+}
+
+/// An error unless what the host promises holds.
+fn require(holds: bool, promise: impl Into<String>) -> Result<(), Box<dyn Error>> {
+    if holds { Ok(()) } else { Err(format!("broken promise: {}", promise.into()).into()) }
+}

@@ -1,0 +1,62 @@
+//! The RPC channel in the hands of somebody who does not keep to the protocol.
+
+use std::io::{Read, Write};
+
+use capnp_rpc::rpc_capnp::message;
+use wasip2::io::streams::{InputStream, OutputStream};
+use ww_guest::capnp::message::Builder;
+use ww_guest::capnp::serialize;
+
+use crate::{Outcome, Usage};
+
+/// Bytes that are no message, and why.
+pub(crate) fn malformed(kind: &str) -> Outcome {
+    let bytes = match kind {
+        "garbage" => (0..100_000_u32).flat_map(|number| number.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect(),
+        // 2^32 segments.
+        "segments" => vec![0xff; 4096],
+        // One segment of two words: a struct pointer to far outside of it.
+        "nonsense" => [[0; 4], [2, 0, 0, 0], [0xfc, 0xff, 0xff, 0x7f], [0xff; 4], [0xff; 4], [0xff; 4]].concat(),
+        // One segment of 2^32 - 1 words, which do not follow.
+        "huge" => [[0; 4], [0xff; 4], [0; 4], [0; 4]].concat(),
+        // One segment of 16 words, of which half a word follows.
+        "truncated" => [[0; 4], [16, 0, 0, 0], [0; 4]].concat(),
+        _ => return Err(Usage.into()),
+    };
+    let (input, mut output) = channel()?;
+    // The host may end the session before it has taken everything.
+    let _ = output.write_all(&bytes).and_then(|()| Write::flush(&mut output));
+    if kind == "truncated" {
+        drop(output);
+    }
+    read_to_end(input)
+}
+
+pub(crate) fn close() -> Outcome {
+    let (input, output) = channel()?;
+    drop(output);
+    read_to_end(input)
+}
+
+/// Asks for the bootstrap capability again and again. Waits for ever when the host takes no more.
+pub(crate) fn flood() -> Outcome {
+    let (input, mut output) = channel()?;
+    for question in 0_u32.. {
+        let mut bootstrap = Builder::new_default();
+        bootstrap.init_root::<message::Builder<'_>>().init_bootstrap().set_question_id(question);
+        if output.write_all(&serialize::write_message_to_words(&bootstrap)).is_err() {
+            break;
+        }
+    }
+    read_to_end(input)
+}
+
+fn channel() -> Result<(InputStream, OutputStream), &'static str> {
+    ww_guest::take_channel().ok_or("the host offers no RPC channel")
+}
+
+fn read_to_end(mut input: InputStream) -> Outcome {
+    let mut answer = Vec::new();
+    input.read_to_end(&mut answer)?;
+    Ok(format!("the host ended the session after {} bytes", answer.len()))
+}

@@ -1,0 +1,169 @@
+//! What a `ByteStream` promises.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::time::Instant;
+
+use futures::future;
+use futures::io::{AsyncReadExt, AsyncWriteExt};
+use ww_guest::peer_capnp::byte_stream;
+use ww_guest::{ByteReader, ByteWriter, CHUNK_BYTES, Status};
+
+use crate::calls::echo;
+use crate::children::{Parent, stdin, stdout};
+use crate::{Outcome, require};
+
+pub(crate) async fn throughput(parent: &Parent, size_bytes: u64) -> Outcome {
+    let start = Instant::now();
+    through(parent, "cat", size_bytes).await?;
+    let mib_per_second = size_bytes as f64 / (1 << 20) as f64 / start.elapsed().as_secs_f64();
+    writeln!(io::stderr(), "through a child and back: {mib_per_second:.0} MiB/s")?;
+    Ok(format!("{size_bytes} bytes"))
+}
+
+pub(crate) async fn stderr_full(parent: &Parent) -> Outcome {
+    through(parent, "noisy-cat", 1 << 20).await?;
+    Ok("1 MiB".to_owned())
+}
+
+/// Sends bytes through a child that copies, whose stderr is not read, and checks that they come back.
+async fn through(parent: &Parent, behaviour: &str, size_bytes: u64) -> Result<(), Box<dyn Error>> {
+    let mut child = parent.spawn(&[behaviour]).await?;
+    let (input, output) = (stdin(&mut child)?, stdout(&mut child)?);
+    future::try_join(send(input, size_bytes), receive(output, size_bytes)).await?;
+    require(child.wait().await? == Status::Code(0), "the child ends well")
+}
+
+/// The byte at a position; the period is no divisor of any buffer size.
+fn byte_at(position: u64) -> u8 {
+    (position % 251) as u8
+}
+
+async fn send(mut input: ByteWriter, size_bytes: u64) -> Result<(), Box<dyn Error>> {
+    let mut block = Vec::new();
+    let mut position = 0;
+    while position < size_bytes {
+        let end = size_bytes.min(position + CHUNK_BYTES as u64);
+        block.clear();
+        block.extend((position..end).map(byte_at));
+        input.write_all(&block).await?;
+        position = end;
+    }
+    Ok(input.close().await?)
+}
+
+async fn receive(mut output: ByteReader, size_bytes: u64) -> Result<(), Box<dyn Error>> {
+    let mut block = vec![0; CHUNK_BYTES];
+    let mut position = 0;
+    loop {
+        let read_bytes = output.read(&mut block).await?;
+        if read_bytes == 0 {
+            return require(position == size_bytes, format!("{size_bytes} bytes come back, not {position}"));
+        }
+        let end = position + read_bytes as u64;
+        let same = block[..read_bytes].iter().copied().eq((position..end).map(byte_at));
+        require(same, format!("the bytes from {position} to {end} come back as they were sent"))?;
+        position = end;
+    }
+}
+
+pub(crate) async fn never_read(parent: &Parent) -> Outcome {
+    let child = parent.spawn(&["flood-stdout"]).await?;
+    for _ in 0..100 {
+        echo(&parent.executor, "still there").await?;
+    }
+    child.kill().await?;
+    require(child.wait().await? == Status::Killed, "the child waited")?;
+    Ok(Status::Killed.to_string())
+}
+
+pub(crate) async fn huge_read(parent: &Parent) -> Outcome {
+    let mut child = parent.spawn(&["flood-stdout"]).await?;
+    let output = stdout(&mut child)?;
+    let read_bytes = read(output.client(), u32::MAX).await?;
+    require((1..=CHUNK_BYTES).contains(&read_bytes), format!("a read returns 1 to 65536 bytes, not {read_bytes}"))?;
+    require(read(output.client(), 0).await? == 0, "a read of nothing returns nothing")?;
+    require(read(output.client(), 5).await? <= 5, "a read returns no more than is asked for")?;
+    child.kill().await?;
+    Ok(format!("{read_bytes} bytes"))
+}
+
+async fn read(stream: &byte_stream::Client, max_bytes: u32) -> Result<usize, Box<dyn Error>> {
+    let mut request = stream.read_request();
+    request.get().set_max_bytes(max_bytes);
+    let response = request.send().promise.await?;
+    Ok(response.get()?.get_data()?.len())
+}
+
+async fn close(stream: &byte_stream::Client) -> Result<(), Box<dyn Error>> {
+    stream.close_request().send().promise.await?;
+    Ok(())
+}
+
+pub(crate) async fn read_after_close(parent: &Parent) -> Outcome {
+    let mut child = parent.spawn(&["cat"]).await?;
+    let output = stdout(&mut child)?;
+    // Both are sent in this order; the child writes nothing yet.
+    let pending = read(output.client(), 10);
+    let (pending, closed) = future::join(pending, close(output.client())).await;
+    closed?;
+    require(pending? == 0, "the pending read ends")?;
+    require(read(output.client(), 10).await? == 0, "so do later ones")?;
+    close(output.client()).await?;
+    child.kill().await?;
+    Ok("nothing was read".to_owned())
+}
+
+pub(crate) async fn half_close(parent: &Parent) -> Outcome {
+    let mut child = parent.spawn(&["cat"]).await?;
+    let mut input = stdin(&mut child)?;
+    let stream = input.client().clone();
+    input.write_all(b"the last words").await?;
+    input.close().await?;
+    close(&stream).await?;
+    let mut late = ByteWriter::new(stream.clone());
+    let late = async {
+        late.write_all(b"too late").await?;
+        late.close().await
+    };
+    require(late.await.is_err(), "writing after closing is an error")?;
+    let output = child.wait_with_output().await?;
+    require(output.stdout == b"the last words", "what was written before is read")?;
+    require(output.status == Status::Code(0), "the child ends well")?;
+    Ok(format!("{} bytes", output.stdout.len()))
+}
+
+pub(crate) async fn broken_pipe(parent: &Parent) -> Outcome {
+    let mut child = parent.spawn(&["no-read"]).await?;
+    require(child.wait().await? == Status::Code(0), "the child ends well")?;
+    let mut input = stdin(&mut child)?;
+    let written = async {
+        input.write_all(&vec![0; 4 * CHUNK_BYTES]).await?;
+        input.close().await
+    };
+    let error = written.await.err().ok_or("a dead child was written to")?;
+    Ok(error.to_string())
+}
+
+pub(crate) async fn output_after_end(parent: &Parent) -> Outcome {
+    let mut child = parent.spawn(&["flood-stdout", "60000"]).await?;
+    require(child.wait().await? == Status::Code(0), "a child whose output fits into the pipe ends")?;
+    let mut bytes = Vec::new();
+    stdout(&mut child)?.read_to_end(&mut bytes).await?;
+    require(bytes.len() == 60_000, format!("60000 bytes are left, not {}", bytes.len()))?;
+    Ok("60000 bytes".to_owned())
+}
+
+pub(crate) async fn wrong_direction(parent: &Parent) -> Outcome {
+    let mut child = parent.spawn(&["cat"]).await?;
+    let (input, output) = (stdin(&mut child)?, stdout(&mut child)?);
+    require(read(input.client(), 10).await.is_err(), "stdin cannot be read")?;
+    let mut wrong = ByteWriter::new(output.client().clone());
+    let written = async {
+        wrong.write_all(b"x").await?;
+        wrong.close().await
+    };
+    require(written.await.is_err(), "stdout cannot be written")?;
+    child.kill().await?;
+    Ok("both are errors".to_owned())
+}
