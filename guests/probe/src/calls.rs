@@ -57,6 +57,7 @@ pub(crate) async fn connect(host: &host::Client, id: &str, addrs: &[&str]) -> Ou
     let peers = peers(host).await?;
     print_lines(&peers)?;
     require(peers.iter().any(|peer| peer.split(' ').next() == Some(id)), "who is connected is a peer")?;
+    ww_guest::stdin().read_to_end(&mut Vec::new()).await?;
     Ok(format!("connected to {id}"))
 }
 

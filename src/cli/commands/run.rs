@@ -11,7 +11,7 @@ use crate::cell::ExitStatus;
 use crate::cli::error::Failure;
 use crate::cli::{env, exit_code, ui};
 use crate::ops::{self, RunOptions, RunOutcome};
-use crate::swarm::{Identity, Listen, SwarmConfig};
+use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
 use crate::{atomic_file, escape};
 
 /// The port of the node where none is asked for.
@@ -36,7 +36,7 @@ pub(in crate::cli) struct RunArgs {
 
     /// Address for the libp2p node to listen on, instead of a port of all interfaces; may be repeated
     #[arg(long, value_name = "MULTIADDR", conflicts_with = "port")]
-    listen: Vec<String>,
+    listen: Vec<Multiaddr>,
 
     /// File with the node's identity, made where it is missing; without it each run has a new identity
     #[arg(long, value_name = "FILE")]
@@ -119,16 +119,16 @@ fn try_run(args: RunArgs) -> Result<RunOutcome<StopSignal>, Failure> {
 }
 
 fn swarm_config(args: &RunArgs) -> Result<SwarmConfig, Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::new(exit_code::RUN_FAILURE, error);
     let identity = match &args.identity {
-        Some(path) => Identity::load_or_create(path).map_err(|error| failed(&error))?,
+        Some(path) => {
+            Identity::load_or_create(path).map_err(|error| Failure::new(exit_code::RUN_FAILURE, &error))?
+        }
         None => Identity::generate(),
     };
     let listen = if args.listen.is_empty() {
         Listen::Port { port: args.port.unwrap_or(DEFAULT_PORT), fallback: args.port.is_none() }
     } else {
-        let addrs = args.listen.iter().map(|addr| addr.parse()).collect::<Result<_, _>>();
-        Listen::Addrs(addrs.map_err(|error| failed(&error))?)
+        Listen::Addrs(args.listen.clone())
     };
     Ok(SwarmConfig { identity, listen })
 }
