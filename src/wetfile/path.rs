@@ -18,7 +18,7 @@ pub const COMPONENTS_MAX: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// No component is left, or the text is empty.
-    #[error("is empty")]
+    #[error("names nothing")]
     Empty,
     /// It begins with `/`.
     #[error("is absolute")]

@@ -65,7 +65,7 @@ pub enum Recipe {
         /// What is run in [`Guest::dir`].
         run: Run,
         /// Paths and globs relative to [`Guest::dir`]: everything whose change makes the guest stale. Each stays in
-        /// the project, and each that has none of `*?[{` in it exists. A path of a folder means
+        /// the project, and each that is no glob (see [`is_glob`](super::is_glob)) exists. A path of a folder means
         /// all that is in it. May be empty.
         inputs: Vec<String>,
     },
@@ -75,8 +75,8 @@ pub enum Recipe {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Run {
     /// A program and its arguments, at least one element. `{out}` and `{dep:NAME}` may stand anywhere inside an
-    /// argument: a doubled brace is a literal one. `{out}` stands in at
-    /// least one, and every `NAME` is among [`Guest::embeds`].
+    /// argument: [`argument::pieces`](super::argument::pieces) takes each apart without an error. `{out}` stands in
+    /// at least one, and every `NAME` is among [`Guest::embeds`].
     Argv(Vec<String>),
     /// A command line for the shell, which finds the artifact's path in `$WW_OUT`.
     Shell(String),
@@ -109,8 +109,9 @@ impl Project {
     ///
     /// The order depends on the set alone, not on the order in which it is given. Names that the project does not
     /// have are left out.
-    pub fn build_order<'a>(&'a self, guests: impl IntoIterator<Item = &'a GuestName>) -> Vec<&'a GuestName> {
-        let roots: BTreeSet<&GuestName> = guests.into_iter().filter(|name| self.guests.contains_key(*name)).collect();
+    pub fn build_order<'n>(&self, guests: impl IntoIterator<Item = &'n GuestName>) -> Vec<&GuestName> {
+        let known = guests.into_iter().filter_map(|name| self.guests.get_key_value(name));
+        let roots: BTreeSet<&GuestName> = known.map(|(name, _)| name).collect();
         graph::walk(roots, |name| self.guests[name].embeds.iter().collect()).order
     }
 }
