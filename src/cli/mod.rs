@@ -1,0 +1,3 @@
+//! The command line: the one layer that prints, exits and reads the environment.
+
+pub mod diagnostics;
