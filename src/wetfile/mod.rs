@@ -7,6 +7,8 @@
 //! What it deliberately does not do: print, look for the Wetfile in parent folders, read anything but the Wetfile
 //! itself, decide what is stale, or write. That a path was fine when it was checked does not bind the disk: whoever
 //! uses a path later looks again.
+//!
+//! `docs/wetfile.md` is the reference of the format.
 
 pub mod argument;
 mod check;
@@ -156,3 +158,6 @@ fn read_bounded(root: &Path, file: &Path) -> Result<Vec<u8>, WetfileError> {
     File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(read_error)?;
     if bytes.len() > FILE_BYTES_MAX { Err(WetfileError::TooLarge { path: file.to_owned() }) } else { Ok(bytes) }
 }
+
+#[cfg(test)]
+mod tests;

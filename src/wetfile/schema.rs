@@ -30,6 +30,10 @@ const IMAGE_KEYS: &[&str] = &["out", "files"];
 const ENV_KEYS: &[&str] = &["inherit"];
 const SOURCE_KEYS: &[&str] = &["guest", "path"];
 
+/// Every key there is, by section.
+#[cfg(test)]
+pub(super) const ALL_KEYS: [&[&str]; 6] = [ROOT_KEYS, PROJECT_KEYS, GUEST_KEYS, IMAGE_KEYS, ENV_KEYS, SOURCE_KEYS];
+
 /// A value and where it is written.
 #[derive(Clone, Debug)]
 pub(super) struct Written<T> {
