@@ -54,7 +54,7 @@ pub fn path(path: &Path) -> String {
 
 /// Whether a character would not show as itself: C0 and C1 controls, and Unicode's bidirectional controls, with which
 /// text can be made to read differently from what it is (CVE-2021-42574).
-fn is_hidden(character: char) -> bool {
+pub fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

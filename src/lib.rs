@@ -30,3 +30,4 @@ pub mod ops;
 pub mod swarm;
 #[cfg(feature = "cell")]
 pub mod vat;
+pub mod wetfile;

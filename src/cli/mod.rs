@@ -9,26 +9,30 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod commands;
+pub mod diagnostics;
 mod env;
 mod error;
 mod exit_code;
 mod logging;
 mod ui;
 
+/// Over the options that every command has.
+const GLOBAL: &str = "Global options";
+
 /// Build WebAssembly guests into images, and run images in sandboxed cells
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Cli {
     /// Work in this folder
-    #[arg(short = 'C', long, value_name = "DIR", global = true)]
+    #[arg(short = 'C', long, value_name = "DIR", global = true, help_heading = GLOBAL)]
     directory: Option<PathBuf>,
 
     /// Say more on standard error; RUST_LOG says it exactly
-    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, conflicts_with = "quiet", help_heading = GLOBAL)]
     verbose: bool,
 
     /// Say only what went wrong
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     quiet: bool,
 
     #[command(subcommand)]

@@ -1,0 +1,398 @@
+//! Checks of guests.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::{Context, Input, guest_name, place};
+use crate::wetfile::argument::{Piece, PlaceholderError, pieces};
+use crate::wetfile::diagnostic::{Code, Diagnostic, Label, Sink, quoted};
+use crate::wetfile::graph;
+use crate::wetfile::name::GuestName;
+use crate::wetfile::path::ProjectPath;
+use crate::wetfile::project::{EnvValue, Guest, Recipe, Run};
+use crate::wetfile::schema::{Build, Field, GuestTable, Variable, Written};
+use crate::wetfile::suggest::nearest;
+use crate::wetfile::tree::Kind;
+use crate::wetfile::{WILDCARDS, is_glob};
+
+/// Most names that the message about a cycle spells out; the labels show every edge.
+const CYCLE_NAMES_MAX: usize = 16;
+
+/// The file by which a Rust guest is known.
+const CARGO_MANIFEST: &str = "Cargo.toml";
+
+/// The prefix of the variables that `ww` itself gives to a build.
+const RESERVED_PREFIX: &str = "WW_";
+
+const NUL_HELP: &str = "leave it out: no program can be given one";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Language {
+    Rust,
+    Command,
+}
+
+/// Checks one guest and adds what it reads to `inputs`. Whatever is `None` was reported.
+pub(super) fn check(
+    ctx: &Context<'_>,
+    table: &GuestTable,
+    inputs: &mut Vec<Input>,
+    sink: &mut Sink<'_>,
+) -> Option<Guest> {
+    let embeds = embeds(ctx, table, sink);
+    let env = table.env.iter().filter_map(|(name, value)| variable(name, value, sink)).collect();
+    let language = language(table, sink)?;
+    let dir = dir(ctx, table, language, inputs, sink);
+    let recipe = match language {
+        Language::Rust => rust(ctx, table, dir.as_ref(), sink),
+        Language::Command => command(ctx, table, dir.as_ref(), inputs, sink),
+    };
+    Some(Guest { name: GuestName::new(&table.name.value).ok()?, dir: dir?, recipe: recipe?, embeds, env })
+}
+
+fn language(table: &GuestTable, sink: &mut Sink<'_>) -> Option<Language> {
+    match &table.lang {
+        Field::Invalid => None,
+        Field::Absent if table.build.is_absent() => Some(Language::Rust),
+        Field::Absent => Some(Language::Command),
+        Field::Given(lang) => match lang.value.as_str() {
+            "rust" => Some(Language::Rust),
+            "command" => Some(Language::Command),
+            other => {
+                let label = sink.label(&lang.span, "not a language that ww knows");
+                let message = format!("unknown language {} of guest {}", quoted(other), quoted(&table.name.value));
+                let help = match nearest(other, ["rust", "command"]) {
+                    Some(meant) => format!("did you mean `{meant}`?"),
+                    None => {
+                        "`rust` is known; for any other say with `build` which command compiles the guest".to_owned()
+                    }
+                };
+                sink.push(Diagnostic::error(Code::InvalidValue, message, label, help));
+                None
+            }
+        },
+    }
+}
+
+/// The folder that the guest is built in.
+fn dir(
+    ctx: &Context<'_>,
+    table: &GuestTable,
+    language: Language,
+    inputs: &mut Vec<Input>,
+    sink: &mut Sink<'_>,
+) -> Option<ProjectPath> {
+    let guest = quoted(&table.name.value);
+    let text = match &table.path {
+        Field::Given(text) => text,
+        Field::Invalid => return None,
+        Field::Absent if language == Language::Command => return Some(ProjectPath::root()),
+        Field::Absent => {
+            let label = sink.label(&table.name.span, "has no `path`");
+            let (message, help) = if table.lang.is_absent() {
+                (
+                    format!("guest {guest} has neither `path` nor `build`"),
+                    "add `path`, the folder of its source, or `build`, the command that compiles it",
+                )
+            } else {
+                (format!("guest {guest} has no `path`"), "add `path`, the folder of its source")
+            };
+            sink.push(Diagnostic::error(Code::MissingKey, message, label, help));
+            return None;
+        }
+    };
+    let what = format!("the `path` of guest {guest}");
+    let dir = place::path(&ProjectPath::root(), text, &what, sink)?;
+    place::folder(ctx, &dir, text, &what, sink)?;
+    inputs.push(Input { path: dir.clone(), what, span: text.span.clone() });
+    Some(dir)
+}
+
+fn rust(ctx: &Context<'_>, table: &GuestTable, dir: Option<&ProjectPath>, sink: &mut Sink<'_>) -> Option<Recipe> {
+    let build = table.build.given().map(|build| ("build", &build.span));
+    let inputs = table.inputs.given().map(|inputs| ("inputs", &inputs.span));
+    for (key, span) in [build, inputs].into_iter().flatten() {
+        let label = sink.label(span, "does not go with a Rust guest");
+        let message = format!("`{key}` of guest {} does not go with Rust", quoted(&table.name.value));
+        let help = format!("leave `{key}` out: cargo builds the guest, and its inputs are what cargo reads");
+        let mut diagnostic = Diagnostic::error(Code::ConflictingKey, message, label, help);
+        if key == "inputs" && table.lang.is_absent() {
+            diagnostic = diagnostic.with_help("or add `build`, the command that compiles the guest");
+        }
+        sink.push(diagnostic);
+    }
+    let (dir, text) = (dir?, table.path.given()?);
+    let manifest = dir.join(CARGO_MANIFEST).ok()?;
+    if let place::Found::Kind(Kind::File | Kind::Symlink) = place::look(ctx.tree, &manifest) {
+        return Some(Recipe::Rust);
+    }
+    let label = sink.label(&text.span, format!("no `{CARGO_MANIFEST}` in here"));
+    let message = if table.lang.is_absent() {
+        format!("the language of guest {} cannot be told", quoted(&table.name.value))
+    } else {
+        format!("guest {} is no Rust crate", quoted(&table.name.value))
+    };
+    let help = format!("looked for {}, as a Rust guest has it", quoted(manifest.as_str()));
+    let diagnostic = Diagnostic::error(Code::UnknownLanguage, message, label, help);
+    sink.push(diagnostic.with_help("for any other language add `build`, the command that compiles the guest"));
+    None
+}
+
+fn command(
+    ctx: &Context<'_>,
+    table: &GuestTable,
+    dir: Option<&ProjectPath>,
+    inputs: &mut Vec<Input>,
+    sink: &mut Sink<'_>,
+) -> Option<Recipe> {
+    let build = match &table.build {
+        Field::Absent => {
+            let message = format!("guest {} has no `build`", quoted(&table.name.value));
+            let label = sink.label(&table.name.span, "has no `build`");
+            let help = "add `build`, the command that compiles it, such as `[\"cc\", \"-o\", \"{out}\", \"a.c\"]`";
+            sink.push(Diagnostic::error(Code::MissingKey, message, label, help));
+            None
+        }
+        build => build.given(),
+    };
+    let run = build.map(|build| run(table, build, sink));
+    let texts = match &table.inputs {
+        Field::Absent => {
+            let message = format!("guest {} has no `inputs`", quoted(&table.name.value));
+            let label = sink.label(&table.name.span, "has no `inputs`");
+            let help = "add `inputs`, the files that the command reads, such as `[\"src/**\"]`: \
+                        ww builds the guest again when one of them changes";
+            sink.push(Diagnostic::error(Code::MissingKey, message, label, help));
+            None
+        }
+        texts => texts.given(),
+    }?;
+    for text in &texts.value {
+        check_input(ctx, table, dir?, text, inputs, sink);
+    }
+    let inputs = texts.value.iter().map(|text| text.value.clone()).collect();
+    Some(Recipe::Command { run: run?, inputs })
+}
+
+fn run(table: &GuestTable, build: &Written<Build>, sink: &mut Sink<'_>) -> Run {
+    match &build.value {
+        Build::Shell(line) => {
+            if line.contains('\0') {
+                bad_command(table, &build.span, "has a NUL", NUL_HELP, sink);
+            }
+            if !line.contains("WW_OUT") {
+                let help = "write the artifact to `$WW_OUT`, such as `cc -o \"$WW_OUT\" a.c`";
+                bad_command(table, &build.span, "does not say where to write: it has no `$WW_OUT`", help, sink);
+            }
+            Run::Shell(line.clone())
+        }
+        Build::Argv(arguments) => {
+            check_argv(table, build, arguments, sink);
+            Run::Argv(arguments.iter().map(|argument| argument.value.clone()).collect())
+        }
+    }
+}
+
+fn check_argv(table: &GuestTable, build: &Written<Build>, arguments: &[Written<String>], sink: &mut Sink<'_>) {
+    if arguments.first().is_none_or(|program| program.value.is_empty()) {
+        bad_command(table, &build.span, "names no program", "write the program first, then its arguments", sink);
+        return;
+    }
+    let mut has_out = false;
+    for argument in arguments {
+        has_out |= check_argument(table, argument, sink);
+    }
+    if !has_out {
+        let help = "put `{out}` where the command takes the path to write the artifact to";
+        bad_command(table, &build.span, "does not say where to write: no argument has `{out}`", help, sink);
+    }
+}
+
+/// Whether an argument has `{out}`, or something that may have been meant as it and was reported.
+fn check_argument(table: &GuestTable, argument: &Written<String>, sink: &mut Sink<'_>) -> bool {
+    if argument.value.contains('\0') {
+        bad_command(table, &argument.span, "has a NUL", NUL_HELP, sink);
+    }
+    let pieces = match pieces(&argument.value) {
+        Ok(pieces) => pieces,
+        Err(error) => {
+            bad_placeholder(argument, &error, sink);
+            return true;
+        }
+    };
+    for piece in &pieces {
+        if let Piece::Dep(name) = piece {
+            check_dep(table, argument, name, sink);
+        }
+    }
+    pieces.contains(&Piece::Out)
+}
+
+fn check_dep(table: &GuestTable, argument: &Written<String>, name: &str, sink: &mut Sink<'_>) {
+    let is_embedded = table.embeds().iter().any(|embed| embed.value == name);
+    if is_embedded || matches!(table.embeds, Field::Invalid) || sink.is_full() {
+        return;
+    }
+    let label = sink.label(&argument.span, format!("{} is not embedded", quoted(name)));
+    let message = format!("{} needs {} among `embeds`", quoted(&format!("{{dep:{name}}}")), quoted(name));
+    let help = match nearest(name, table.embeds().iter().map(|embed| embed.value.as_str())) {
+        Some(meant) => format!("did you mean `{{dep:{}}}`?", crate::escape::text(meant)),
+        None => format!("add {} to the `embeds` of guest {}", quoted(name), quoted(&table.name.value)),
+    };
+    sink.push(Diagnostic::error(Code::InvalidPlaceholder, message, label, help));
+}
+
+fn bad_placeholder(argument: &Written<String>, error: &PlaceholderError, sink: &mut Sink<'_>) {
+    let label = sink.label(&argument.span, "in this argument");
+    let help = "the placeholders are `{out}` and `{dep:NAME}`; write literal braces as `{{` and `}}`";
+    sink.push(Diagnostic::error(Code::InvalidPlaceholder, error.to_string(), label, help));
+}
+
+fn bad_command(table: &GuestTable, span: &Range<usize>, problem: &str, help: &str, sink: &mut Sink<'_>) {
+    let label = sink.label(span, "here");
+    let message = format!("the `build` of guest {} {problem}", quoted(&table.name.value));
+    sink.push(Diagnostic::error(Code::InvalidCommand, message, label, help));
+}
+
+fn check_input(
+    ctx: &Context<'_>,
+    table: &GuestTable,
+    dir: &ProjectPath,
+    text: &Written<String>,
+    inputs: &mut Vec<Input>,
+    sink: &mut Sink<'_>,
+) {
+    let what = format!("an input of guest {}", quoted(&table.name.value));
+    let Some(path) = place::path(dir, text, &what, sink) else { return };
+    if is_glob(&text.value) {
+        let folder = dir.join(glob_folder(&text.value)).unwrap_or(path);
+        inputs.push(Input { path: folder, what, span: text.span.clone() });
+    } else if place::existing(ctx, &path, text, &what, sink).is_some() {
+        inputs.push(Input { path, what, span: text.span.clone() });
+    }
+}
+
+/// The part of a glob before the component with its first wildcard.
+fn glob_folder(glob: &str) -> &str {
+    let wildcard = glob.find(WILDCARDS).unwrap_or(glob.len());
+    match glob[..wildcard].rfind('/') {
+        Some(end) => &glob[..end],
+        None => ".",
+    }
+}
+
+fn embeds(ctx: &Context<'_>, table: &GuestTable, sink: &mut Sink<'_>) -> Vec<GuestName> {
+    let mut first = BTreeMap::new();
+    let mut names = Vec::new();
+    for embed in table.embeds() {
+        let guest = quoted(&table.name.value);
+        if let Some(earlier) = first.insert(embed.value.as_str(), &embed.span) {
+            let label = sink.label(&embed.span, "again here");
+            let earlier = sink.label(earlier, "first here");
+            let message = format!("guest {guest} embeds {} twice", quoted(&embed.value));
+            let diagnostic = Diagnostic::error(Code::DuplicateEmbed, message, label, "remove one of the two");
+            sink.push(diagnostic.with_secondary([earlier]));
+        } else if embed.value == table.name.value {
+            let label = sink.label(&embed.span, "the guest itself");
+            let message = format!("guest {guest} embeds itself");
+            sink.push(Diagnostic::error(Code::Cycle, message, label, format!("remove {guest} from its own `embeds`")));
+        } else {
+            names.extend(guest_name(ctx, embed, sink));
+        }
+    }
+    names
+}
+
+fn variable(name: &Written<String>, value: &Variable, sink: &mut Sink<'_>) -> Option<(String, EnvValue)> {
+    let problem = if !is_variable_name(&name.value) {
+        Some(("is not a name of a variable", "use letters, digits and `_`, and no digit at the beginning"))
+    } else if name.value.starts_with(RESERVED_PREFIX) {
+        Some(("is set by ww itself", "choose a name that does not begin with `WW_`"))
+    } else {
+        None
+    };
+    if let Some((problem, help)) = problem {
+        let label = sink.label(&name.span, "this name");
+        sink.push(Diagnostic::error(Code::InvalidName, format!("{} {problem}", quoted(&name.value)), label, help));
+    }
+    match value {
+        Variable::Invalid => None,
+        Variable::Inherit => Some((name.value.clone(), EnvValue::Inherit)),
+        Variable::Set(text) => {
+            if text.value.contains('\0') {
+                let label = sink.label(&text.span, "has a NUL");
+                let message = format!("the value of {} has a NUL", quoted(&name.value));
+                sink.push(Diagnostic::error(
+                    Code::InvalidValue,
+                    message,
+                    label,
+                    "leave it out: no variable can hold one",
+                ));
+            }
+            Some((name.value.clone(), EnvValue::Set(text.value.clone())))
+        }
+    }
+}
+
+fn is_variable_name(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Reports the cycles among guests, each with every edge that makes it.
+pub(super) fn check_cycles(ctx: &Context<'_>, sink: &mut Sink<'_>) {
+    let edges = |name: &str| -> Vec<&str> {
+        let embeds = ctx.guests[name].embeds().iter().map(|embed| embed.value.as_str());
+        embeds
+            .filter(|embed| *embed != name)
+            .filter_map(|embed| ctx.guests.get_key_value(embed))
+            .map(|(name, _)| *name)
+            .collect()
+    };
+    for cycle in graph::walk(ctx.guests.keys().copied(), edges).cycles {
+        report_cycle(ctx, &cycle, sink);
+    }
+}
+
+fn report_cycle(ctx: &Context<'_>, cycle: &[&str], sink: &mut Sink<'_>) {
+    let mut labels: Vec<Label> = Vec::new();
+    for (at, from) in cycle.iter().enumerate() {
+        let to = cycle[(at + 1) % cycle.len()];
+        if let Some(embed) = ctx.guests[from].embeds().iter().find(|embed| embed.value == to) {
+            labels.push(sink.label(&embed.span, format!("{} embeds {}", quoted(from), quoted(to))));
+        }
+    }
+    let (Some(last), Some(from), Some(to)) = (labels.pop(), cycle.last(), cycle.first()) else { return };
+    let (from, to) = (quoted(from), quoted(to));
+    let message = format!("guests embed each other in a cycle: {}", chain(cycle));
+    let help = format!(
+        "one of these edges must go; without {to} in the `embeds` of {from} (line {}) this cycle is cut",
+        last.span.from.line
+    );
+    sink.push(Diagnostic::error(Code::Cycle, message, last, help).with_secondary(labels));
+}
+
+/// `a -> b -> a`, with the middle of a long cycle left out.
+fn chain(cycle: &[&str]) -> String {
+    let mut names: Vec<&str> = cycle.iter().take(CYCLE_NAMES_MAX).copied().collect();
+    if names.len() < cycle.len() {
+        names.push("…");
+    }
+    names.extend(cycle.first());
+    let shown: Vec<String> = names.iter().map(|name| crate::escape::text(name).into_owned()).collect();
+    shown.join(" -> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_glob() {
+        assert_eq!(glob_folder("src/**/*.c"), "src");
+        assert_eq!(glob_folder("*.c"), ".");
+        assert_eq!(glob_folder("a/b/c?.h"), "a/b");
+        assert_eq!(glob_folder("a/b[c/d]"), "a");
+        assert_eq!(glob_folder("../x/*.h"), "../x");
+    }
+}

@@ -1,0 +1,153 @@
+//! Checks of images, `out` aside.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::{Context, Input, guest_name, out, place};
+use crate::escape;
+use crate::wetfile::diagnostic::{Code, Diagnostic, Sink, quoted};
+use crate::wetfile::name::ImageName;
+use crate::wetfile::path::{ImagePath, ProjectPath};
+use crate::wetfile::project::{Image, Source};
+use crate::wetfile::schema::{FileEntry, ImageTable, SourceTable, Written};
+use crate::wetfile::tree::Kind;
+
+/// The program of an image: what a cell starts.
+const MAIN: &str = "bin/main.wasm";
+
+/// The folder of [`MAIN`], and the name in it.
+const MAIN_FOLDER: &str = "bin";
+const MAIN_FILE: &str = "main.wasm";
+
+/// An entry that is in order.
+struct Entry<'e> {
+    key: &'e Written<String>,
+    source: Source,
+    is_folder: bool,
+}
+
+/// Checks one image and adds what it reads to `inputs`. Whatever is `None` was reported.
+pub(super) fn check(
+    ctx: &Context<'_>,
+    table: &ImageTable,
+    inputs: &mut Vec<Input>,
+    sink: &mut Sink<'_>,
+) -> Option<Image> {
+    let out = table.out.given().and_then(|text| out::check(ctx, table, text, sink));
+    let files = table.files.given()?;
+    let entries = entries(ctx, table, &files.value, inputs, sink);
+    check_ancestors(table, &entries, sink);
+    // An entry that was reported may have been meant as the program.
+    if entries.len() == files.value.len() {
+        check_main(ctx, table, &files.span, &entries, sink);
+    }
+    let files = entries.into_iter().map(|(path, entry)| (path, entry.source)).collect();
+    Some(Image { name: ImageName::new(&table.name.value).ok()?, out: out?, files })
+}
+
+/// The entries that are in order by their normalised paths.
+fn entries<'e>(
+    ctx: &Context<'_>,
+    table: &ImageTable,
+    files: &'e [FileEntry],
+    inputs: &mut Vec<Input>,
+    sink: &mut Sink<'_>,
+) -> BTreeMap<ImagePath, Entry<'e>> {
+    let mut entries: BTreeMap<ImagePath, Entry<'e>> = BTreeMap::new();
+    for file in files {
+        let path = image_path(&file.key, sink);
+        let source = file.source.as_ref().and_then(|source| check_source(ctx, table, file, source, inputs, sink));
+        let (Some(path), Some((source, is_folder))) = (path, source) else { continue };
+        match entries.get(&path) {
+            Some(earlier) => {
+                let message =
+                    format!("image {} has two entries at {}", quoted(&table.name.value), quoted(path.as_str()));
+                collision(message, (&file.key, "again here"), (earlier.key, "first here"), sink);
+            }
+            None => {
+                entries.insert(path, Entry { key: &file.key, source, is_folder });
+            }
+        }
+    }
+    entries
+}
+
+fn image_path(key: &Written<String>, sink: &mut Sink<'_>) -> Option<ImagePath> {
+    let error = match ImagePath::new(&key.value) {
+        Ok(path) => return Some(path),
+        Err(error) => error,
+    };
+    let label = sink.label(&key.span, format!("this path {error}"));
+    let message = format!("{} is not a path inside an image: it {error}", quoted(&key.value));
+    let help = "write a path relative to the image's root, such as `\"usr/lib/x.wasm\"`";
+    sink.push(Diagnostic::error(Code::InvalidImagePath, message, label, help));
+    None
+}
+
+/// Checks a source and tells whether it is a folder.
+fn check_source(
+    ctx: &Context<'_>,
+    table: &ImageTable,
+    file: &FileEntry,
+    source: &SourceTable,
+    inputs: &mut Vec<Input>,
+    sink: &mut Sink<'_>,
+) -> Option<(Source, bool)> {
+    let text = match source {
+        SourceTable::Guest(name) => return Some((Source::Guest(guest_name(ctx, name, sink)?), false)),
+        SourceTable::Path(text) => text,
+    };
+    let what = format!("the source of {} in image {}", quoted(&file.key.value), quoted(&table.name.value));
+    let path = place::path(&ProjectPath::root(), text, &what, sink)?;
+    let kind = place::existing(ctx, &path, text, &what, sink)?;
+    inputs.push(Input { path: path.clone(), what, span: text.span.clone() });
+    Some((Source::Path(path), kind == Kind::Folder))
+}
+
+/// Reports entries that lie below one that is no folder.
+fn check_ancestors(table: &ImageTable, entries: &BTreeMap<ImagePath, Entry<'_>>, sink: &mut Sink<'_>) {
+    for (path, entry) in entries {
+        let files = path.ancestors().filter_map(|ancestor| entries.get(&ancestor));
+        if let Some(file) = files.into_iter().find(|ancestor| !ancestor.is_folder) {
+            let (below, above) = (quoted(&entry.key.value), quoted(&file.key.value));
+            let message = format!("image {} cannot have {below} below {above}", quoted(&table.name.value));
+            collision(message, (entry.key, "below it"), (file.key, "a file, not a folder"), sink);
+        }
+    }
+}
+
+fn collision(message: String, here: (&Written<String>, &str), there: (&Written<String>, &str), sink: &mut Sink<'_>) {
+    let label = sink.label(&here.0.span, here.1);
+    let other = sink.label(&there.0.span, there.1);
+    let diagnostic = Diagnostic::error(Code::CollidingFiles, message, label, "rename or remove one of the two");
+    sink.push(diagnostic.with_secondary([other]));
+}
+
+/// Reports an image in which no `bin/main.wasm` can be.
+fn check_main(
+    ctx: &Context<'_>,
+    table: &ImageTable,
+    files: &Range<usize>,
+    entries: &BTreeMap<ImagePath, Entry<'_>>,
+    sink: &mut Sink<'_>,
+) {
+    let entry = |path: &str| ImagePath::new(path).ok().and_then(|path| entries.get(&path));
+    let (span, problem) = match (entry(MAIN), entry(MAIN_FOLDER)) {
+        (Some(main), _) if main.is_folder => (&main.key.span, "a folder, not a program"),
+        (Some(_), _) => return,
+        (None, Some(Entry { key, source: Source::Path(folder), is_folder: true })) => {
+            let main = folder.join(MAIN_FILE);
+            let found = main.map(|main| place::look(ctx.tree, &main));
+            if let Ok(place::Found::Kind(Kind::File | Kind::Symlink)) = found {
+                return;
+            }
+            (&key.span, "there is no `main.wasm` in this folder")
+        }
+        (None, _) => (files, "no entry is `bin/main.wasm`"),
+    };
+    let label = sink.label(span, problem);
+    let message = format!("image {} has no program: `{MAIN}` is missing", quoted(&table.name.value));
+    let guest = ctx.guests.keys().next().filter(|_| ctx.guests.len() == 1).copied().unwrap_or("NAME");
+    let help = format!("add `\"{MAIN}\" = {{ guest = \"{}\" }}`", escape::text(guest));
+    sink.push(Diagnostic::error(Code::NoMain, message, label, help));
+}

@@ -1,0 +1,105 @@
+//! From the Wetfile as written to the checked project.
+//!
+//! Each part of the manifest is checked on its own and reports all that is wrong with it. Only where something is
+//! already reported is what follows from it left out.
+
+mod guest;
+mod image;
+mod out;
+mod place;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path;
+
+use super::diagnostic::{Code, Diagnostic, Sink, quoted};
+use super::name::{GuestName, NAME_BYTES_MAX, nearest_name};
+use super::path::ProjectPath;
+use super::project::Project;
+use super::schema::{Field, GuestTable, Manifest, ProjectTable, Written, check_name};
+use super::suggest::nearest;
+use super::tree::Tree;
+
+/// What all checks look at.
+struct Context<'c> {
+    /// The project's root; only to be shown.
+    root: &'c Path,
+    tree: &'c dyn Tree,
+    /// The name of every guest, those included that are broken, so that a broken guest is not reported again by those
+    /// that use it.
+    guest_names: &'c BTreeSet<String>,
+    /// Every guest that could be read, valid or not.
+    guests: BTreeMap<&'c str, &'c GuestTable>,
+}
+
+/// A place of the project that is read, for the check of `out`.
+struct Input {
+    path: ProjectPath,
+    /// How messages name it.
+    what: String,
+    span: Range<usize>,
+}
+
+/// Checks a whole manifest. What is wrong goes to the sink; the project is to be used only when nothing did.
+pub(super) fn check(manifest: &Manifest, file: &Path, tree: &dyn Tree, sink: &mut Sink<'_>) -> Project {
+    let root = file.parent().unwrap_or(Path::new(""));
+    let guests = manifest.guests.iter().map(|guest| (guest.name.value.as_str(), guest)).collect();
+    let ctx = Context { root, tree, guest_names: &manifest.guest_names, guests };
+    let (name, version) = project(&manifest.project, sink);
+    let mut inputs = Vec::new();
+    let guests =
+        manifest.guests.iter().filter_map(|table| guest::check(&ctx, table, &mut inputs, sink)).collect::<Vec<_>>();
+    guest::check_cycles(&ctx, sink);
+    let images =
+        manifest.images.iter().filter_map(|table| image::check(&ctx, table, &mut inputs, sink)).collect::<Vec<_>>();
+    out::check_overlaps(&manifest.images, &inputs, sink);
+    Project {
+        root: root.to_owned(),
+        file: file.to_owned(),
+        name,
+        version,
+        guests: guests.into_iter().map(|guest| (guest.name.clone(), guest)).collect(),
+        images: images.into_iter().map(|image| (image.name.clone(), image)).collect(),
+    }
+}
+
+/// Checks `[project]` and gives name and version.
+fn project(table: &ProjectTable, sink: &mut Sink<'_>) -> (String, String) {
+    if let Some(name) = table.name.given() {
+        check_name(name, sink);
+    }
+    if let Some(version) = table.version.given().filter(|version| !is_version(&version.value)) {
+        let label = sink.label(&version.span, "not a version");
+        let message = format!("{} is not a valid version", quoted(&version.value));
+        let help =
+            format!("a version has letters, digits, `.`, `-`, `+` and `_`, and at most {NAME_BYTES_MAX} of them");
+        sink.push(Diagnostic::error(Code::InvalidValue, message, label, help));
+    }
+    (text(&table.name), text(&table.version))
+}
+
+fn text(field: &Field<String>) -> String {
+    field.given().map(|written| written.value.clone()).unwrap_or_default()
+}
+
+fn is_version(text: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'+' | b'_'))
+}
+
+/// Takes a reference to a guest, and reports it when there is no such guest.
+fn guest_name(ctx: &Context<'_>, name: &Written<String>, sink: &mut Sink<'_>) -> Option<GuestName> {
+    if ctx.guest_names.contains(&name.value) {
+        return GuestName::new(&name.value).ok();
+    }
+    if !sink.is_full() {
+        let label = sink.label(&name.span, "no guest has this name");
+        let message = format!("there is no guest {}", quoted(&name.value));
+        let help = match nearest(&name.value, ctx.guest_names.iter().map(String::as_str)) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("add `[guest.{}]`", nearest_name(&name.value).as_deref().unwrap_or("NAME")),
+        };
+        sink.push(Diagnostic::error(Code::UnknownGuest, message, label, help));
+    }
+    None
+}
