@@ -1,0 +1,43 @@
+# The commands of this repository; `make help` lists them. All of them set up what they need first (`scripts/setup`),
+# which takes no noticeable time when it is there. CARGO_TARGET_DIR is honoured.
+
+# Everything is built in release, the profile of `ww` itself: wasmtime and libp2p compile once.
+WW = cargo run --release --locked --quiet --
+
+# Cargo runs its own jobs; `make -j` must not hand it a job server that it cannot reach.
+unexport MAKEFLAGS
+.NOTPARALLEL:
+.DEFAULT_GOAL = help
+.PHONY: help setup build guests images child-echo shell pid0 demo test test-all ci clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { printf "%-24s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what building needs
+	@scripts/setup
+
+build: setup ## ww, in release
+	cargo build --release --locked
+
+guests images: setup ## every guest and image of Wetfile.toml
+	$(WW) build
+
+child-echo shell pid0: setup ## one guest, and the image of its name
+	$(WW) build $@
+
+demo: build ## set up, build everything and run the image pid0
+	$(WW) build
+	$(WW) run examples/images/pid0
+
+test: setup ## all tests; they use the guests and images
+	$(WW) build
+	cargo test --release --locked --workspace
+
+test-all: test ## all tests, the slow ones too
+
+ci: ## what CI runs
+	.ci/run
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf guests/target target/ww examples/images
