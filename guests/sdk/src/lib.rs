@@ -109,3 +109,8 @@ where
     };
     exit(code.0)
 }
+
+/// The examples of the guide, which are compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guests.md")]
+struct Guide;
