@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed={VARIABLE}");
     let embedded = PathBuf::from(env::var("OUT_DIR")?).join("child-echo.wasm");
     match env::var_os(VARIABLE) {
-        Some(given) => embed(Path::new(&given), &embedded),
+        Some(given) => embed(Path::new(&given), &embedded).map_err(|error| format!("{VARIABLE}={error}").into()),
         None => embed_left_behind(&Path::new(&env::var("CARGO_MANIFEST_DIR")?).join(LEFT_BEHIND), &embedded),
     }
 }

@@ -86,7 +86,7 @@ impl Pool {
     /// Wakes those whose streams are ready, where the tasks have kept the thread busy for long.
     fn look_at_streams(&mut self) {
         self.turns += 1;
-        if budget::refill() || self.turns > TURNS_BETWEEN_LOOKS {
+        if budget::next_turn() || self.turns > TURNS_BETWEEN_LOOKS {
             self.turns = 0;
             reactor::wake_ready();
         }

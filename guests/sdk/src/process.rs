@@ -204,7 +204,131 @@ impl fmt::Display for Status {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use futures::executor::block_on;
+
     use super::*;
+    use crate::peer_capnp::byte_stream;
+
+    /// Starts processes that end with the number of their arguments and repeat their stdin after their environment.
+    struct Executor;
+
+    impl executor::Server for Executor {
+        async fn run_bytes(
+            self: Rc<Self>,
+            params: executor::RunBytesParams,
+            mut results: executor::RunBytesResults,
+        ) -> Result<(), capnp::Error> {
+            let params = params.get()?;
+            if params.get_wasm()? != b"wasm" {
+                return Err(capnp::Error::failed("no component".into()));
+            }
+            let written = params.get_env()?.get(0)?.as_bytes().to_vec();
+            let echo = Rc::new(Echo { written: RefCell::new(written), closed: RefCell::default() });
+            let process = Process { code: params.get_args()?.len() as u8, stream: capnp_rpc::new_client_from_rc(echo) };
+            results.get().set_process(capnp_rpc::new_client(process));
+            Ok(())
+        }
+    }
+
+    struct Process {
+        code: u8,
+        stream: byte_stream::Client,
+    }
+
+    impl process::Server for Process {
+        async fn stdin(
+            self: Rc<Self>,
+            _: process::StdinParams,
+            mut results: process::StdinResults,
+        ) -> Result<(), capnp::Error> {
+            results.get().set_stream(self.stream.clone());
+            Ok(())
+        }
+
+        async fn stdout(
+            self: Rc<Self>,
+            _: process::StdoutParams,
+            mut results: process::StdoutResults,
+        ) -> Result<(), capnp::Error> {
+            results.get().set_stream(self.stream.clone());
+            Ok(())
+        }
+
+        async fn stderr(
+            self: Rc<Self>,
+            _: process::StderrParams,
+            mut results: process::StderrResults,
+        ) -> Result<(), capnp::Error> {
+            let ended = Echo { written: RefCell::default(), closed: RefCell::new(true) };
+            results.get().set_stream(capnp_rpc::new_client(ended));
+            Ok(())
+        }
+
+        async fn wait(
+            self: Rc<Self>,
+            _: process::WaitParams,
+            mut results: process::WaitResults,
+        ) -> Result<(), capnp::Error> {
+            results.get().init_status().set_code(self.code);
+            Ok(())
+        }
+    }
+
+    struct Echo {
+        written: RefCell<Vec<u8>>,
+        closed: RefCell<bool>,
+    }
+
+    impl byte_stream::Server for Echo {
+        async fn read(
+            self: Rc<Self>,
+            _: byte_stream::ReadParams,
+            mut results: byte_stream::ReadResults,
+        ) -> Result<(), capnp::Error> {
+            assert!(*self.closed.borrow(), "stdin is closed before the output is awaited");
+            results.get().set_data(&self.written.take());
+            Ok(())
+        }
+
+        async fn write(self: Rc<Self>, params: byte_stream::WriteParams) -> Result<(), capnp::Error> {
+            self.written.borrow_mut().extend(params.get()?.get_data()?);
+            Ok(())
+        }
+
+        async fn close(
+            self: Rc<Self>,
+            _: byte_stream::CloseParams,
+            _: byte_stream::CloseResults,
+        ) -> Result<(), capnp::Error> {
+            self.closed.replace(true);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn starts_a_child_and_collects_its_output() {
+        let executor: executor::Client = capnp_rpc::new_client(Executor);
+        let output = block_on(async {
+            let mut command = Command::new(b"wasm");
+            let mut child = command.arg("a").args(["b", "c"]).env("NAME", "x=y").spawn(&executor).await.unwrap();
+            child.stdin.as_mut().unwrap().write_all(b" text").await.unwrap();
+            assert_eq!(child.wait().await.unwrap(), Status::Code(3));
+            child.wait_with_output().await.unwrap()
+        });
+        assert_eq!(output.status, Status::Code(3));
+        assert_eq!(output.stdout, b"NAME=x=y text");
+        assert_eq!(output.stderr, b"");
+    }
+
+    #[test]
+    fn a_child_that_cannot_be_started_is_an_error() {
+        let executor: executor::Client = capnp_rpc::new_client(Executor);
+        let error = block_on(Command::new(b"no").spawn(&executor)).map(drop).unwrap_err();
+        assert!(error.to_string().contains("no component"), "{error}");
+    }
 
     fn check(set: impl FnOnce(exit_status::Builder<'_>), expected: Status, shown: &str, code: u8) {
         let mut message = capnp::message::Builder::new_default();

@@ -7,8 +7,9 @@ use std::task::{Context, Poll, ready};
 use futures::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt};
 use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
+use crate::CHUNK_BYTES;
+use crate::budget::Budget;
 use crate::reactor::Source;
-use crate::{CHUNK_BYTES, budget};
 
 /// The program's standard input.
 ///
@@ -65,18 +66,19 @@ pub struct StreamReader {
     /// `None` after the end.
     source: Option<Source<InputStream>>,
     chunk: Chunk,
+    budget: Budget,
 }
 
 impl StreamReader {
     /// Reads `stream`, which must not have a pollable.
     pub fn new(stream: InputStream) -> Self {
-        Self { source: Some(Source::new(stream)), chunk: Chunk::default() }
+        Self { source: Some(Source::new(stream)), chunk: Chunk::default(), budget: Budget::default() }
     }
 
     /// Waits for the next chunk; an empty one means the end.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
         let Some(source) = &self.source else { return Poll::Ready(Ok(Vec::new())) };
-        ready!(budget::poll_spend(cx));
+        ready!(self.budget.poll_spend(cx));
         match source.stream().read(CHUNK_BYTES as u64) {
             Ok(bytes) if bytes.is_empty() => {
                 source.register(cx);
@@ -121,6 +123,7 @@ pub struct StreamWriter {
     /// `None` after the stream was closed, by either side.
     source: Option<Source<OutputStream>>,
     state: Written,
+    budget: Budget,
 }
 
 /// What the host may still hold of what was written.
@@ -134,7 +137,7 @@ enum Written {
 impl StreamWriter {
     /// Writes `stream`, which must not have a pollable.
     pub fn new(stream: OutputStream) -> Self {
-        Self { source: Some(Source::new(stream)), state: Written::Flushed }
+        Self { source: Some(Source::new(stream)), state: Written::Flushed, budget: Budget::default() }
     }
 
     /// Waits until the host takes something, and returns how many bytes; `None` where the stream is closed.
@@ -163,7 +166,7 @@ impl AsyncWrite for StreamWriter {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        ready!(budget::poll_spend(cx));
+        ready!(this.budget.poll_spend(cx));
         let written = match ready!(this.poll_permit(cx)) {
             None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Some(permit) => permit.and_then(|(permit_bytes, stream)| {
@@ -277,7 +280,7 @@ mod tests {
 
     #[test]
     fn an_ended_reader_has_ended_for_good() {
-        let mut reader = StreamReader { source: None, chunk: Chunk::new(b"rest".to_vec()) };
+        let mut reader = StreamReader { source: None, chunk: Chunk::new(b"rest".to_vec()), budget: Budget::default() };
         let mut bytes = Vec::new();
         block_on(reader.read_to_end(&mut bytes)).unwrap();
         block_on(reader.read_to_end(&mut bytes)).unwrap();
@@ -286,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_closed_writer_is_a_broken_pipe() {
-        let mut writer = StreamWriter { source: None, state: Written::Unflushed };
+        let mut writer = StreamWriter { source: None, state: Written::Unflushed, budget: Budget::default() };
         assert_eq!(block_on(writer.write(b"x")).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         block_on(writer.flush()).unwrap();
         block_on(writer.close()).unwrap();
