@@ -3,4 +3,6 @@
 pub mod atomic_file;
 pub mod cli;
 pub mod escape;
+pub mod image;
+pub mod wasm_binary;
 pub mod wetfile;
