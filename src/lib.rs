@@ -5,5 +5,6 @@ pub mod build;
 pub mod cli;
 pub mod escape;
 pub mod image;
+pub mod ops;
 pub mod wasm_binary;
 pub mod wetfile;

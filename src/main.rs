@@ -1,3 +1,7 @@
 //! The `ww` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ww::cli::main()
+}
