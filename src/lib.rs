@@ -15,6 +15,7 @@
 //! The features `cell` and `swarm` are on by default. Without them the crate has what needs neither wasmtime nor libp2p.
 
 pub mod atomic_file;
+pub mod build;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod caps;
 #[cfg(feature = "cell")]
@@ -24,10 +25,12 @@ pub mod cli;
 pub mod escape;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod host;
+pub mod image;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod ops;
 #[cfg(feature = "swarm")]
 pub mod swarm;
 #[cfg(feature = "cell")]
 pub mod vat;
+pub mod wasm_binary;
 pub mod wetfile;

@@ -32,6 +32,7 @@ pub use diagnostic::{Code, DIAGNOSTICS_MAX, Diagnostic, Label, Position, Severit
 pub use name::{GuestName, ImageName, NAME_BYTES_MAX, NAME_RULE, NameError};
 pub use path::{COMPONENT_BYTES_MAX, COMPONENTS_MAX, ImagePath, PATH_BYTES_MAX, PathError, ProjectPath};
 pub use project::{EnvValue, Guest, Image, Project, Recipe, Run, Source};
+pub use suggest::nearest as nearest_word;
 pub use tree::{Disk, Kind, Tree};
 
 /// The name of the file in the project's root.

@@ -5,7 +5,7 @@ use super::name::NAME_BYTES_MAX;
 /// The candidate that is nearest to a word, if one is near enough to be what was meant.
 ///
 /// The bound on the word's length keeps the cost of long hostile words at nothing: no key or name is longer.
-pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     if word.len() > NAME_BYTES_MAX {
         return None;
     }

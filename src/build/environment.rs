@@ -1,0 +1,176 @@
+//! What compilers see of the environment.
+//!
+//! They start from nothing and get four things: a few [`FIXED`] values, what is on the list [`PASSED`] (where things
+//! are on this machine, and how it reaches the network: nothing that ought to change a result), what the Wetfile
+//! declares, and `ww`'s own `WW_…`. Everything else is stripped. That takes care of what would change results unseen,
+//! such as `RUSTFLAGS`, `CARGO_PROFILE_…`, `RUSTUP_TOOLCHAIN` (which cargo exports, and which beats the toolchain that
+//! the guest's folder asks for), `MAKEFLAGS`, `CFLAGS`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::BuildError;
+use crate::wetfile::{EnvValue, Guest, GuestName};
+
+/// The variables of a process.
+pub type Variables = BTreeMap<OsString, OsString>;
+
+/// Variables with one value everywhere; a Wetfile may set others.
+///
+/// `SOURCE_DATE_EPOCH` (reproducible-builds.org/specs/source-date-epoch) is 1980-01-01T00:00:00Z, the earliest time
+/// that zip archives can hold. `LC_ALL` and `TZ` keep sort orders and local times out of what build scripts write.
+pub const FIXED: [(&str, &str); 3] = [("SOURCE_DATE_EPOCH", "315532800"), ("LC_ALL", "C"), ("TZ", "UTC")];
+
+/// Variables that are passed as they are, and do not count as inputs.
+pub const PASSED: [&str; 38] = [
+    // Where programs, homes and temporary files are.
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "PATH",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    // Where Rust and Go keep what they have fetched, and from where they fetch.
+    "CARGO_HOME",
+    "RUSTUP_HOME",
+    "RUSTUP_DIST_SERVER",
+    "RUSTUP_UPDATE_ROOT",
+    "RUSTUP_AUTO_INSTALL",
+    "GOPATH",
+    "GOCACHE",
+    "GOMODCACHE",
+    "GOPROXY",
+    // Proxies.
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "CARGO_HTTP_PROXY",
+    // Certificate bundles.
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "CARGO_HTTP_CAINFO",
+    "NIX_SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    // Keys that fetch sources.
+    "SSH_AUTH_SOCK",
+    "SSH_AGENT_PID",
+    "GIT_SSH_COMMAND",
+];
+
+/// Variables that a Wetfile may not declare, beside all that begin with `WW_`: without the wrapper, results would
+/// depend on the project's folder.
+const RESERVED: [&str; 2] = ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"];
+
+/// The environment of a guest's compiler.
+///
+/// `parent` is the environment of this process; `artifacts` has the path of every guest that is embedded, which the
+/// build sees as `WW_DEP_` and the name in capitals, with `_` for `-`.
+pub(super) fn of_guest(
+    parent: &Variables,
+    guest: &Guest,
+    artifacts: &BTreeMap<GuestName, PathBuf>,
+) -> Result<Variables, BuildError> {
+    let mut variables: Variables = FIXED.map(|(name, value)| (name.into(), value.into())).into();
+    let mut pass = |name: &str| {
+        if let Some((name, value)) = parent.get_key_value(&OsString::from(name)) {
+            variables.insert(name.clone(), value.clone());
+        }
+    };
+    PASSED.into_iter().for_each(&mut pass);
+    for name in guest.env.iter().filter(|(_, value)| **value == EnvValue::Inherit).map(|(name, _)| name) {
+        pass(name);
+    }
+    for (name, value) in &guest.env {
+        if name.starts_with("WW_") || RESERVED.contains(&name.as_str()) {
+            return Err(BuildError::ReservedVariable { name: name.clone() });
+        }
+        if let EnvValue::Set(value) = value {
+            variables.insert(name.into(), value.into());
+        }
+    }
+    variables.insert("WW_GUEST".into(), guest.name.as_str().into());
+    for dep in &guest.embeds {
+        variables.insert(dep_variable(dep).into(), artifacts[dep].clone().into());
+    }
+    Ok(variables)
+}
+
+fn dep_variable(guest: &GuestName) -> String {
+    format!("WW_DEP_{}", guest.as_str().to_ascii_uppercase().replace('-', "_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wetfile::{ProjectPath, Recipe};
+
+    fn guest(env: &[(&str, EnvValue)]) -> Guest {
+        Guest {
+            name: GuestName::new("pid0").unwrap(),
+            dir: ProjectPath::root(),
+            recipe: Recipe::Rust,
+            embeds: vec![GuestName::new("child-echo").unwrap()],
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        }
+    }
+
+    fn of(parent: &[(&str, &str)], env: &[(&str, EnvValue)]) -> Result<BTreeMap<String, String>, BuildError> {
+        let parent = parent.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let artifacts = [(GuestName::new("child-echo").unwrap(), PathBuf::from("/p/child-echo.wasm"))].into();
+        let variables = of_guest(&parent, &guest(env), &artifacts)?;
+        let text = |text: OsString| text.into_string().unwrap();
+        Ok(variables.into_iter().map(|(name, value)| (text(name), text(value))).collect())
+    }
+
+    #[test]
+    fn only_what_is_listed_is_passed() {
+        let stripped =
+            ["CARGO", "CARGO_PROFILE_RELEASE_LTO", "CARGO_BUILD_TARGET_DIR", "RUSTFLAGS", "RUSTC", "MAKEFLAGS"];
+        let mut parent = vec![("PATH", "/bin"), ("CARGO_HOME", "/c"), ("SSH_AUTH_SOCK", "/s"), ("TZ", "Asia/Tokyo")];
+        parent.extend(stripped.map(|name| (name, "x")));
+        parent.extend([("RUSTUP_TOOLCHAIN", "x"), ("SECRET", "x"), ("WW_HOME", "x")]);
+        let variables = of(&parent, &[]).unwrap();
+        let expected = [
+            ("CARGO_HOME", "/c"),
+            ("LC_ALL", "C"),
+            ("PATH", "/bin"),
+            ("SOURCE_DATE_EPOCH", "315532800"),
+            ("SSH_AUTH_SOCK", "/s"),
+            ("TZ", "UTC"),
+            ("WW_DEP_CHILD_ECHO", "/p/child-echo.wasm"),
+            ("WW_GUEST", "pid0"),
+        ];
+        assert_eq!(variables, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    }
+
+    #[test]
+    fn what_the_wetfile_declares_wins() {
+        let set = |value: &str| EnvValue::Set(value.to_owned());
+        let env =
+            [("TZ", set("CET")), ("LEVEL", set("3")), ("TOKEN", EnvValue::Inherit), ("ABSENT", EnvValue::Inherit)];
+        let variables = of(&[("TOKEN", "t"), ("LEVEL", "1")], &env).unwrap();
+        assert_eq!((variables["TZ"].as_str(), variables["LEVEL"].as_str()), ("CET", "3"));
+        assert_eq!(variables["TOKEN"], "t");
+        assert!(!variables.contains_key("ABSENT"));
+    }
+
+    #[test]
+    fn names_of_ours_are_refused() {
+        for name in ["WW_OUT", "WW_ANYTHING", "RUSTC_WRAPPER"] {
+            let error = of(&[], &[(name, EnvValue::Inherit)]).unwrap_err();
+            assert!(matches!(error, BuildError::ReservedVariable { name: refused } if refused == name));
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Guests that a command of the Wetfile builds.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::build::{self, BuildError, Call, Context, Variables};
+use crate::wetfile::argument::{self, Piece};
+use crate::wetfile::{Guest, GuestName, Run};
+
+/// What runs a command line.
+const SHELL: &str = "/bin/sh";
+
+/// Runs the guest's command and returns the bytes that it wrote to `{out}`.
+///
+/// `{out}` is in a folder that is empty before and removed afterwards; its path is the same at each build.
+pub(in crate::build) fn build(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    run: &Run,
+    artifacts: &BTreeMap<GuestName, PathBuf>,
+    mut environment: Variables,
+) -> Result<Vec<u8>, BuildError> {
+    let folder =
+        ctx.state.new_out_folder(&guest.name).map_err(BuildError::io("make a folder for", guest.name.as_str()))?;
+    let out = folder.join(format!("{}.wasm", guest.name));
+    environment.insert("WW_OUT".into(), out.clone().into());
+    let arguments = arguments(run, &out, artifacts)?;
+    let program = arguments[0].to_string_lossy();
+    let dir = guest.dir.to_path(ctx.state.root());
+    let call = Call { program: &program, arguments: &arguments[1..], dir: &dir, environment: &environment };
+    let result = build::run(ctx, &guest.name, &call, &mut |_| false).and_then(|()| read(&out));
+    ctx.state.remove_out_folder(&guest.name).map_err(BuildError::io("remove", folder))?;
+    result
+}
+
+/// The program and its arguments, at least one element.
+fn arguments(run: &Run, out: &Path, artifacts: &BTreeMap<GuestName, PathBuf>) -> Result<Vec<OsString>, BuildError> {
+    match run {
+        Run::Shell(line) => Ok([SHELL, "-c", line].map(OsString::from).into()),
+        Run::Argv(arguments) => arguments.iter().map(|argument| fill(argument, out, artifacts)).collect(),
+    }
+}
+
+/// An argument with paths in place of its placeholders.
+fn fill(argument: &str, out: &Path, artifacts: &BTreeMap<GuestName, PathBuf>) -> Result<OsString, BuildError> {
+    let mut filled = OsString::new();
+    for piece in argument::pieces(argument).map_err(|source| BuildError::Placeholder { source })? {
+        match piece {
+            Piece::Text(text) => filled.push(text),
+            Piece::Out => filled.push(out),
+            Piece::Dep(name) => {
+                let (_, path) =
+                    artifacts.iter().find(|(guest, _)| guest.as_str() == name).expect("dependencies are built first");
+                filled.push(path);
+            }
+        }
+    }
+    Ok(filled)
+}
+
+fn read(out: &Path) -> Result<Vec<u8>, BuildError> {
+    match fs::symlink_metadata(out) {
+        Ok(metadata) if metadata.is_file() => fs::read(out).map_err(BuildError::io("read", out)),
+        Ok(_) => Err(BuildError::NotComponent { found: "not a regular file".to_owned() }),
+        Err(_) => Err(BuildError::NoArtifact { path: Some(out.to_owned()) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(argument: &str) -> String {
+        let artifacts = [(GuestName::new("child-echo").unwrap(), PathBuf::from("/p/child-echo.wasm"))].into();
+        fill(argument, Path::new("/o/x.wasm"), &artifacts).unwrap().into_string().unwrap()
+    }
+
+    #[test]
+    fn placeholders_are_filled_anywhere() {
+        assert_eq!(filled("-o{out}"), "-o/o/x.wasm");
+        assert_eq!(filled("{dep:child-echo}={{out}}"), "/p/child-echo.wasm={out}");
+    }
+
+    #[test]
+    fn a_line_goes_to_the_shell_as_it_is() {
+        let run = Run::Shell("cp {x} \"$WW_OUT\"".to_owned());
+        let arguments = arguments(&run, Path::new("/o"), &BTreeMap::new()).unwrap();
+        assert_eq!(arguments, ["/bin/sh", "-c", "cp {x} \"$WW_OUT\""]);
+    }
+}

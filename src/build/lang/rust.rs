@@ -1,0 +1,180 @@
+//! Guests that cargo builds: one call for each, for one package and one of its targets.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{CrateType, Message, Metadata, Package, PackageId, Target, TargetKind};
+
+use super::cargo_config;
+use crate::build::rustc_wrapper::{CARGO_PREFIX, MODE_VARIABLE, PROJECT_PREFIX, Prefixes};
+use crate::build::toolchain::Toolchain;
+use crate::build::{self, BuildError, Call, Context, Event, TARGET, Variables};
+use crate::escape;
+use crate::wetfile::Guest;
+
+/// Variables with which cargo is quiet and keeps no incremental state, which would differ from a fresh build's.
+const CARGO_VARIABLES: [(&str, &str); 3] =
+    [("CARGO_TERM_COLOR", "never"), ("CARGO_TERM_PROGRESS_WHEN", "never"), ("CARGO_INCREMENTAL", "0")];
+
+/// Flags for the compiler, in the two forms that cargo takes from the environment. A Wetfile may declare either.
+const FLAGS_VARIABLES: [&str; 2] = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"];
+
+/// Compiles the package in the guest's folder and returns the bytes of its program, or else of its `cdylib`.
+pub(in crate::build) fn build(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    mut environment: Variables,
+) -> Result<Vec<u8>, BuildError> {
+    let dir = guest.dir.to_path(ctx.state.root());
+    environment.extend(CARGO_VARIABLES.map(|(name, value)| (name.into(), value.into())));
+    let toolchain = Toolchain::of_folder(ctx, &guest.name, &dir, &environment)?;
+    if !FLAGS_VARIABLES.iter().any(|name| environment.contains_key(OsStr::new(name))) {
+        // Set, and be it to nothing, so that the flags of the user's own configuration do not count.
+        let flags = cargo_config::rustflags(ctx.state.root(), &guest.dir, &toolchain.cfgs)?;
+        environment.insert("CARGO_ENCODED_RUSTFLAGS".into(), flags.join("\x1f").into());
+    }
+    warn_of_settings(ctx, guest, &environment);
+    let package = FoundPackage::find(ctx, guest, &dir, &environment)?;
+    let mut prefixes = toolchain.library_sources(ctx, &guest.name, &dir, &environment)?;
+    prefixes.extend(own_prefixes(ctx.state.root(), &environment));
+    environment.insert(MODE_VARIABLE.into(), Prefixes::new(prefixes).encode());
+    environment.insert("RUSTC_WRAPPER".into(), ctx.ww.into());
+
+    let mut artifact = None;
+    let arguments = package.arguments(ctx);
+    let call = Call { program: "cargo", arguments: &arguments, dir: &dir, environment: &environment };
+    let result = build::run(ctx, &guest.name, &call, &mut |line| match serde_json::from_str(line) {
+        Ok(Message::CompilerArtifact(message)) => {
+            artifact = package.program_of(&message).or(artifact.take());
+            true
+        }
+        Ok(_) => true,
+        Err(_) => false,
+    });
+    match result {
+        Err(BuildError::Failed { tail, .. }) if !toolchain.has_target() => Err(BuildError::TargetMissing { tail }),
+        other => other,
+    }?;
+    let path = artifact.ok_or(BuildError::NoArtifact { path: None })?;
+    fs::read(&path).map_err(BuildError::io("read", path))
+}
+
+/// Tells which of the user's own settings change what is compiled.
+fn warn_of_settings(ctx: &Context<'_>, guest: &Guest, environment: &Variables) {
+    for (path, settings) in cargo_config::unsafe_settings(ctx.state.root(), cargo_home(environment).as_deref()) {
+        let text = format!("{} sets {}: others may get other bytes", escape::path(&path), settings.join(", "));
+        (ctx.events)(Event::Warning { guest: &guest.name, text });
+    }
+}
+
+/// Where cargo keeps what it has fetched, by its own rule.
+fn cargo_home(environment: &Variables) -> Option<PathBuf> {
+    let variable = |name: &str| environment.get(OsStr::new(name)).map(PathBuf::from);
+    variable("CARGO_HOME").or_else(|| Some(variable("HOME")?.join(".cargo")))
+}
+
+/// The folders whose paths must not reach a result, beside the compiler's own.
+fn own_prefixes(root: &Path, environment: &Variables) -> Vec<(PathBuf, String)> {
+    let folders = [(Some(root.to_owned()), PROJECT_PREFIX), (cargo_home(environment), CARGO_PREFIX)];
+    let mut prefixes = Vec::new();
+    for (folder, name) in folders {
+        let Some(folder) = folder.filter(|folder| folder.is_absolute()) else { continue };
+        // Cargo uses the path as given; a compiler that asks the system sees the real one.
+        if let Some(real) = fs::canonicalize(&folder).ok().filter(|real| *real != folder) {
+            prefixes.push((real, name.to_owned()));
+        }
+        prefixes.push((folder, name.to_owned()));
+    }
+    prefixes
+}
+
+/// The package in a guest's folder, and which of its targets is the guest.
+#[derive(Debug)]
+struct FoundPackage {
+    id: PackageId,
+    manifest: PathBuf,
+    target: Target,
+    /// Whether the workspace has a `Cargo.lock`.
+    is_locked: bool,
+}
+
+impl FoundPackage {
+    fn find(ctx: &Context<'_>, guest: &Guest, dir: &Path, environment: &Variables) -> Result<Self, BuildError> {
+        let manifest = dir.join("Cargo.toml");
+        let mut arguments: Vec<OsString> =
+            ["metadata", "--no-deps", "--format-version=1", "--manifest-path"].map(OsString::from).into();
+        arguments.push(manifest.clone().into());
+        let mut answer = String::new();
+        let call = Call { program: "cargo", arguments: &arguments, dir, environment };
+        build::run(ctx, &guest.name, &call, &mut |line| {
+            answer.push_str(line);
+            true
+        })?;
+        let metadata: Metadata = serde_json::from_str(&answer)
+            .map_err(|source| BuildError::Answer { program: "cargo metadata", source: source.into() })?;
+        Self::choose(metadata, manifest)
+    }
+
+    fn choose(metadata: Metadata, manifest: PathBuf) -> Result<Self, BuildError> {
+        let is_locked = metadata.workspace_root.join("Cargo.lock").is_file();
+        let is_ours = |package: &Package| package.manifest_path.as_std_path() == manifest;
+        let Some(package) = metadata.packages.into_iter().find(is_ours) else {
+            return Err(BuildError::NoPackage { manifest });
+        };
+        let target = choose_target(&package, &manifest)?;
+        Ok(Self { id: package.id, manifest, target, is_locked })
+    }
+
+    /// The arguments of the build. They select one target, so that a program and a `cdylib` of the same name, whose
+    /// files would overwrite each other, are not both built.
+    fn arguments(&self, ctx: &Context<'_>) -> Vec<OsString> {
+        let fixed = ["build", "--release", "--target", TARGET, "--message-format=json-render-diagnostics"];
+        let mut arguments: Vec<OsString> = fixed.map(OsString::from).into();
+        arguments.extend(["--target-dir".into(), ctx.state.cargo_target().into()]);
+        arguments.extend(["--manifest-path".into(), self.manifest.clone().into()]);
+        arguments.extend(["--package".into(), self.id.repr.clone().into()]);
+        if self.target.is_kind(TargetKind::Bin) {
+            arguments.extend(["--bin".into(), self.target.name.clone().into()]);
+        } else {
+            arguments.push("--lib".into());
+        }
+        if self.is_locked {
+            arguments.push("--locked".into());
+        }
+        if ctx.offline {
+            arguments.push("--offline".into());
+        }
+        arguments
+    }
+
+    /// The file of the guest, if a message of cargo is about it.
+    fn program_of(&self, artifact: &cargo_metadata::Artifact) -> Option<PathBuf> {
+        if artifact.package_id != self.id || artifact.target.name != self.target.name {
+            return None;
+        }
+        if artifact.target.kind != self.target.kind {
+            return None;
+        }
+        let is_wasm = |path: &&cargo_metadata::camino::Utf8PathBuf| path.extension() == Some("wasm");
+        artifact.filenames.iter().find(is_wasm).map(|path| path.clone().into_std_path_buf())
+    }
+}
+
+/// The target of a package that is the guest: its only program, or that of `default-run`, or else its `cdylib`.
+fn choose_target(package: &Package, manifest: &Path) -> Result<Target, BuildError> {
+    let programs: Vec<&Target> = package.targets.iter().filter(|target| target.is_kind(TargetKind::Bin)).collect();
+    let is_default = |target: &&&Target| package.default_run.as_ref() == Some(&target.name);
+    match programs.as_slice() {
+        [] => {
+            let cdylib = package.targets.iter().find(|target| target.crate_types.contains(&CrateType::CDyLib));
+            cdylib.cloned().ok_or_else(|| BuildError::NoTarget { manifest: manifest.to_owned() })
+        }
+        [only] => Ok((*only).clone()),
+        several => several.iter().find(is_default).map(|target| (*target).clone()).ok_or_else(|| {
+            let mut programs: Vec<String> = several.iter().map(|target| target.name.clone()).collect();
+            programs.sort();
+            BuildError::SeveralPrograms { manifest: manifest.to_owned(), programs }
+        }),
+    }
+}

@@ -1,0 +1,324 @@
+//! Compiles guests: one compiler call for each, with an environment that is the same for everybody.
+//!
+//! [`build_guest`] is the whole of it; [`State`] is where results lie and who may write them. The order of guests, and
+//! what to do with several, is the caller's. Only this module starts compilers, and nothing here prints: what happens
+//! is told to the caller's [`Events`].
+
+mod environment;
+mod lang;
+mod process;
+pub mod rustc_wrapper;
+mod state;
+mod toolchain;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use crate::escape;
+use crate::wasm_binary::{self, Kind};
+use crate::wetfile::argument::PlaceholderError;
+use crate::wetfile::{Guest, GuestName, Recipe};
+
+pub use environment::{FIXED, PASSED, Variables};
+pub use process::Cancel;
+pub use state::{State, StateError};
+
+use process::ProcessError;
+
+/// The target of every guest: components for WASI 0.2.
+pub const TARGET: &str = "wasm32-wasip2";
+
+/// Lines of output that an error keeps. All of them were events already; these are for whoever sees the error alone.
+const TAIL_LINES: usize = 40;
+
+/// Something that happened during a build.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// Another `ww` builds in this project; this one waits until it is done.
+    Waiting {
+        /// The file whose lock the other one holds.
+        lock: &'a Path,
+    },
+    /// A guest's build begins.
+    Started {
+        /// The guest.
+        guest: &'a GuestName,
+    },
+    /// A compiler wrote a line. It is foreign text, not escaped, without its line feed.
+    Output {
+        /// The guest that is built.
+        guest: &'a GuestName,
+        /// The line; what is not UTF-8 in it was replaced.
+        line: &'a str,
+    },
+    /// Something may make this build's result differ from that of others.
+    Warning {
+        /// The guest that is built.
+        guest: &'a GuestName,
+        /// What it is, ready to be shown.
+        text: String,
+    },
+    /// A guest was built.
+    Finished {
+        /// The guest.
+        guest: &'a GuestName,
+        /// How long it took.
+        elapsed: Duration,
+    },
+}
+
+/// Takes the events of a build; it may be called from several threads.
+pub type Events<'a> = &'a (dyn Fn(Event<'_>) + Sync);
+
+/// What all guests of one build have in common.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The project's state; holding it means holding the project's lock.
+    pub state: &'a State,
+    /// The environment of this process, of which compilers see a part.
+    pub environment: &'a Variables,
+    /// The `ww` binary, which compilers call back as a wrapper (see [`rustc_wrapper`]).
+    pub ww: &'a Path,
+    /// Whether cargo is told not to use the network.
+    pub offline: bool,
+    /// Stops the build.
+    pub cancel: &'a Cancel,
+    /// Where events go.
+    pub events: Events<'a>,
+}
+
+/// Why a guest could not be built. The guest's name is for the caller to add.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A program that the build needs is not on `PATH`.
+    #[error("`{}` was not found: is it installed, and in a folder of PATH?", escape::text(.program))]
+    ProgramMissing {
+        /// The program.
+        program: String,
+    },
+    /// A program could not be started.
+    #[error("cannot start `{}`", escape::text(.program))]
+    Start {
+        /// The program.
+        program: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The compiler has no standard library for wasm components.
+    #[error("the Rust toolchain has no {TARGET} target: run `rustup target add {TARGET}`")]
+    TargetMissing {
+        /// The last lines of the compiler's output.
+        tail: Vec<String>,
+    },
+    /// A program ended without success.
+    #[error("`{}` {}", escape::text(.program), ended(*.status))]
+    Failed {
+        /// The program.
+        program: String,
+        /// Its exit code, or the signal that killed it.
+        status: ExitStatus,
+        /// The last lines of its output, not escaped.
+        tail: Vec<String>,
+    },
+    /// A package that compiles to nothing that can run.
+    #[error("{} has neither a program nor a `cdylib`", escape::path(.manifest))]
+    NoTarget {
+        /// The package's `Cargo.toml`.
+        manifest: PathBuf,
+    },
+    /// A package with several programs.
+    #[error(
+        "{} has several programs ({}): name one of them as `default-run`",
+        escape::path(.manifest),
+        escape::text(&.programs.join(", "))
+    )]
+    SeveralPrograms {
+        /// The package's `Cargo.toml`.
+        manifest: PathBuf,
+        /// The programs, sorted.
+        programs: Vec<String>,
+    },
+    /// `Cargo.toml` names no package: it is that of a workspace.
+    #[error("{} is not the manifest of a package", escape::path(.manifest))]
+    NoPackage {
+        /// The manifest.
+        manifest: PathBuf,
+    },
+    /// A compiler said something that was not understood.
+    #[error("the answer of `{program}` was not understood")]
+    Answer {
+        /// What was asked.
+        program: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The build succeeded and made nothing.
+    #[error("the build succeeded and did not write its result{}", at(.path.as_deref()))]
+    NoArtifact {
+        /// Where it was to write it, if it was told.
+        path: Option<PathBuf>,
+    },
+    /// The result of a build is no component.
+    #[error("the build's result is {found}, where a component is needed")]
+    NotComponent {
+        /// What it is, such as `a core module`.
+        found: String,
+    },
+    /// A placeholder in an argument of a command is malformed, which no checked project has.
+    #[error("an argument of its command is malformed")]
+    Placeholder {
+        /// What is wrong with it.
+        #[source]
+        source: PlaceholderError,
+    },
+    /// A configuration file of cargo in the project is not TOML.
+    #[error("{} cannot be read", escape::path(.path))]
+    CargoConfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// The Wetfile sets a variable that is `ww`'s own.
+    #[error("the variable `{}` is ww's own: choose another name", escape::text(.name))]
+    ReservedVariable {
+        /// The variable.
+        name: String,
+    },
+    /// The file system refused.
+    #[error("cannot {action} {}", escape::path(.path))]
+    Io {
+        /// What was being done, such as `read`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The file system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The build was stopped from outside.
+    #[error("stopped")]
+    Cancelled,
+}
+
+impl BuildError {
+    /// For `map_err`: an error of the file system with what was done to which path.
+    fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// The last lines of the failed program's output, not escaped.
+    pub fn tail(&self) -> &[String] {
+        match self {
+            Self::Failed { tail, .. } | Self::TargetMissing { tail } => tail,
+            _ => &[],
+        }
+    }
+}
+
+/// Builds one guest and returns the path of its artifact, `target/ww/guests/NAME.wasm`.
+///
+/// `artifacts` has the path of every guest that this one embeds. An artifact whose bytes come out as before is left
+/// alone, its time of modification included.
+///
+/// # Errors
+///
+/// Any [`BuildError`]; the artifact of the last success is then untouched.
+///
+/// # Panics
+///
+/// If `artifacts` lacks a guest that is embedded.
+pub fn build_guest(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    artifacts: &BTreeMap<GuestName, PathBuf>,
+) -> Result<PathBuf, BuildError> {
+    let start = Instant::now();
+    (ctx.events)(Event::Started { guest: &guest.name });
+    let environment = environment::of_guest(ctx.environment, guest, artifacts)?;
+    let bytes = match &guest.recipe {
+        Recipe::Rust => lang::rust::build(ctx, guest, environment)?,
+        Recipe::Command { run, .. } => lang::command::build(ctx, guest, run, artifacts, environment)?,
+    };
+    check_component(&bytes)?;
+    let path = ctx.state.artifact(&guest.name);
+    ctx.state.write_artifact(&path, &bytes).map_err(BuildError::io("write", &path))?;
+    (ctx.events)(Event::Finished { guest: &guest.name, elapsed: start.elapsed() });
+    Ok(path)
+}
+
+fn check_component(bytes: &[u8]) -> Result<(), BuildError> {
+    match wasm_binary::kind(bytes) {
+        Kind::Component => Ok(()),
+        kind => Err(BuildError::NotComponent { found: kind.to_string() }),
+    }
+}
+
+/// A program as it is run for a guest: where, with which environment, and what it is called in errors.
+struct Call<'a> {
+    program: &'a str,
+    arguments: &'a [std::ffi::OsString],
+    dir: &'a Path,
+    environment: &'a Variables,
+}
+
+/// Runs a program; each line of its standard output goes to `stdout`, each other line to the events.
+///
+/// A line that `stdout` does not take (returns `false`) is an event as well. Compilers call the project's root as they
+/// were told to (see [`rustc_wrapper`]); people see where it is.
+fn run(
+    ctx: &Context<'_>,
+    guest: &GuestName,
+    call: &Call<'_>,
+    stdout: &mut dyn FnMut(&str) -> bool,
+) -> Result<(), BuildError> {
+    let root = ctx.state.root().to_string_lossy();
+    let mut tail = VecDeque::with_capacity(TAIL_LINES);
+    let mut command = std::process::Command::new(call.program);
+    command.args(call.arguments).current_dir(call.dir).env_clear().envs(call.environment);
+    let status = process::run(&mut command, ctx.cancel, &mut |stream, line| {
+        if stream == process::Stream::Stdout && stdout(line) {
+            return;
+        }
+        let line = line.replace(rustc_wrapper::PROJECT_PREFIX, &root);
+        (ctx.events)(Event::Output { guest, line: &line });
+        if tail.len() == TAIL_LINES {
+            tail.pop_front();
+        }
+        tail.push_back(line);
+    });
+    let program = || call.program.to_owned();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(BuildError::Failed { program: program(), status, tail: tail.into() }),
+        Err(ProcessError::Cancelled) => Err(BuildError::Cancelled),
+        Err(ProcessError::Start(error)) if error.kind() == io::ErrorKind::NotFound => {
+            Err(BuildError::ProgramMissing { program: program() })
+        }
+        Err(ProcessError::Start(source) | ProcessError::Wait(source)) => {
+            Err(BuildError::Start { program: program(), source })
+        }
+    }
+}
+
+/// How a program ended, to stand after its name.
+fn ended(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("failed with exit code {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended in an unknown way".to_owned(),
+    }
+}
+
+fn at(path: Option<&Path>) -> String {
+    path.map(|path| format!(" to {}", escape::path(path))).unwrap_or_default()
+}

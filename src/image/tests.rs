@@ -1,0 +1,474 @@
+//! Images assembled from trees in temporary folders.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::wetfile::{GuestName, Image, ImageName, ImagePath, Source};
+
+/// A project with an image `pid0` at `images/pid0`, whose program is the artifact of the guest `pid0`.
+struct Fixture {
+    dir: tempfile::TempDir,
+    image: Image,
+}
+
+/// Does something to a folder.
+type Change<'a> = &'a dyn Fn(&Path);
+
+/// A component that exports `wasi:cli/run`, with a text in it that tells one from another.
+fn program(text: &str) -> Vec<u8> {
+    let component = format!(
+        r#"(component (@custom "text" "{text}")
+            (import "wasi:cli/environment@0.2.6" (instance $environment))
+            (export "wasi:cli/run@0.2.6" (instance $environment)))"#
+    );
+    wat::parse_str(component).unwrap()
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let image = Image {
+            name: ImageName::new("pid0").unwrap(),
+            out: ProjectPath::new("images/pid0").unwrap(),
+            files: BTreeMap::new(),
+        };
+        let fixture = Self { dir, image }.guest("bin/main.wasm", "pid0");
+        fixture.write("artifacts/pid0.wasm", program("one"));
+        fixture
+    }
+
+    fn guest(mut self, path: &str, guest: &str) -> Self {
+        let source = Source::Guest(GuestName::new(guest).unwrap());
+        self.image.files.insert(ImagePath::new(path).unwrap(), source);
+        self
+    }
+
+    fn source(mut self, path: &str, source: &str) -> Self {
+        let source = Source::Path(ProjectPath::new(source).unwrap());
+        self.image.files.insert(ImagePath::new(path).unwrap(), source);
+        self
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn artifacts(&self) -> BTreeMap<GuestName, PathBuf> {
+        ["pid0", "child"]
+            .map(|name| (GuestName::new(name).unwrap(), self.path(&format!("artifacts/{name}.wasm"))))
+            .into()
+    }
+
+    fn assemble(&self) -> Result<Assembled, ImageError> {
+        assemble(self.dir.path(), &self.image, &self.artifacts())
+    }
+
+    /// The message of the error that assembling gives; nothing may then be left but what was there.
+    #[track_caller]
+    fn error(&self) -> String {
+        let before = self.names("images");
+        let error = self.assemble().unwrap_err().to_string();
+        assert_eq!(self.names("images"), before, "{error}");
+        error
+    }
+
+    fn names(&self, folder: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.path(folder)) else { return Vec::new() };
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// The assembled image, one line for each object.
+    fn listing(&self) -> Vec<String> {
+        inspect(&self.path("images/pid0")).unwrap().into_iter().map(line).collect()
+    }
+
+    #[track_caller]
+    fn check_main(&self, text: &str) {
+        assert_eq!(fs::read(self.path("images/pid0/bin/main.wasm")).unwrap(), program(text));
+        assert_eq!(self.names("images"), [".pid0.ww", "pid0"]);
+    }
+}
+
+fn line(entry: Entry) -> String {
+    match entry.kind {
+        EntryKind::Folder => format!("{}/", entry.path),
+        EntryKind::File { size_bytes, .. } => format!("{} {size_bytes}", entry.path),
+        EntryKind::Symlink { target } => format!("{} -> {target}", entry.path),
+    }
+}
+
+#[test]
+fn everything_listed_and_nothing_else() {
+    let fixture =
+        Fixture::new().source("etc", "config").source("usr/lib/notes/readme", "README").source("alias", "link");
+    fixture.write("config/.hidden", "h");
+    fixture.write("config/app/settings", "abc");
+    fixture.write("README", "read me");
+    fixture.write("not-listed", "x");
+    fs::create_dir(fixture.path("config/empty")).unwrap();
+    symlink("app", fixture.path("config/to-folder")).unwrap();
+    symlink("/does/not/exist", fixture.path("config/dangling")).unwrap();
+    symlink("../../../../etc/passwd", fixture.path("link")).unwrap();
+    let assembled = fixture.assemble().unwrap();
+    assert_eq!(
+        fixture.listing(),
+        [
+            "alias -> ../../../../etc/passwd".to_owned(),
+            "bin/".to_owned(),
+            format!("bin/main.wasm {}", program("one").len()),
+            "etc/".to_owned(),
+            "etc/.hidden 1".to_owned(),
+            "etc/app/".to_owned(),
+            "etc/app/settings 3".to_owned(),
+            "etc/dangling -> /does/not/exist".to_owned(),
+            "etc/empty/".to_owned(),
+            "etc/to-folder -> app".to_owned(),
+            "usr/".to_owned(),
+            "usr/lib/".to_owned(),
+            "usr/lib/notes/".to_owned(),
+            "usr/lib/notes/readme 7".to_owned(),
+        ]
+    );
+    assert_eq!(assembled, Assembled { files: 4, size_bytes: program("one").len() as u64 + 11, changed: true });
+    assert_eq!(fixture.names("images"), [".pid0.ww", "pid0"]);
+}
+
+#[test]
+fn standard_folders_exist_when_nothing_is_in_them() {
+    let fixture = Fixture::new();
+    fixture.assemble().unwrap();
+    let main = format!("bin/main.wasm {}", program("one").len());
+    assert_eq!(fixture.listing(), ["bin/", &main, "etc/", "usr/", "usr/lib/"]);
+}
+
+#[test]
+fn folders_of_several_sources_are_merged() {
+    let fixture = Fixture::new().source("etc", "a").source("etc/sub/x", "b/x").source("etc/sub/deep", "c");
+    fixture.write("a/sub/deep/1", "");
+    fixture.write("b/x", "");
+    fixture.write("c/2", "");
+    fixture.assemble().unwrap();
+    let listing = fixture.listing();
+    for expected in ["etc/sub/deep/1 0", "etc/sub/deep/2 0", "etc/sub/x 0"] {
+        assert!(listing.iter().any(|line| line == expected), "{expected}: {listing:?}");
+    }
+}
+
+#[test]
+fn modes_are_normalised() {
+    let fixture = Fixture::new().source("etc", "config");
+    fixture.write("config/run.sh", "x");
+    fixture.write("config/sub/secret", "x");
+    for (path, mode) in [("config/run.sh", 0o4777), ("config/sub/secret", 0o400), ("config/sub", 0o500)] {
+        fs::set_permissions(fixture.path(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fixture.assemble().unwrap();
+    for entry in inspect(&fixture.path("images/pid0")).unwrap() {
+        let metadata = fs::symlink_metadata(fixture.path("images/pid0").join(&entry.path)).unwrap();
+        let expected = if metadata.is_dir() { 0o755 } else { 0o644 };
+        assert_eq!(metadata.mode() & 0o7777, expected, "{}", entry.path);
+    }
+}
+
+#[test]
+fn modes_do_not_depend_on_the_umask() {
+    let test_binary = std::env::current_exe().unwrap();
+    for umask in ["000", "002", "077"] {
+        let script = format!("umask {umask}; exec \"$0\" --exact image::tests::modes_are_normalised");
+        let output = Command::new("/bin/sh").arg("-c").arg(script).arg(&test_binary).output().unwrap();
+        assert!(output.status.success(), "umask {umask}: {}", String::from_utf8_lossy(&output.stdout));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+    }
+}
+
+#[test]
+fn an_unchanged_image_is_left_alone_and_a_changed_one_is_restored() {
+    let fixture = Fixture::new().source("etc", "config");
+    fixture.write("config/a", "a");
+    assert!(fixture.assemble().unwrap().changed);
+    let inode = || fs::metadata(fixture.path("images/pid0")).unwrap().ino();
+    let first = inode();
+    assert!(!fixture.assemble().unwrap().changed);
+    assert_eq!(inode(), first);
+    let listing = fixture.listing();
+    let spoil: [(&str, Change<'_>); 6] = [
+        ("byte", &|image| fs::write(image.join("etc/a"), "b").unwrap()),
+        ("longer", &|image| fs::write(image.join("etc/a"), "aa").unwrap()),
+        ("extra", &|image| fs::write(image.join("etc/extra"), "").unwrap()),
+        ("missing", &|image| fs::remove_file(image.join("etc/a")).unwrap()),
+        ("mode", &|image| fs::set_permissions(image.join("etc/a"), fs::Permissions::from_mode(0o600)).unwrap()),
+        ("kind", &|image| {
+            fs::remove_dir_all(image.join("usr/lib")).unwrap();
+            symlink("/", image.join("usr/lib")).unwrap();
+        }),
+    ];
+    for (name, spoil) in spoil {
+        spoil(&fixture.path("images/pid0"));
+        assert!(fixture.assemble().unwrap().changed, "{name}");
+        assert_eq!(fixture.listing(), listing, "{name}");
+        assert!(!fixture.assemble().unwrap().changed, "{name}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_not_storable_is_named() {
+    let fixture = Fixture::new().source("etc/x", "assets/x.txt");
+    assert_eq!(fixture.error(), "the source of `etc/x` is missing: assets/x.txt");
+    fs::create_dir_all(fixture.path("assets")).unwrap();
+    assert_eq!(fixture.error(), "the source of `etc/x` is missing: assets/x.txt");
+
+    let fixture = Fixture::new().source("etc", "config");
+    fs::create_dir_all(fixture.path("config/run")).unwrap();
+    let _socket = UnixListener::bind(fixture.path("config/run/socket")).unwrap();
+    assert_eq!(fixture.error(), "config/run/socket is neither a file, a folder nor a symlink");
+}
+
+#[test]
+fn sources_behind_a_symlink_are_refused() {
+    let fixture = Fixture::new().source("etc/x", "assets/x.txt");
+    fixture.write("real/x.txt", "x");
+    symlink("real", fixture.path("assets")).unwrap();
+    assert_eq!(fixture.error(), "assets is reached through a symlink");
+}
+
+#[test]
+fn names_and_targets_must_be_utf8() {
+    let fixture = Fixture::new().source("etc", "config");
+    fs::create_dir(fixture.path("config")).unwrap();
+    let odd = OsStr::from_bytes(b"\xff\xfe");
+    fs::write(fixture.path("config").join(odd), "1").unwrap();
+    assert_eq!(fixture.error(), "the name of config/\\xff\\xfe is not UTF-8");
+    fs::remove_file(fixture.path("config").join(odd)).unwrap();
+    symlink(odd, fixture.path("config/link")).unwrap();
+    assert_eq!(fixture.error(), "the symlink config/link has a target that is not UTF-8: \\xff\\xfe");
+}
+
+#[test]
+fn private_keys_are_refused() {
+    let fixture = Fixture::new().source("etc", "config");
+    fixture.write("config/ssh/id_ed25519", "anything");
+    assert!(fixture.error().starts_with("config/ssh/id_ed25519 is a private key (by its name)"));
+    fs::remove_file(fixture.path("config/ssh/id_ed25519")).unwrap();
+    fixture.write("config/server.pem", "-----BEGIN EC PRIVATE KEY-----\nMHc");
+    assert!(fixture.error().starts_with("config/server.pem is a private key (by its content)"));
+    fixture.write("config/server.pem", "-----BEGIN CERTIFICATE-----\nMHc");
+    fixture.assemble().unwrap();
+}
+
+#[test]
+fn two_sources_for_one_path_are_both_named() {
+    let fixture = Fixture::new().source("bin", "programs");
+    fixture.write("programs/main.wasm", "x");
+    assert_eq!(fixture.error(), "two sources give `bin/main.wasm`: programs/main.wasm and guest `pid0`");
+    let fixture = Fixture::new().source("etc", "file").source("usr", "file");
+    fixture.write("file", "x");
+    assert_eq!(fixture.error(), "two sources give `etc`: the standard folders and file");
+}
+
+#[test]
+fn paths_that_are_too_deep_or_too_long_are_refused() {
+    let fixture = Fixture::new().source("etc", "config");
+    fs::create_dir_all(fixture.path("config").join("x/".repeat(70))).unwrap();
+    assert!(fixture.error().ends_with("is too long or too deep for an image"));
+    fs::remove_dir_all(fixture.path("config")).unwrap();
+    fs::create_dir_all(fixture.path("config").join(format!("{}/", "x".repeat(250)).repeat(5))).unwrap();
+    assert!(fixture.error().ends_with("is too long or too deep for an image"));
+}
+
+#[test]
+fn the_program_must_be_one() {
+    let check = |bytes: &[u8], expected: &str| {
+        let fixture = Fixture::new();
+        fixture.write("artifacts/pid0.wasm", bytes);
+        assert_eq!(fixture.error(), expected);
+    };
+    check(b"", "`bin/main.wasm` is an empty file, where a component is needed");
+    check(b"not wasm", "`bin/main.wasm` is not WebAssembly, where a component is needed");
+    check(b"\0asm\x01\0\0\0", "`bin/main.wasm` is a core module, where a component is needed");
+    let library = "`bin/main.wasm` is a library, not a program: it does not export wasi:cli/run@0.2 but ";
+    check(b"\0asm\x0d\0\x01\0", &format!("{library}nothing"));
+    let exports = wat::parse_str(
+        r#"(component (import "a:b/c" (instance $i)) (export "x:y/z@1.0.0" (instance $i)) (export "a" (instance $i)))"#,
+    );
+    check(&exports.unwrap(), &format!("{library}a, x:y/z@1.0.0"));
+    let mut cut = program("one");
+    cut.pop();
+    check(&cut, "`bin/main.wasm` is damaged");
+
+    let mut fixture = Fixture::new();
+    fixture.image.files.clear();
+    assert_eq!(fixture.error(), "it has no `bin/main.wasm`: list the guest that it runs");
+}
+
+#[test]
+fn what_ww_did_not_write_is_not_replaced() {
+    let check = |prepare: &dyn Fn(&Path)| {
+        let fixture = Fixture::new();
+        fs::create_dir(fixture.path("images")).unwrap();
+        prepare(&fixture.path("images/pid0"));
+        let error = fixture.error();
+        assert!(error.starts_with("images/pid0 is there already and was not written by ww"), "{error}");
+        assert!(error.contains("`.pid0.ww`"), "{error}");
+    };
+    check(&|out| {
+        fs::create_dir(out).unwrap();
+        fs::write(out.join("source.rs"), "precious").unwrap();
+    });
+    check(&|out| fs::write(out, "precious").unwrap());
+    check(&|out| symlink("elsewhere", out).unwrap());
+}
+
+#[test]
+fn an_empty_folder_is_taken() {
+    let fixture = Fixture::new();
+    fs::create_dir_all(fixture.path("images/pid0")).unwrap();
+    fixture.assemble().unwrap();
+    fixture.check_main("one");
+}
+
+#[test]
+fn a_marker_from_the_future_is_respected() {
+    let fixture = Fixture::new();
+    fixture.write("images/.pid0.ww", "{\"format\":99,\"image\":\"pid0\"}");
+    assert!(fixture.error().ends_with("images/.pid0.ww was written by a newer ww, or is damaged"));
+}
+
+#[test]
+fn no_symlink_on_the_way_to_the_image() {
+    let fixture = Fixture::new();
+    fs::create_dir(fixture.path("elsewhere")).unwrap();
+    symlink("elsewhere", fixture.path("images")).unwrap();
+    assert_eq!(fixture.error(), "images is reached through a symlink");
+    assert!(fixture.names("elsewhere").is_empty());
+}
+
+#[test]
+fn a_failure_leaves_the_previous_image() {
+    let fixture = Fixture::new();
+    fixture.assemble().unwrap();
+    fixture.write("artifacts/pid0.wasm", "not wasm");
+    fixture.error();
+    fixture.check_main("one");
+}
+
+/// Every state in which a killed run can leave the folder, and the next run.
+#[test]
+fn the_next_run_completes_what_a_killed_one_left() {
+    let states: [(&str, Change<'_>); 7] = [
+        ("while the first tree was written", &|images| {
+            fs::remove_dir_all(images.join("pid0")).unwrap();
+            fs::remove_file(images.join(".pid0.ww")).unwrap();
+            fs::create_dir_all(images.join(".pid0.ww-new/bin")).unwrap();
+        }),
+        ("after the first marker", &|images| fs::rename(images.join("pid0"), images.join(".pid0.ww-new")).unwrap()),
+        ("while a further tree was written", &|images| fs::create_dir_all(images.join(".pid0.ww-new/bin")).unwrap()),
+        ("while a marker was written", &|images| fs::write(images.join(".pid0.ww-marker"), "{").unwrap()),
+        ("after the exchange", &|images| {
+            fs::create_dir_all(images.join(".pid0.ww-new/etc")).unwrap();
+            symlink("/", images.join(".pid0.ww-new/root")).unwrap();
+        }),
+        ("between two renames", &|images| {
+            fs::create_dir_all(images.join(".pid0.ww-old/bin")).unwrap();
+            fs::rename(images.join("pid0"), images.join(".pid0.ww-new")).unwrap();
+        }),
+        ("after two renames", &|images| fs::create_dir_all(images.join(".pid0.ww-old/bin")).unwrap()),
+    ];
+    for (name, leave) in states {
+        for text in ["one", "two"] {
+            let fixture = Fixture::new();
+            fixture.assemble().unwrap();
+            leave(&fixture.path("images"));
+            fixture.write("artifacts/pid0.wasm", program(text));
+            fixture.assemble().unwrap_or_else(|error| panic!("{name}: {error}"));
+            fixture.check_main(text);
+        }
+    }
+}
+
+/// A run that is killed between two renames and never repeated with success still leaves a whole image.
+#[test]
+fn between_two_renames_the_complete_tree_is_kept() {
+    let fixture = Fixture::new();
+    fixture.assemble().unwrap();
+    fs::rename(fixture.path("images/pid0"), fixture.path("images/.pid0.ww-old")).unwrap();
+    fixture.write("artifacts/pid0.wasm", "not wasm");
+    fixture.assemble().unwrap_err();
+    fixture.check_main("one");
+}
+
+#[test]
+fn a_file_without_a_name_for_control_is_kept_as_it_is() {
+    let fixture = Fixture::new().source("etc", "config");
+    for name in ["a b", "a%20b", "a+b", "line\nfeed", "ünï"] {
+        fixture.write(&format!("config/{name}"), "x");
+    }
+    fixture.assemble().unwrap();
+    let names = fixture.names("images/pid0/etc");
+    assert_eq!(names, ["a b", "a%20b", "a+b", "line\nfeed", "ünï"]);
+}
+
+/// A tree of at most three levels: files with content, symlinks, folders.
+#[derive(Clone, Debug)]
+enum Object {
+    File(Vec<u8>),
+    Symlink(String),
+    Folder(BTreeMap<String, Object>),
+}
+
+fn object() -> impl Strategy<Value = Object> {
+    let leaf = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..64).prop_map(Object::File),
+        "[a-z./]{1,12}".prop_map(Object::Symlink),
+    ];
+    leaf.prop_recursive(3, 24, 6, |inner| {
+        proptest::collection::btree_map("[a-zA-Z0-9 ._+%ü-]{1,8}", inner, 0..6).prop_map(Object::Folder)
+    })
+}
+
+fn make(path: &Path, object: &Object) {
+    match object {
+        Object::File(bytes) => fs::write(path, bytes).unwrap(),
+        Object::Symlink(target) => symlink(target, path).unwrap(),
+        Object::Folder(inner) => {
+            fs::create_dir(path).unwrap();
+            for (name, object) in inner.iter().filter(|(name, _)| !matches!(name.as_str(), "." | "..")) {
+                make(&path.join(name), object);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn an_assembled_folder_lists_like_its_source(
+        inner in proptest::collection::btree_map("[a-zA-Z0-9ü-]{1,8}", object(), 0..6),
+    ) {
+        let fixture = Fixture::new().source("etc", "config");
+        make(&fixture.path("config"), &Object::Folder(inner));
+        fixture.assemble().unwrap();
+        prop_assert_eq!(
+            inspect(&fixture.path("images/pid0/etc")).unwrap(),
+            inspect(&fixture.path("config")).unwrap()
+        );
+        prop_assert!(!fixture.assemble().unwrap().changed);
+    }
+}
