@@ -14,6 +14,7 @@ mod engine;
 mod pipe;
 mod process;
 mod stdio;
+mod turn;
 
 pub use component::{Compiler, ComponentError, Program};
 pub use engine::{Engine, EngineError, EngineOptions};

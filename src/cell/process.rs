@@ -12,6 +12,7 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, Wasi
 use super::component::Program;
 use super::pipe::{PipeReader, PipeWriter};
 use super::stdio::{Input, Output};
+use super::turn::Turn;
 
 /// A trap's text is cut to this many bytes; it quotes function names, which the guest chooses.
 const TRAP_TEXT_SIZE_MAX: usize = 16 * 1024;
@@ -159,13 +160,14 @@ async fn run(program: Program, state: CellState) -> ExitStatus {
     let _tick = engine.tick();
     let mut store = Store::new(&engine.wasmtime, state);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
-    let ended = async {
+    let turn = Turn::default();
+    let next = turn.clone();
+    store.epoch_deadline_callback(move |_| Ok(UpdateDeadline::YieldCustom(1, next.next())));
+    let ended = turn.run(async {
         let command = program.command().instantiate_async(&mut store).await?;
         command.wasi_cli_run().call_run(&mut store).await
-    }
-    .await;
-    match ended {
+    });
+    match ended.await {
         Ok(Ok(())) => ExitStatus::Exited(0),
         Ok(Err(())) => ExitStatus::Exited(1),
         Err(error) => match error.downcast_ref::<I32Exit>() {

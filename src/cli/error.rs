@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use super::exit_code;
-use crate::ops::RunError;
+use crate::ops::{self, RunError};
 
 /// A failure as the user sees it.
 #[derive(Debug)]
@@ -19,6 +19,11 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// A failure that is its own cause.
+    pub(super) fn message(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), causes: Vec::new(), help: Vec::new() }
+    }
+
     /// A failure with the message and the causes of `error`.
     pub(super) fn new(code: u8, error: &dyn Error) -> Self {
         let mut causes = Vec::new();
@@ -65,5 +70,17 @@ impl From<RunError> for Failure {
             }
             _ => failure,
         }
+    }
+}
+
+impl From<ops::Error> for Failure {
+    fn from(error: ops::Error) -> Self {
+        let code = match &error {
+            ops::Error::UnknownTarget { .. } => exit_code::USAGE,
+            ops::Error::State(_) => exit_code::FAILURE,
+            ops::Error::Build { .. } => exit_code::BUILD,
+            ops::Error::Image { .. } => exit_code::IMAGE,
+        };
+        Self::new(code, &error)
     }
 }

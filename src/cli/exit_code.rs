@@ -22,5 +22,5 @@ pub(super) const RUN_NOT_FOUND: u8 = 127;
 pub(super) const RUN_TRAPPED: u8 = 134;
 /// `ww run`: the guest was killed. 128 + 9, as after `SIGKILL`.
 pub(super) const RUN_KILLED: u8 = 137;
-/// Added to the number of a signal that ended `ww run`.
-pub(super) const RUN_SIGNAL_BASE: u8 = 128;
+/// Added to the number of a signal that ended the command.
+pub(super) const SIGNAL_BASE: u8 = 128;

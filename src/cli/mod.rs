@@ -8,12 +8,16 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::build::rustc_wrapper;
+
 mod commands;
 pub mod diagnostics;
 mod env;
 mod error;
 mod exit_code;
 mod logging;
+mod progress;
+mod project;
 mod ui;
 
 /// Over the options that every command has.
@@ -41,15 +45,22 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Build(commands::build::BuildArgs),
     Run(commands::run::RunArgs),
 }
 
 /// Does what the process's arguments say.
 pub fn main() -> ExitCode {
+    if env::variable_os(rustc_wrapper::MODE_VARIABLE).is_some() {
+        return call_compiler();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    if cli.quiet {
+        ui::be_quiet();
+    }
     logging::start(match (cli.quiet, cli.verbose) {
         (true, _) => "ww=error",
         (false, true) => "ww=debug",
@@ -64,8 +75,19 @@ pub fn main() -> ExitCode {
         return ExitCode::from(exit_code::USAGE);
     }
     match cli.command {
+        Command::Build(args) => commands::build::run(&args, cli.verbose),
         Command::Run(args) => commands::run::run(args),
     }
+}
+
+/// What `ww` is when cargo calls it in place of the compiler: see [`rustc_wrapper`].
+fn call_compiler() -> ExitCode {
+    let error = rustc_wrapper::exec(std::env::args_os().skip(1), env::variable_os);
+    ui::failure(&error::Failure {
+        message: "failed to call the compiler".into(),
+        ..error::Failure::new(exit_code::FAILURE, &error)
+    });
+    ExitCode::from(exit_code::FAILURE)
 }
 
 /// Shows help, the version, or what is wrong with the command line.

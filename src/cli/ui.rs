@@ -1,6 +1,7 @@
 //! Everything that `ww` itself shows: results on standard output, all else on standard error.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::env;
 use super::error::Failure;
@@ -14,7 +15,22 @@ pub(super) fn result_line(line: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
 }
 
-/// Says something about what is going on.
+/// Whether progress is kept to itself; set once, when the command line has been read.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Has [`progress`] say nothing from now on.
+pub(super) fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Says what is going on, unless the user wants to hear only what went wrong.
+pub(super) fn progress(line: &str) {
+    if !QUIET.load(Ordering::Relaxed) {
+        to_stderr(line);
+    }
+}
+
+/// Says something that the user is to know in any case.
 pub(super) fn status(line: &str) {
     to_stderr(line);
 }

@@ -91,8 +91,7 @@ fn a_child_that_floods_what_nobody_reads_stops_nobody() {
 
 #[test]
 fn streams_keep_their_promises() {
-    for promise in
-        ["huge-read", "read-after-close", "half-close", "broken-pipe", "output-after-end", "wrong-direction"]
+    for promise in ["huge-read", "read-after-close", "half-close", "broken-pipe", "output-after-end", "wrong-direction"]
     {
         ok(&[promise, PROBE]);
     }

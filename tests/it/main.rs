@@ -1,8 +1,13 @@
-//! Tests that run the real `ww` on real guests.
+//! Tests that run the real `ww`, with real guests and real compilers. They need what `make guests images` builds, and a
+//! Rust toolchain that has wasm32-wasip2.
 
-mod support;
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod build;
 mod children;
-// mod layout;
+mod layout;
+mod project;
 mod run;
+mod support;
 mod swarm;
 mod tidy;

@@ -7,7 +7,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{collect, finish, finish_with, guest, image, image_of, probe, probe_image, redact, root, wait, ww, ww_run};
+use crate::support::{
+    collect, finish, finish_with, guest, image, image_of, probe, probe_image, redact, root, wait, ww, ww_run,
+};
 
 /// Sends a signal, such as `INT`, to a running process.
 fn send_signal(child: &Child, signal: &str) {
@@ -313,7 +315,8 @@ fn what_is_not_an_image_is_said() {
         let done = finish(&mut ww_run(path, &[]));
         format!("exit code {}\n{}", done.code.unwrap(), done.stderr.replace(dir.path().to_str().unwrap(), "DIR"))
     };
-    let said: Vec<_> = [at("missing"), at("file"), at("link"), at("a\x1b[31mb")].iter().map(|path| said(path)).collect();
+    let said: Vec<_> =
+        [at("missing"), at("file"), at("link"), at("a\x1b[31mb")].iter().map(|path| said(path)).collect();
     insta::assert_snapshot!(said.join("\n"));
 }
 

@@ -14,19 +14,19 @@ use tempfile::TempDir;
 const WATCHDOG: Duration = Duration::from_secs(180);
 
 /// This repository.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The compiled guest `name`.
-pub fn guest(name: &str) -> PathBuf {
+pub(crate) fn guest(name: &str) -> PathBuf {
     let path = root().join(format!("target/ww/guests/{name}.wasm"));
     assert!(path.is_file(), "{} is missing: run `make guests`, or `make test`, which does", path.display());
     path
 }
 
 /// An image with these files, as pairs of a path in the image and a file that is copied there.
-pub fn image(files: &[(&str, &Path)]) -> TempDir {
+pub(crate) fn image(files: &[(&str, &Path)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (path, source) in files {
         let target = dir.path().join(path);
@@ -37,35 +37,35 @@ pub fn image(files: &[(&str, &Path)]) -> TempDir {
 }
 
 /// An image whose program is the guest `name`.
-pub fn image_of(name: &str) -> TempDir {
+pub(crate) fn image_of(name: &str) -> TempDir {
     image(&[("bin/main.wasm", &guest(name))])
 }
 
 /// The image of the guest `probe`, with itself and child-echo as programs for children.
-pub fn probe_image() -> TempDir {
+pub(crate) fn probe_image() -> TempDir {
     let (probe, child_echo) = (guest("probe"), guest("child-echo"));
     image(&[("bin/main.wasm", &probe), ("bin/probe.wasm", &probe), ("bin/child-echo.wasm", &child_echo)])
 }
 
 /// `ww` with these arguments, in an environment of its own.
-pub fn ww(args: &[&str]) -> Command {
+pub(crate) fn ww(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ww"));
     command.args(args).env_remove("RUST_LOG").env("NO_COLOR", "1").stdin(Stdio::null());
     command
 }
 
 /// `ww run IMAGE`, listening on loopback only, with these further arguments.
-pub fn ww_run(image: &Path, args: &[&str]) -> Command {
+pub(crate) fn ww_run(image: &Path, args: &[&str]) -> Command {
     let mut command = ww(&["-q", "run", "--listen", "/ip4/127.0.0.1/tcp/0"]);
     command.arg(image).args(args);
     command
 }
 
 /// What a process did.
-pub struct Done {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Done {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Done {
@@ -79,14 +79,14 @@ impl Done {
 
     /// Checks the exit code, and shows everything where it is another.
     #[track_caller]
-    pub fn expect(self, code: i32) -> Self {
+    pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "\n--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr);
         self
     }
 }
 
 /// Runs a command to its end, with `input` as its standard input.
-pub fn finish_with(command: &mut Command, input: Vec<u8>) -> Done {
+pub(crate) fn finish_with(command: &mut Command, input: Vec<u8>) -> Done {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -98,13 +98,13 @@ pub fn finish_with(command: &mut Command, input: Vec<u8>) -> Done {
 }
 
 /// Runs a command to its end, without input.
-pub fn finish(command: &mut Command) -> Done {
+pub(crate) fn finish(command: &mut Command) -> Done {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     collect(command.spawn().unwrap())
 }
 
 /// Waits for the end of a process whose outputs are pipes.
-pub fn collect(mut child: Child) -> Done {
+pub(crate) fn collect(mut child: Child) -> Done {
     let (stdout, stderr) = (drain(child.stdout.take()), drain(child.stderr.take()));
     let status = wait(&mut child);
     Done::new(Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() })
@@ -121,7 +121,7 @@ fn drain(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u
 }
 
 /// Waits for the end of a process, and ends one that hangs.
-pub fn wait(child: &mut Child) -> ExitStatus {
+pub(crate) fn wait(child: &mut Child) -> ExitStatus {
     let started = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -137,13 +137,13 @@ pub fn wait(child: &mut Child) -> ExitStatus {
 }
 
 /// Runs the probe with these arguments.
-pub fn probe(args: &[&str]) -> Done {
+pub(crate) fn probe(args: &[&str]) -> Done {
     let image = probe_image();
     finish(ww_run(image.path(), &["--"]).args(args))
 }
 
 /// Replaces what differs from run to run: peer ids, and port numbers in addresses.
-pub fn redact(text: &str) -> String {
+pub(crate) fn redact(text: &str) -> String {
     let mut shown = replace_after(text, "12D3KooW", "<id>", char::is_alphanumeric, true);
     for transport in ["/tcp/", "/udp/"] {
         shown = replace_after(&shown, transport, "<port>", |character| character.is_ascii_digit(), false);

@@ -37,8 +37,7 @@ fn two_nodes_connect_and_see_each_other() {
         let identity = identity.path().join("identity");
         let client_id = new_identity(&image, &identity);
         let args = ["--identity", identity.to_str().unwrap(), "--", "connect", id_of(addr), addr];
-        let mut client =
-            ww_run(image.path(), &args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut client = ww_run(image.path(), &args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut client_said = BufReader::new(client.stdout.take().unwrap());
         let mut line = String::new();
         client_said.read_line(&mut line).unwrap();

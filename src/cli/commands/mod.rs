@@ -1,3 +1,4 @@
 //! One file per command: its flags, and the operation that they are turned into.
 
+pub(super) mod build;
 pub(super) mod run;

@@ -120,9 +120,7 @@ fn try_run(args: RunArgs) -> Result<RunOutcome<StopSignal>, Failure> {
 
 fn swarm_config(args: &RunArgs) -> Result<SwarmConfig, Failure> {
     let identity = match &args.identity {
-        Some(path) => {
-            Identity::load_or_create(path).map_err(|error| Failure::new(exit_code::RUN_FAILURE, &error))?
-        }
+        Some(path) => Identity::load_or_create(path).map_err(|error| Failure::new(exit_code::RUN_FAILURE, &error))?,
         None => Identity::generate(),
     };
     let listen = if args.listen.is_empty() {
@@ -138,7 +136,7 @@ fn code(outcome: &RunOutcome<StopSignal>) -> u8 {
         RunOutcome::Ended(ExitStatus::Exited(code)) => *code,
         RunOutcome::Ended(ExitStatus::Trapped(_)) => exit_code::RUN_TRAPPED,
         RunOutcome::Ended(ExitStatus::Killed) => exit_code::RUN_KILLED,
-        RunOutcome::Stopped(signal) => exit_code::RUN_SIGNAL_BASE + signal.number,
+        RunOutcome::Stopped(signal) => exit_code::SIGNAL_BASE + signal.number,
     }
 }
 

@@ -1,0 +1,88 @@
+//! `ww build`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::error::Failure;
+use crate::cli::{env, exit_code, project, ui};
+use crate::ops::{BuildOptions, Built, BuiltImage};
+
+/// Build guests and assemble images
+///
+/// Compiles the guests of the Wetfile in dependency order, and assembles its images. With names it does so for those
+/// guests and images and for what they need; a name that a guest and an image share means both. Wetfile.toml is looked
+/// for here and in the folders above.
+///
+/// Prints one line for each image. What compilers say is shown when one fails, or with --verbose.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BuildArgs {
+    /// Guests and images to build; all of them where there is no name
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+
+    /// Let compilers use only what was downloaded before
+    #[arg(long)]
+    offline: bool,
+
+    /// Print the result, or what is wrong with the Wetfile, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Builds, and returns what the process is to end with.
+pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> ExitCode {
+    match try_run(args, verbose) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            ui::failure(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn try_run(args: &BuildArgs, verbose: bool) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
+    let project = project::load(args.json)?;
+    let built = project::build(&project, &args.names, BuildOptions { offline: args.offline }, verbose)?;
+    if args.json {
+        return ui::result_line(&as_json(&built).to_string()).map_err(failed);
+    }
+    let here = env::working_directory().map_err(failed)?;
+    for image in &built.images {
+        ui::result_line(&line(image, &here)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// `image pid0: examples/images/pid0, 1 file, 588461 bytes`
+fn line(image: &BuiltImage, here: &Path) -> String {
+    let plural = if image.files == 1 { "" } else { "s" };
+    let out = project::shown(&image.out, here);
+    format!("image {}: {out}, {} file{plural}, {} bytes", image.name, image.files, image.size_bytes)
+}
+
+/// Documented in `docs/build.md`.
+fn as_json(built: &Built) -> serde_json::Value {
+    let guests: Vec<_> = built
+        .guests
+        .iter()
+        .map(|(name, path)| json!({ "name": name.as_str(), "path": path.to_string_lossy() }))
+        .collect();
+    let images: Vec<_> = built
+        .images
+        .iter()
+        .map(|image| {
+            json!({
+                "name": image.name.as_str(),
+                "out": image.out.to_string_lossy(),
+                "files": image.files,
+                "size_bytes": image.size_bytes,
+                "changed": image.changed,
+            })
+        })
+        .collect();
+    json!({ "guests": guests, "images": images })
+}

@@ -1,0 +1,114 @@
+//! What several commands do with the project they are called in: find it, check it, build it.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{io, thread};
+
+use serde_json::json;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::error::Failure;
+use super::progress::Progress;
+use super::{diagnostics, env, exit_code, ui};
+use crate::build::{Cancel, Event};
+use crate::escape;
+use crate::ops::{self, BuildOptions, Built};
+use crate::wetfile::{self, Project, WetfileError};
+
+/// Finds the Wetfile, here or in a folder above, and checks it. What is wrong with it is shown here: on standard error,
+/// or as JSON on standard output.
+pub(super) fn load(as_json: bool) -> Result<Project, Failure> {
+    let here = env::working_directory().map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
+    let root = here.ancestors().find(|dir| dir.join(wetfile::FILE_NAME).exists()).unwrap_or(&here);
+    wetfile::load(root).map_err(|error| match &error {
+        WetfileError::Invalid { file, text, diagnostics } => {
+            show_diagnostics(diagnostics, &shown(file, &here), text, as_json)
+        }
+        WetfileError::NotFound { .. } => Failure::new(exit_code::WETFILE, &error)
+            .with_help("call ww in a project's folder or below it, or name the folder with -C"),
+        _ => Failure::new(exit_code::WETFILE, &error),
+    })
+}
+
+fn show_diagnostics(found: &[wetfile::Diagnostic], name: &str, text: &str, as_json: bool) -> Failure {
+    if as_json {
+        let report = json!({ "diagnostics": diagnostics::to_json(found, name, text) });
+        // Where standard output takes no more, the exit code still tells.
+        let _ = ui::result_line(&report.to_string());
+    } else {
+        ui::status(diagnostics::render(found, name, text, env::stderr_has_colours()).trim_end());
+    }
+    let plural = if found.len() == 1 { "" } else { "s" };
+    Failure::message(exit_code::WETFILE, format!("{name} has {} error{plural}; nothing was built", found.len()))
+}
+
+/// A path as the user sees it from `here`.
+pub(super) fn shown(path: &Path, here: &Path) -> String {
+    match path.strip_prefix(here) {
+        Ok(below) if below.as_os_str().is_empty() => ".".into(),
+        Ok(below) => escape::path(below),
+        Err(_) => escape::path(path),
+    }
+}
+
+/// Builds what `names` say, with the progress on standard error. A signal stops the compilers, and then the build.
+pub(super) fn build(
+    project: &Project,
+    names: &[String],
+    options: BuildOptions,
+    verbose: bool,
+) -> Result<Built, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::new(exit_code::FAILURE, error);
+    let cancel = Cancel::default();
+    let stopped = StopSignals::watch(&cancel).map_err(|error| failed(&error))?;
+    let ww = env::this_program().map_err(|error| failed(&error))?;
+    let variables = env::variables();
+    let progress = Progress::new(verbose);
+    let events = |event: Event<'_>| progress.show(&event);
+    let environment = ops::Environment { variables: &variables, ww: &ww, cancel: &cancel, events: &events };
+    ops::build(&environment, project, names, options).map_err(|error| match stopped.signal() {
+        // The user knows why it stopped.
+        Some(signal) => Failure::message(exit_code::SIGNAL_BASE.saturating_add(signal), String::new()),
+        None => {
+            progress.show_withheld();
+            error.into()
+        }
+    })
+}
+
+/// Cancels a build when the process is told to stop.
+///
+/// Compilers run in process groups of their own, so a terminal's Ctrl-C does not reach them by itself.
+struct StopSignals {
+    /// The first signal that came. Written by the thread that waits for signals.
+    first: Arc<Mutex<Option<u8>>>,
+    handle: signal_hook::iterator::Handle,
+}
+
+impl StopSignals {
+    fn watch(cancel: &Cancel) -> io::Result<Self> {
+        let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+        let first = Arc::new(Mutex::new(None));
+        let stopped = Self { first: first.clone(), handle: signals.handle() };
+        let cancel = cancel.clone();
+        thread::Builder::new().name("ww-signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                let number = u8::try_from(signal).unwrap_or_default();
+                first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(number);
+                cancel.cancel();
+            }
+        })?;
+        Ok(stopped)
+    }
+
+    fn signal(&self) -> Option<u8> {
+        *self.first.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for StopSignals {
+    fn drop(&mut self) {
+        self.handle.close();
+    }
+}

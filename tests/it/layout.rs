@@ -1,0 +1,65 @@
+//! The layout of each image of this repository.
+//!
+//! What compilers made is shown by its imports and exports, since its bytes belong to a toolchain; everything else by
+//! its size and digest.
+
+use std::fmt::Write;
+
+use ww::image::{EntryKind, inspect};
+
+use crate::support::root;
+
+fn layout(image: &str) -> String {
+    let mut shown = String::new();
+    for entry in inspect(&root().join("examples/images").join(image)).unwrap() {
+        match entry.kind {
+            EntryKind::Folder => writeln!(shown, "{}/", entry.path).unwrap(),
+            EntryKind::Symlink { target } => writeln!(shown, "{} -> {target}", entry.path).unwrap(),
+            EntryKind::File { interface: Some(interface), .. } => {
+                writeln!(shown, "{}: component", entry.path).unwrap();
+                for import in interface.imports {
+                    writeln!(shown, "    imports {}", compatible(&import)).unwrap();
+                }
+                for export in interface.exports {
+                    writeln!(shown, "    exports {}", compatible(&export)).unwrap();
+                }
+            }
+            EntryKind::File { size_bytes, sha256, interface: None } => {
+                let digest: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+                writeln!(shown, "{}: {size_bytes} bytes, sha256 {digest}", entry.path).unwrap();
+            }
+        }
+    }
+    shown
+}
+
+/// The name without the patch of its version, such as `wasi:cli/run@0.2`: patches differ between toolchains, and are
+/// compatible.
+fn compatible(name: &str) -> &str {
+    match name.rsplit_once('.') {
+        Some((compatible, _)) if name.contains('@') => compatible,
+        _ => name,
+    }
+}
+
+#[test]
+fn layout_of_child_echo() {
+    insta::assert_snapshot!(layout("child-echo"));
+}
+
+#[test]
+fn layout_of_pid0() {
+    insta::assert_snapshot!(layout("pid0"));
+}
+
+#[test]
+fn layout_of_shell() {
+    insta::assert_snapshot!(layout("shell"));
+}
+
+#[test]
+fn every_image_of_the_wetfile_has_a_snapshot() {
+    let project = ww::wetfile::load(root()).unwrap();
+    let names: Vec<_> = project.images.keys().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["child-echo", "pid0", "shell"]);
+}
