@@ -1,5 +1,6 @@
 //! Starting children, waiting for them, and ending them.
 
+use std::cell::OnceCell;
 use std::error::Error;
 use std::io::{self, Write};
 use std::time::Instant;
@@ -16,17 +17,26 @@ use crate::{Outcome, require};
 /// What it takes to have children.
 pub(crate) struct Parent {
     pub(crate) executor: executor::Client,
-    wasm: Vec<u8>,
+    path: String,
+    /// The component at `path`, once the first child was started.
+    wasm: OnceCell<Vec<u8>>,
 }
 
 impl Parent {
-    pub(crate) async fn new(host: &host::Client, path: &str) -> Result<Self, Box<dyn Error>> {
-        let wasm = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
-        Ok(Self { executor: calls::executor(host), wasm })
+    pub(crate) fn new(host: &host::Client, path: &str) -> Self {
+        Self { executor: calls::executor(host), path: path.to_owned(), wasm: OnceCell::new() }
     }
 
     pub(crate) async fn spawn(&self, args: &[&str]) -> Result<Child, Box<dyn Error>> {
-        Ok(Command::new(&self.wasm).args(args.iter().copied()).spawn(&self.executor).await?)
+        Ok(Command::new(self.wasm()?).args(args.iter().copied()).spawn(&self.executor).await?)
+    }
+
+    fn wasm(&self) -> Result<&[u8], Box<dyn Error>> {
+        if let Some(wasm) = self.wasm.get() {
+            return Ok(wasm);
+        }
+        let wasm = std::fs::read(&self.path).map_err(|error| format!("{}: {error}", self.path))?;
+        Ok(self.wasm.get_or_init(|| wasm))
     }
 }
 

@@ -133,10 +133,7 @@ async fn with_session(host: &host::Client, args: Vec<String>) -> Outcome {
         ["bad-address"] => calls::bad_address(host).await,
         ["run-garbage"] => children::run_garbage(host).await,
         ["bad-env"] => children::bad_env(host).await,
-        [behaviour, path, args @ ..] => {
-            let parent = children::Parent::new(host, path).await?;
-            with_children(&parent, behaviour, args).await
-        }
+        [behaviour, path, args @ ..] => with_children(&children::Parent::new(host, path), behaviour, args).await,
         _ => Err(Usage.into()),
     }
 }

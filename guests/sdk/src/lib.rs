@@ -28,7 +28,7 @@
 //! - [`Command`], [`Child`], [`Status`]: child cells.
 //! - [`exit`], [`ExitCode`], [`Termination`]: how a program ends, with any code from 0 to 255.
 //!
-//! The arguments are those of [`std::env::args`]; the first is `main.wasm`. Messages of the [`log`](::log) crate go to
+//! The arguments are those of [`std::env::args`]; the first is `main.wasm`. Messages of the [`log`] crate go to
 //! stderr; the environment variable `RUST_LOG` sets the level: `off`, `error`, `warn`, `info` (the default), `debug` or
 //! `trace`. A panic prints its message to stderr and traps.
 //!
