@@ -20,6 +20,7 @@
 //! | `allocate MIB` | ok: that much memory was given and written |
 //! | `flood-stdout [BYTES]`, `flood-stderr [BYTES]` | writes that many bytes, or for ever; stops at a closed stream |
 //! | `cat` | copies stdin to stdout with std |
+//! | `copy` | copies stdin to stdout with ww-guest |
 //! | `no-read` | exits at once; its stdin is not read |
 //! | `noisy-cat` | copies stdin to stdout while it floods stderr |
 //! | `args` | prints each argument, this one included, in a line of its own, as Rust writes a string |
@@ -56,7 +57,7 @@
 //! | `wait-twice PATH` | ok: two calls at once and one afterwards all have the status |
 //! | `wait-dropped PATH` | ok: a wait that was cancelled took nothing with it |
 //! | `abandon PATH` | ok: ends while a child does `sleep-forever` |
-//! | `throughput PATH BYTES` | ok: so many bytes went through a child that does `cat`; the rate on stderr |
+//! | `throughput PATH BYTES` | ok: so many bytes went through a child that does `copy`; the rate on stderr |
 //! | `stderr-full PATH` | ok: 1 MiB went through a child that does `noisy-cat`, whose stderr nobody reads |
 //! | `never-read PATH` | ok: a child that floods a pipe that nobody reads harms nobody, and can be killed |
 //! | `huge-read PATH` | ok: a read of 4 GiB returns at most 64 KiB, one of 0 returns nothing |
@@ -108,6 +109,7 @@ fn without_session(words: &[&str]) -> Option<Outcome> {
         ["flood-stdout", bytes @ ..] if bytes.len() < 2 => stdio::flood(io::stdout(), bytes.first()),
         ["flood-stderr", bytes @ ..] if bytes.len() < 2 => stdio::flood(io::stderr(), bytes.first()),
         ["cat"] => stdio::cat(),
+        ["copy"] => stdio::copy(),
         ["no-read"] => Ok(String::new()),
         ["noisy-cat"] => stdio::noisy_cat(),
         ["args", ..] => stdio::args(),

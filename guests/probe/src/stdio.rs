@@ -27,6 +27,11 @@ pub(crate) fn cat() -> Outcome {
     Ok(String::new())
 }
 
+pub(crate) fn copy() -> Outcome {
+    ww_guest::block_on(async { ww_guest::copy(&mut ww_guest::stdin(), &mut ww_guest::stdout()).await })?;
+    Ok(String::new())
+}
+
 pub(crate) fn noisy_cat() -> Outcome {
     ww_guest::block_on(async {
         ww_guest::spawn(async {

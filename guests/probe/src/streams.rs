@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use futures::future;
-use futures::io::{AsyncReadExt, AsyncWriteExt};
+use futures::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use ww_guest::peer_capnp::byte_stream;
 use ww_guest::{ByteReader, ByteWriter, CHUNK_BYTES, Status};
 
@@ -15,7 +15,7 @@ use crate::{Outcome, require};
 
 pub(crate) async fn throughput(parent: &Parent, size_bytes: u64) -> Outcome {
     let start = Instant::now();
-    through(parent, "cat", size_bytes).await?;
+    through(parent, "copy", size_bytes).await?;
     let mib_per_second = size_bytes as f64 / (1 << 20) as f64 / start.elapsed().as_secs_f64();
     writeln!(io::stderr(), "through a child and back: {mib_per_second:.0} MiB/s")?;
     Ok(format!("{size_bytes} bytes"))
@@ -34,36 +34,48 @@ async fn through(parent: &Parent, behaviour: &str, size_bytes: u64) -> Result<()
     require(child.wait().await? == Status::Code(0), "the child ends well")
 }
 
-/// The byte at a position; the period is no divisor of any buffer size.
-fn byte_at(position: u64) -> u8 {
-    (position % 251) as u8
+/// What is sent: the numbers from 0 to [`PERIOD`], again and again.
+struct Pattern(Vec<u8>);
+
+/// No divisor of any buffer size, so that bytes at the wrong position are seen.
+const PERIOD: usize = 251;
+
+impl Pattern {
+    fn new() -> Self {
+        Self((0..PERIOD).cycle().take(CHUNK_BYTES + PERIOD).map(|number| number as u8).collect())
+    }
+
+    /// The bytes from `position` on, at most [`CHUNK_BYTES`].
+    fn at(&self, position: u64, size_bytes: u64) -> &[u8] {
+        let start = (position % PERIOD as u64) as usize;
+        &self.0[start..start + size_bytes.min(CHUNK_BYTES as u64) as usize]
+    }
 }
 
 async fn send(mut input: ByteWriter, size_bytes: u64) -> Result<(), Box<dyn Error>> {
-    let mut block = Vec::new();
+    let pattern = Pattern::new();
     let mut position = 0;
     while position < size_bytes {
-        let end = size_bytes.min(position + CHUNK_BYTES as u64);
-        block.clear();
-        block.extend((position..end).map(byte_at));
-        input.write_all(&block).await?;
-        position = end;
+        let block = pattern.at(position, size_bytes - position);
+        input.write_all(block).await?;
+        position += block.len() as u64;
     }
     Ok(input.close().await?)
 }
 
 async fn receive(mut output: ByteReader, size_bytes: u64) -> Result<(), Box<dyn Error>> {
-    let mut block = vec![0; CHUNK_BYTES];
+    let pattern = Pattern::new();
     let mut position = 0;
     loop {
-        let read_bytes = output.read(&mut block).await?;
-        if read_bytes == 0 {
+        let block = output.fill_buf().await?;
+        if block.is_empty() {
             return require(position == size_bytes, format!("{size_bytes} bytes come back, not {position}"));
         }
-        let end = position + read_bytes as u64;
-        let same = block[..read_bytes].iter().copied().eq((position..end).map(byte_at));
-        require(same, format!("the bytes from {position} to {end} come back as they were sent"))?;
-        position = end;
+        let read_bytes = block.len();
+        let same = block == pattern.at(position, read_bytes as u64);
+        require(same, format!("{read_bytes} bytes from {position} on come back as they were sent"))?;
+        output.consume_unpin(read_bytes);
+        position += read_bytes as u64;
     }
 }
 

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
+use futures::io::AsyncWriteExt;
 use ww_guest::peer_capnp::host;
 
 use crate::{NOT_FOUND, Shell, USAGE, escape, run};
@@ -81,7 +82,7 @@ pub(crate) async fn call(shell: &mut Shell, name: &str, args: &[&str]) -> Result
         ("run", [path, args @ ..]) if *path != "-i" => run::run(shell, path, args, run::Input::Empty).await,
         ("ls", []) => list("/"),
         ("ls", [path]) => list(path),
-        ("cat", paths) if !paths.is_empty() => cat(paths),
+        ("cat", paths) if !paths.is_empty() => cat(shell, paths).await,
         ("echo", words) => echo(shell, &words.join(" ")).await,
         _ => Err(misuse(name)),
     }
@@ -178,13 +179,19 @@ fn list(path: &str) -> Result<Reply, Failure> {
     Ok(names.concat().into())
 }
 
-/// The contents of the files, one after the other, as they are.
-fn cat(paths: &[&str]) -> Result<Reply, Failure> {
-    let mut output = Vec::new();
+/// Shows the contents of the files, one after the other, as they are. A file that cannot be read does not hide the others.
+async fn cat(shell: &mut Shell, paths: &[&str]) -> Result<Reply, Failure> {
+    let mut status = 0;
     for path in paths {
-        output.extend(fs::read(in_image(path)).map_err(at(path))?);
+        match fs::read(in_image(path)).map_err(at(path)) {
+            Ok(bytes) => shell.stdout.write_all(&bytes).await?,
+            Err(failure) => {
+                shell.complain(&format!("cat: {failure}")).await?;
+                status = failure.status();
+            }
+        }
     }
-    Ok(Reply { output, status: 0 })
+    Ok(Reply { output: Vec::new(), status })
 }
 
 /// The path in the image; the shell's folder is the root.

@@ -11,7 +11,8 @@
 //! A child that is started with `run` finds its stdin at its end, whether or not the shell's stdin is a terminal, so it
 //! takes nothing from the commands that follow. With `run -i` it gets the shell's stdin while it runs, as with
 //! `docker run -i`. What the child's pipe has accepted by the time the child ends, at most 64 KiB beyond what the child
-//! has read, is lost; everything after that is read as commands again.
+//! has read, is lost; everything after that is read as commands again. At a terminal, ending the input (Ctrl-D) ends that of
+//! the child only.
 
 mod commands;
 mod escape;

@@ -1,7 +1,6 @@
 //! Running a component of the image.
 
 use std::fs;
-use std::io;
 use std::pin::pin;
 
 use futures::future::{self, Either};
@@ -42,10 +41,15 @@ async fn attend(shell: &mut Shell, mut child: Child, input: Input) -> Result<Sta
         Input::Shell => Some(&mut shell.stdin),
     };
     // The end of the child ends the feeding, too: what is not in the child's pipe by then stays with the shell.
-    match future::select(pin!(ending), pin!(feed(source, stdin))).await {
-        Either::Left((status, _)) => Ok(status?),
-        Either::Right(((), ending)) => Ok(ending.await?),
+    let (status, source_ended) = match future::select(pin!(ending), pin!(feed(source, stdin))).await {
+        Either::Left((status, _)) => (status, false),
+        Either::Right((source_ended, ending)) => (ending.await, source_ended),
+    };
+    if source_ended && shell.interactive {
+        // Who ends the input at a terminal means that of the child. The terminal has more, for a new stream.
+        shell.stdin = ww_guest::stdin();
     }
+    Ok(status?)
 }
 
 /// Copies what the child writes. When the shell cannot write it, the child learns that nobody reads it.
@@ -57,15 +61,15 @@ async fn show(output: Option<ByteReader>, target: &mut StreamWriter) {
     }
 }
 
-/// Copies the source to the child, then its end. A child that does not read is no failure.
-async fn feed(source: Option<&mut StreamReader>, input: Option<ByteWriter>) {
-    let Some(mut input) = input else { return };
-    let fed: io::Result<()> = async {
-        if let Some(source) = source {
-            ww_guest::copy(source, &mut input).await?;
-        }
-        input.close().await
-    }
-    .await;
-    let _ = fed;
+/// Copies the source to the child, then its end. A child that does not read is no failure. Says whether the source has
+/// ended.
+async fn feed(source: Option<&mut StreamReader>, input: Option<ByteWriter>) -> bool {
+    let Some(mut input) = input else { return false };
+    let source_ended = match source {
+        Some(source) => ww_guest::copy(source, &mut input).await.is_ok(),
+        None => false,
+    };
+    // Fails where the child has not read everything.
+    let _ = input.close().await;
+    source_ended
 }
