@@ -1,6 +1,6 @@
 //! Two nodes that find each other through the capabilities of their guests.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -43,10 +43,15 @@ fn two_nodes_connect_and_see_each_other() {
         client_said.read_line(&mut line).unwrap();
         assert!(line.starts_with(id_of(addr)), "the client's peers: {line}");
 
-        drop(server.stdin.take());
+        // The server may learn of the connection a little later than the client.
+        let mut server_stdin = server.stdin.take().unwrap();
         let mut peers = String::new();
-        said.read_to_string(&mut peers).unwrap();
-        assert!(peers.contains(&client_id), "the server's peers: {peers}");
+        while !peers.contains(&client_id) {
+            server_stdin.write_all(b"\n").unwrap();
+            peers.clear();
+            assert_ne!(said.read_line(&mut peers).unwrap(), 0, "the server ended");
+        }
+        drop(server_stdin);
         assert!(wait(&mut server).success());
         drop(client.stdin.take());
         assert!(wait(&mut client).success());

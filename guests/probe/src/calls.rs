@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::time::Instant;
 
-use futures::io::AsyncReadExt;
+use futures::io::{AsyncBufReadExt, AsyncReadExt};
 use futures::{StreamExt, TryStreamExt, stream};
 use ww_guest::peer_capnp::{executor, host};
 
@@ -71,8 +71,11 @@ async fn try_connect(host: &host::Client, id: &str, addrs: &[&str]) -> Result<()
 
 pub(crate) async fn hold_peers(host: &host::Client) -> Outcome {
     print_lines(&addrs(host).await?)?;
-    ww_guest::stdin().read_to_end(&mut Vec::new()).await?;
-    print_lines(&peers(host).await?)?;
+    let mut lines = ww_guest::stdin().lines();
+    while let Some(line) = lines.next().await {
+        line?;
+        writeln!(io::stdout(), "peers: {}", peers(host).await?.join(" "))?;
+    }
     Ok(String::new())
 }
 

@@ -40,7 +40,7 @@
 //! | `roundtrips N` | ok: N echoes, one after the other; times on stderr |
 //! | `pipelined N K` | ok: N echoes, K at a time; times on stderr |
 //! | `connect ID ADDR…` | ok: connected, and ID is among the peers; prints these, and waits for the end of stdin, before |
-//! | `hold-peers` | prints the node's addresses, waits for the end of stdin, prints the peers |
+//! | `hold-peers` | prints the node's addresses, then for each line of stdin the peers in a line |
 //! | `bad-address` | ok: each call of `connect` that makes no sense is an error; prints them |
 //! | `run-garbage` | ok: bytes that are no component are an error, and the session goes on |
 //! | `bad-env` | ok: entries without a name are errors, and the session goes on |

@@ -52,18 +52,6 @@ mod byte_stream;
 mod executor;
 mod exit;
 mod logger;
-/// Generated from `peer.capnp`: `Host`, `Executor`, `Process`, `ByteStream`.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    unused_qualifications,
-    clippy::all,
-    clippy::unimplemented,
-    clippy::unwrap_used,
-    reason = "generated; the documentation is in the schema"
-)]
-#[rustfmt::skip]
-pub mod peer_capnp;
 mod process;
 mod reactor;
 mod rpc;
@@ -79,6 +67,7 @@ pub use rpc::take_channel;
 pub use stream::{StreamReader, StreamWriter, copy, stderr, stdin, stdout};
 
 pub use capnp;
+pub use ww_schema::peer_capnp;
 
 use peer_capnp::host;
 
