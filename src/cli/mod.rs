@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
     }
     match cli.command {
         Command::Build(args) => commands::build::run(&args, cli.verbose),
-        Command::Run(args) => commands::run::run(args),
+        Command::Run(args) => commands::run::run(args, cli.verbose),
     }
 }
 

@@ -16,12 +16,21 @@ use crate::escape;
 use crate::ops::{self, BuildOptions, Built};
 use crate::wetfile::{self, Project, WetfileError};
 
+/// Whether there is a Wetfile here or in a folder above.
+pub(super) fn is_here() -> bool {
+    env::working_directory().is_ok_and(|here| find(&here).is_some())
+}
+
+/// The nearest folder with a Wetfile, from `here` upwards.
+fn find(here: &Path) -> Option<&Path> {
+    here.ancestors().find(|dir| dir.join(wetfile::FILE_NAME).exists())
+}
+
 /// Finds the Wetfile, here or in a folder above, and checks it. What is wrong with it is shown here: on standard error,
 /// or as JSON on standard output.
 pub(super) fn load(as_json: bool) -> Result<Project, Failure> {
     let here = env::working_directory().map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
-    let root = here.ancestors().find(|dir| dir.join(wetfile::FILE_NAME).exists()).unwrap_or(&here);
-    wetfile::load(root).map_err(|error| match &error {
+    wetfile::load(find(&here).unwrap_or(&here)).map_err(|error| match &error {
         WetfileError::Invalid { file, text, diagnostics } => {
             show_diagnostics(diagnostics, &shown(file, &here), text, as_json)
         }
@@ -37,7 +46,8 @@ fn show_diagnostics(found: &[wetfile::Diagnostic], name: &str, text: &str, as_js
         // Where standard output takes no more, the exit code still tells.
         let _ = ui::result_line(&report.to_string());
     } else {
-        ui::status(diagnostics::render(found, name, text, env::stderr_has_colours()).trim_end());
+        let report = diagnostics::render(found, name, text, env::stderr_has_colours());
+        ui::status(&format!("{}\n", report.trim_end()));
     }
     let plural = if found.len() == 1 { "" } else { "s" };
     Failure::message(exit_code::WETFILE, format!("{name} has {} error{plural}; nothing was built", found.len()))

@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod build;
+mod build_command;
 mod children;
+mod docs;
 mod layout;
 mod project;
 mod run;

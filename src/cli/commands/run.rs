@@ -9,9 +9,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cell::ExitStatus;
 use crate::cli::error::Failure;
-use crate::cli::{env, exit_code, ui};
-use crate::ops::{self, RunOptions, RunOutcome};
+use crate::cli::{env, exit_code, project, ui};
+use crate::ops::{self, BuildOptions, RunOptions, RunOutcome};
 use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
+use crate::wetfile::ImageName;
 use crate::{atomic_file, escape};
 
 /// The port of the node where none is asked for.
@@ -19,13 +20,14 @@ const DEFAULT_PORT: u16 = 2020;
 
 /// Run an image in a sandboxed cell
 ///
-/// The image is a folder with `bin/main.wasm`, a component that exports `wasi:cli/run`. It sees its own folder,
-/// read-only, as `/`, the standard streams, and a Host capability over Cap'n Proto RPC; nothing else.
+/// The image is a folder with `bin/main.wasm`, a component that exports `wasi:cli/run`; or the name of an image of the
+/// Wetfile, which is built first. The guest sees the image's folder, read-only, as `/`, the standard streams, and a Host
+/// capability over Cap'n Proto RPC; nothing else.
 ///
 /// `ww` ends with the guest's own exit code, or with 134 if it trapped; see `docs/exit-codes.md` for the others.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunArgs {
-    /// The image's folder
+    /// The image's folder, or its name in the Wetfile
     image: PathBuf,
 
     /// Port of the libp2p node, TCP and QUIC, on all interfaces; 0 takes a free one
@@ -69,9 +71,9 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 /// Runs the image and returns what the process is to end with.
-pub(in crate::cli) fn run(args: RunArgs) -> ExitCode {
+pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
     let status_file = args.status_file.clone();
-    let ended = try_run(args);
+    let ended = try_run(args, verbose);
     let code = match &ended {
         Ok(outcome) => code(outcome),
         Err(failure) => failure.code,
@@ -95,12 +97,12 @@ pub(in crate::cli) fn run(args: RunArgs) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn try_run(args: RunArgs) -> Result<RunOutcome<StopSignal>, Failure> {
+fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::RUN_FAILURE, &error);
     let [stdin, stdout, stderr] = env::standard_streams().map_err(failed)?;
     let options = RunOptions {
         swarm: swarm_config(&args)?,
-        image: args.image,
+        image: image_folder(args.image, verbose)?,
         args: args.args,
         env: args.env,
         debug: args.wasm_debug,
@@ -116,6 +118,23 @@ fn try_run(args: RunArgs) -> Result<RunOutcome<StopSignal>, Failure> {
     // Whatever is still on its way, a compiler or a killed cell, does not hold up the end of the process.
     runtime.shutdown_background();
     ended
+}
+
+/// The folder to run: what was given, or the `out` of an image of the project that has this name, once it is built.
+fn image_folder(given: PathBuf, verbose: bool) -> Result<PathBuf, Failure> {
+    let Some(name) = given.to_str().and_then(|name| ImageName::new(name).ok()) else { return Ok(given) };
+    if given.symlink_metadata().is_ok() || !project::is_here() {
+        return Ok(given);
+    }
+    // Whatever is wrong with the project, it is this run that fails.
+    let of_run = |failure: Failure| match failure.code {
+        stopped if stopped > exit_code::SIGNAL_BASE => failure,
+        _ => Failure { code: exit_code::RUN_FAILURE, ..failure },
+    };
+    let project = project::load(false).map_err(of_run)?;
+    let Some(image) = project.images.get(&name) else { return Ok(given) };
+    project::build(&project, &[name.to_string()], BuildOptions::default(), verbose).map_err(of_run)?;
+    Ok(image.out.to_path(&project.root))
 }
 
 fn swarm_config(args: &RunArgs) -> Result<SwarmConfig, Failure> {

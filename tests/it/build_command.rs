@@ -1,0 +1,158 @@
+//! `ww build` as a user sees it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::support::{Done, finish, guest, wait, ww};
+
+/// A folder with a Wetfile of these tables.
+fn project(tables: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let head = "wetfile = 1\n[project]\nname = \"test\"\nversion = \"0.1.0\"\n";
+    fs::write(dir.path().join("Wetfile.toml"), format!("{head}{tables}")).unwrap();
+    dir
+}
+
+/// A project whose guest is a component that is there already, and whose image is `out`.
+fn copying_project(command: &str) -> TempDir {
+    let dir = project(&format!(
+        "[guest.echo]\nbuild = {command}\ninputs = [\"echo.wasm\"]\n\
+         [image.echo]\nout = \"out\"\n[image.echo.files]\n\"bin/main.wasm\" = {{ guest = \"echo\" }}\n"
+    ));
+    fs::copy(guest("child-echo"), dir.path().join("echo.wasm")).unwrap();
+    dir
+}
+
+const COPY: &str = "[\"cp\", \"echo.wasm\", \"{out}\"]";
+
+fn build(dir: &Path, args: &[&str]) -> Done {
+    let mut command = ww(&["build"]);
+    finish(command.args(args).current_dir(dir))
+}
+
+#[test]
+fn an_image_is_one_line_on_stdout() {
+    let dir = copying_project(COPY);
+    let done = build(dir.path(), &[]).expect(0);
+    let size = fs::metadata(guest("child-echo")).unwrap().len();
+    assert_eq!(done.stdout, format!("image echo: out, 1 file, {size} bytes\n"));
+    assert!(done.stderr.starts_with("building echo\nbuilt echo in "), "{}", done.stderr);
+    let control = |text: &str| text.contains(['\x1b', '\x08', '\r']);
+    assert!(!control(&done.stdout) && !control(&done.stderr));
+    assert_eq!(build(dir.path(), &["-q"]).expect(0).stderr, "");
+}
+
+#[test]
+fn the_result_is_there_as_json() {
+    let dir = copying_project(COPY);
+    for changed in [true, false] {
+        let done = build(dir.path(), &["--json", "echo"]).expect(0);
+        let built: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+        assert_eq!(built["images"][0]["name"], "echo");
+        assert_eq!(built["images"][0]["changed"], changed);
+        assert!(built["guests"][0]["path"].as_str().unwrap().ends_with("target/ww/guests/echo.wasm"));
+    }
+}
+
+#[test]
+fn the_wetfile_is_found_from_below() {
+    let dir = copying_project(COPY);
+    let below = dir.path().join("a/b");
+    fs::create_dir_all(&below).unwrap();
+    let done = build(&below, &[]).expect(0);
+    assert!(done.stdout.contains("/out, 1 file"), "{}", done.stdout);
+    let done = finish(&mut ww(&["-C", below.to_str().unwrap(), "build"])).expect(0);
+    assert!(done.stdout.starts_with("image echo: "), "{}", done.stdout);
+}
+
+#[test]
+fn all_errors_of_a_wetfile_are_said_and_nothing_is_built() {
+    let tables = "[guest.a]\nbuild = [\"touch\", \"marker\", \"{out}\"]\ninputs = []\nembed = [\"b\"]\n\
+                  [image.i]\nout = \"/etc\"\n[image.i.files]\n\"bin/main.wasm\" = { guest = \"c\" }\n\
+                  \"etc/x.txt\" = { path = \"assets/x.txt\" }\n";
+    let dir = project(tables);
+    let done = build(dir.path(), &[]).expect(3);
+    assert_eq!(done.stdout, "");
+    insta::assert_snapshot!(done.stderr.replace(dir.path().to_str().unwrap(), "PROJECT"));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+    let done = build(dir.path(), &["--json"]).expect(3);
+    let report: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    let lines: Vec<_> = report["diagnostics"].as_array().unwrap().iter().map(|found| found["line"].clone()).collect();
+    assert_eq!(lines, [8, 10, 12, 13]);
+}
+
+#[test]
+fn a_folder_without_a_wetfile_is_no_project() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = build(dir.path(), &[]).expect(3);
+    assert!(done.stderr.contains("there is no Wetfile.toml") && done.stderr.contains("help:"), "{}", done.stderr);
+}
+
+#[test]
+fn a_name_that_nobody_has_is_an_error() {
+    let dir = copying_project(COPY);
+    let done = build(dir.path(), &["ecko"]).expect(2);
+    assert!(done.stderr.contains("`ecko`: did you mean `echo`?"), "{}", done.stderr);
+    assert!(!dir.path().join("target").exists());
+}
+
+#[test]
+fn a_failed_build_shows_what_was_said_and_leaves_the_old_image() {
+    let dir = copying_project("\"test ! -e fail || { echo the reason >&2; exit 9; }; cp echo.wasm $WW_OUT\"");
+    build(dir.path(), &[]).expect(0);
+    let program = dir.path().join("out/bin/main.wasm");
+    let before = fs::read(&program).unwrap();
+    fs::write(dir.path().join("fail"), "").unwrap();
+    let done = build(dir.path(), &[]).expect(4);
+    assert_eq!(done.stdout, "");
+    assert!(done.stderr.contains("echo: the reason\nerror: guest `echo` was not built\n"), "{}", done.stderr);
+    assert!(fs::read(&program).unwrap() == before);
+}
+
+#[test]
+fn what_ww_did_not_write_is_not_replaced() {
+    let dir = copying_project(COPY);
+    fs::create_dir(dir.path().join("out")).unwrap();
+    fs::write(dir.path().join("out/precious"), "text").unwrap();
+    let done = build(dir.path(), &[]).expect(5);
+    assert!(done.stderr.contains("was not written by ww"), "{}", done.stderr);
+    assert_eq!(fs::read_to_string(dir.path().join("out/precious")).unwrap(), "text");
+}
+
+#[test]
+fn a_signal_stops_the_compilers_and_the_build() {
+    let dir = copying_project("\"echo $$ > pid; sleep 1000; cp echo.wasm $WW_OUT\"");
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let pid_file = dir.path().join("pid");
+        let _ = fs::remove_file(&pid_file);
+        let mut command = ww(&["build"]);
+        let mut child = command.current_dir(dir.path()).stderr(Stdio::null()).spawn().unwrap();
+        let pid = loop {
+            match fs::read_to_string(&pid_file) {
+                Ok(pid) if pid.ends_with('\n') => break pid.trim_end().to_owned(),
+                _ => assert!(child.try_wait().unwrap().is_none(), "the build ended by itself"),
+            }
+        };
+        let sent = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(wait(&mut child).code(), Some(code));
+        assert!(!Path::new("/proc").join(pid).exists(), "the command is still running");
+    }
+}
+
+#[test]
+fn an_image_is_run_by_its_name() {
+    let dir = copying_project(COPY);
+    let mut command = ww(&["-q", "run", "--listen", "/ip4/127.0.0.1/tcp/0", "echo", "--", "--exit", "7"]);
+    finish(command.current_dir(dir.path())).expect(7);
+    assert!(dir.path().join("out/bin/main.wasm").is_file());
+    let mut command = ww(&["-q", "run", "nobody"]);
+    finish(command.current_dir(dir.path())).expect(127);
+    fs::write(dir.path().join("Wetfile.toml"), "wetfile = 1\n").unwrap();
+    let mut command = ww(&["-q", "run", "echo"]);
+    finish(command.current_dir(dir.path())).expect(125);
+}
