@@ -249,6 +249,11 @@ pub fn build_guest(
         Recipe::Command { run, .. } => lang::command::build(ctx, guest, run, artifacts, environment)?,
     };
     check_component(&bytes)?;
+    if names_folder(&bytes, ctx.state.root()) {
+        let text =
+            "its result has the path of the project's folder in it: built in another folder it differs".to_owned();
+        (ctx.events)(Event::Warning { guest: &guest.name, text });
+    }
     let path = ctx.state.artifact(&guest.name);
     ctx.state.write_artifact(&path, &bytes).map_err(BuildError::io("write", &path))?;
     (ctx.events)(Event::Finished { guest: &guest.name, elapsed: start.elapsed() });
@@ -260,6 +265,16 @@ fn check_component(bytes: &[u8]) -> Result<(), BuildError> {
         Kind::Component => Ok(()),
         kind => Err(BuildError::NotComponent { found: kind.to_string() }),
     }
+}
+
+/// Whether bytes have the path of a folder in them, such as by `env!("CARGO_MANIFEST_DIR")`.
+///
+/// A path of one component, such as `/src`, is in many programs by chance and is not looked for.
+fn names_folder(bytes: &[u8], folder: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+
+    let path = folder.as_os_str().as_bytes();
+    folder.components().count() > 2 && memchr::memmem::find(bytes, path).is_some()
 }
 
 /// A program as it is run for a guest: where, with which environment, and what it is called in errors.

@@ -5,7 +5,7 @@
 //! functions: the bytes. So `ww` is cargo's `RUSTC_WRAPPER` (a mode of the same binary, chosen by the variable
 //! [`MODE_VARIABLE`], which only [`build`](super) sets), and for each crate:
 //!
-//! - `-C metadata` becomes a digest of what the crate is, wherever it lies ([`identity`]). `-C extra-filename`, by which
+//! - `-C metadata` becomes a digest of what the crate is, wherever it lies. `-C extra-filename`, by which
 //!   cargo finds its files, stays;
 //! - paths in panic messages and debug information get prefixes that are the same everywhere;
 //! - a wasm module is named after its crate. Its linker would name it after the output file, `-C extra-filename`

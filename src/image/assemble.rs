@@ -221,10 +221,15 @@ impl Place {
         if !self.exists(&self.name)? {
             self.rename(&self.new, &self.name)?;
         } else if !self.exchange()? {
-            self.rename(&self.name, &self.old)?;
-            self.rename(&self.new, &self.name)?;
+            self.swap_in_two_steps()?;
         }
         self.parent.sync().map_err(ImageError::io("sync", &self.parent_path))
+    }
+
+    /// For file systems that cannot exchange names. Between the steps there is no image; see [`Place::recover`].
+    fn swap_in_two_steps(&self) -> Result<(), ImageError> {
+        self.rename(&self.name, &self.old)?;
+        self.rename(&self.new, &self.name)
     }
 
     fn exchange(&self) -> Result<bool, ImageError> {
@@ -335,6 +340,28 @@ fn is_same_file(mut one: File, mut other: File) -> io::Result<bool> {
             Ok(()) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
             Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the file system here can do, both ways end alike.
+    #[test]
+    fn both_ways_to_swap_leave_the_new_tree_alone() {
+        for swap in [Place::swap, Place::swap_in_two_steps] {
+            let dir = tempfile::tempdir().unwrap();
+            let root = Folder::open(dir.path()).unwrap();
+            let place = Place::open(&root, dir.path(), &ProjectPath::new("images/x").unwrap()).unwrap();
+            for (name, file) in [("x", "one"), (".x.ww-new", "two")] {
+                place.parent.new_folder(name).unwrap().new_file(file).unwrap();
+            }
+            swap(&place).unwrap();
+            place.recover().unwrap();
+            assert_eq!(place.parent.names().unwrap(), ["x"]);
+            assert_eq!(place.parent.folder("x").unwrap().names().unwrap(), ["two"]);
         }
     }
 }

@@ -25,8 +25,8 @@ pub type Tree = BTreeMap<String, Node>;
 /// The plan of an image. Its paths are no longer and no deeper than [`PATH_BYTES_MAX`] and [`COMPONENTS_MAX`] allow,
 /// and `bin/main.wasm` is a file.
 ///
-/// Names and kinds were read from disk; contents were not. What is copied later is read through [`FileSource::open`],
-/// which follows no symlink that has appeared since.
+/// Names and kinds were read from disk; contents were not. Whoever reads the files later must not follow a
+/// symlink that has appeared since.
 #[derive(Debug)]
 pub struct Layout {
     /// The root of the tree.

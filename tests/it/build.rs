@@ -119,10 +119,28 @@ fn the_artifact_is_found_wherever_cargo_puts_it() {
 }
 
 #[test]
+fn a_result_with_the_project_folder_in_it_is_told() {
+    let project = Project::with_guest("path = 'g'");
+    let code = "fn main() { println!(\"{}\", env!(\"CARGO_MANIFEST_DIR\")); }";
+    project.package("g", "name = \"g\"", "src/main.rs", code);
+    let warnings = std::sync::Mutex::new(Vec::new());
+    let record = |event: Event<'_>| {
+        if let Event::Warning { text, .. } = event {
+            warnings.lock().unwrap().push(text);
+        }
+    };
+    project.build_with(&[], &record).unwrap();
+    assert_eq!(warnings.lock().unwrap().len(), 1);
+    project.write("g/src/main.rs", "fn main() { println!(\"{}\", file!()); }");
+    project.build_with(&[], &record).unwrap();
+    assert_eq!(warnings.lock().unwrap().len(), 1);
+}
+
+#[test]
 fn a_cdylib_is_taken_where_there_is_no_program() {
     let project = Project::with_guest("path = 'g'");
     let code = "#[unsafe(no_mangle)] pub extern \"C\" fn answer() -> i32 { 42 }";
-    project.package("g", "name = \"some-wasm\"\n[lib]\ncrate-type = [\"cdylib\"]", "src/lib.rs", code);
+    project.package("g", "name = \"some-wasm\"\n[lib]\ncrate-type = [\"cdylib\", \"rlib\"]", "src/lib.rs", code);
     project.build(&[]).unwrap();
     let interface = ww::wasm_binary::interface(&project.artifact("x")).unwrap();
     assert!(!interface.is_program());
