@@ -37,8 +37,9 @@ interface Host {
   # allowed. Returns when the connection is established and the other side has proved that it is `id`, and at once
   # where there is a connection already.
   #
-  # It is an error if `id` or one of the addresses is malformed (the error names it), if `addrs` is empty and the peer
-  # is not connected, if `id` is this node itself, or if every dial fails (the error says why for each address).
+  # It is an error if `id` or one of the addresses is malformed (the error names it), if there are more than 16
+  # addresses, if `addrs` is empty and the peer is not connected, if `id` is this node itself, if the node has as many
+  # connections as it may have, or if every dial fails (the error says why for each address).
 
   executor @4 () -> (executor :Executor);
   # What starts other cells.
@@ -55,7 +56,7 @@ interface Executor {
   # `NAME=value`; the child sees these and no others.
   #
   # The call returns when the child has been started. It is an error if `wasm` is not such a component, or imports what
-  # the host does not have (the error names it), or an entry of `env` has no `=`; the connection goes on.
+  # the host does not have (the error names it), or an entry of `env` has no name or no `=`; the connection goes on.
   #
   # The child runs until it ends, is killed, or the caller's cell ends. Dropping the `Process` does not end it.
 

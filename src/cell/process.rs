@@ -93,11 +93,6 @@ impl Process {
         }
     }
 
-    /// The status, if the cell has ended.
-    pub fn status(&self) -> Option<ExitStatus> {
-        self.status.borrow().clone()
-    }
-
     /// Ends the cell as soon as its thread gets to it, whether it computes or waits in a host call. [`Process::wait`]
     /// tells when it is gone.
     pub fn kill(&self) {

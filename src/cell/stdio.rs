@@ -91,7 +91,10 @@ impl InputFile {
         }
     }
 
-    /// Reads without waiting; `None` where nothing is there yet. Empty bytes mean the end.
+    /// Reads what is there; `None` where nothing is there yet. Empty bytes mean the end.
+    ///
+    /// Does not wait, unless another program that reads the same descriptor takes the bytes between the two calls: one
+    /// that shares its input with a guest has to expect that either of them waits for more.
     fn try_read(&self, size_max: usize) -> io::Result<Option<Bytes>> {
         if !self.is_readable()? {
             return Ok(None);

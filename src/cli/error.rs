@@ -26,13 +26,14 @@ impl Failure {
 
     /// A failure with the message and the causes of `error`.
     pub(super) fn new(code: u8, error: &dyn Error) -> Self {
-        let mut causes = Vec::new();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            causes.push(crate::escape::lines(&cause.to_string()));
-            source = cause.source();
-        }
-        Self { code, message: crate::escape::lines(&error.to_string()), causes, help: Vec::new() }
+        let mut chain = chain(error).into_iter();
+        let message = chain.next().unwrap_or_default();
+        Self { code, message, causes: chain.collect(), help: Vec::new() }
+    }
+
+    /// A failure of which `error` is the nearest cause.
+    pub(super) fn caused(code: u8, message: impl Into<String>, error: &dyn Error) -> Self {
+        Self { causes: chain(error), ..Self::message(code, message) }
     }
 
     /// Adds a line that says what to do.
@@ -40,6 +41,17 @@ impl Failure {
         self.help.push(help.into());
         self
     }
+}
+
+/// An error and its causes, escaped.
+fn chain(error: &dyn Error) -> Vec<String> {
+    let mut shown = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        shown.push(crate::escape::lines(&error.to_string()));
+        next = error.source();
+    }
+    shown
 }
 
 impl From<RunError> for Failure {

@@ -70,9 +70,12 @@ pub fn main() -> ExitCode {
         && let Err(source) = std::env::set_current_dir(directory)
     {
         let message = format!("failed to enter {}", crate::escape::path(directory));
-        let failure = error::Failure::new(exit_code::USAGE, &source);
-        ui::failure(&error::Failure { message, causes: vec![source.to_string()], ..failure });
-        return ExitCode::from(exit_code::USAGE);
+        let code = match cli.command {
+            Command::Run(_) => exit_code::RUN_FAILURE,
+            Command::Build(_) => exit_code::USAGE,
+        };
+        ui::failure(&error::Failure::caused(code, message, &source));
+        return ExitCode::from(code);
     }
     match cli.command {
         Command::Build(args) => commands::build::run(&args, cli.verbose),
@@ -83,10 +86,7 @@ pub fn main() -> ExitCode {
 /// What `ww` is when cargo calls it in place of the compiler: see [`rustc_wrapper`].
 fn call_compiler() -> ExitCode {
     let error = rustc_wrapper::exec(std::env::args_os().skip(1), env::variable_os);
-    ui::failure(&error::Failure {
-        message: "failed to call the compiler".into(),
-        ..error::Failure::new(exit_code::FAILURE, &error)
-    });
+    ui::failure(&error::Failure::caused(exit_code::FAILURE, "failed to call the compiler", &error));
     ExitCode::from(exit_code::FAILURE)
 }
 

@@ -48,7 +48,7 @@ impl Host {
         Ok(Self(Arc::new(Inner { compiler, workers: Workers::start(threads)?, swarm })))
     }
 
-    /// Starts a cell that has a `Host` capability, and returns when it is on its thread. It runs until it ends or
+    /// Starts a cell that has a `Host` capability, and returns when a thread has been found for it. It runs until it ends or
     /// `kill` is cancelled, whether or not anybody waits for it. `name` says in the log which cell it is.
     ///
     /// # Errors
@@ -87,13 +87,14 @@ impl Host {
 async fn run_with_vat(cell: impl Future<Output = ()>, vat: impl Future<Output = ()> + 'static, name: &str) {
     let vat = tokio::task::spawn_local(vat);
     cell.await;
-    if vat.is_finished() {
-        if let Err(error) = vat.await {
-            tracing::error!(cell = name, %error, "the RPC connection failed");
-        }
-    } else {
-        // Nobody is left to hear an answer.
-        vat.abort();
+    // The end of the cell is the end of its streams: the vat gets one chance to see it and to say why it ended.
+    tokio::task::yield_now().await;
+    // What is still open then waits for something that nobody is left to hear of.
+    vat.abort();
+    if let Err(error) = vat.await
+        && error.is_panic()
+    {
+        tracing::error!(cell = name, %error, "the RPC connection failed");
     }
 }
 

@@ -38,7 +38,7 @@ impl Workers {
         (0..count).map(Worker::start).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Runs `job` on the thread that has the fewest. Returns when that thread has taken it.
+    /// Has `job` run on the thread that has the fewest. Returns when the job is in that thread's queue.
     pub(super) async fn submit(&self, job: Job) -> Result<(), Stopped> {
         let worker = self.0.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)).ok_or(Stopped)?;
         let load = Load::new(worker.load.clone());

@@ -162,7 +162,7 @@ async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<Exit
     let start_swarm = async { Ok(swarm::start(options.swarm).await?) };
     let (program, swarm) = futures::try_join!(compile, start_swarm)?;
     announce(&swarm).await;
-    let host = Host::new(compiler, swarm).map_err(RunError::Thread)?;
+    let host = Host::new(compiler, swarm.clone()).map_err(RunError::Thread)?;
     let (stdout, stdout_drain) = host::output(options.stdout).map_err(RunError::Thread)?;
     let (stderr, stderr_drain) = host::output(options.stderr).map_err(RunError::Thread)?;
     let launch = Launch {
@@ -179,6 +179,8 @@ async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<Exit
     let status = process.wait().await;
     stdout_drain.finished().await;
     stderr_drain.finished().await;
+    // Peers are told that the node goes; without it they would have to find out.
+    swarm.shutdown().await;
     Ok(status)
 }
 

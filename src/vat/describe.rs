@@ -4,7 +4,13 @@ use capnp_rpc::rpc_capnp::{message, message_target, resolve, return_};
 
 /// Describes a message of `rpc.capnp` without its payload: its kind, and the numbers that tie it to others.
 pub(super) fn describe(body: capnp::Result<capnp::any_pointer::Reader<'_>>) -> String {
-    body.and_then(|body| try_describe(body.get_as()?)).unwrap_or_else(|error| format!("a malformed message: {error}"))
+    body.and_then(|body| try_describe(body.get_as()?))
+        .unwrap_or_else(|error| format!("a malformed message: {}", shown(&error)))
+}
+
+/// An error as it is shown: its text may be the peer's.
+pub(super) fn shown(error: &capnp::Error) -> String {
+    crate::escape::text(&error.to_string()).into_owned()
 }
 
 fn try_describe(message: message::Reader<'_>) -> capnp::Result<String> {

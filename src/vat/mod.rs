@@ -1,11 +1,12 @@
 //! Cap'n Proto RPC with one peer, over any pair of byte streams.
 //!
 //! [`serve`] offers a bootstrap capability to whoever is on the other side of the streams. The other side is hostile: a
-//! message larger than [`MESSAGE_SIZE_MAX`] or one that breaks the protocol ends this connection and nothing else.
+//! message larger than [`MESSAGE_SIZE_MAX`], one that breaks the protocol, or one that asks for more than the [`meter`]
+//! allows ends this connection and nothing else, and a peer that does not read is not read from.
 //!
-//! The RPC system of capnp-rpc reads and writes through a network of ours ([`network`]), for two reasons: each message
-//! can be shown in the log (`RUST_LOG=ww=trace`), and errors of a connection end in the log as well, where the library
-//! would print some of them to standard output.
+//! The RPC system of capnp-rpc reads and writes through a network of ours ([`network`]), for three reasons: the meter
+//! sees each message; so does the log (`RUST_LOG=ww=trace`); and errors of a connection end in the log as well, where
+//! the library would print some of them to standard output.
 
 use std::future::Future;
 
@@ -15,6 +16,7 @@ use capnp_rpc::{RpcSystem, twoparty};
 use futures::{AsyncRead, AsyncWrite};
 
 mod describe;
+mod meter;
 mod network;
 
 /// The largest message that is accepted, in bytes. It bounds the programs that `runBytes` takes (an interpreter such as
@@ -38,13 +40,14 @@ pub fn serve(
     let mut options = ReaderOptions::new();
     options.traversal_limit_in_words(Some(MESSAGE_SIZE_MAX / size_of::<capnp::Word>()));
     options.nesting_limit(NESTING_MAX);
-    let network = twoparty::VatNetwork::new(input, output, Side::Server, options);
-    let network = network::Watched::new(network, name.clone());
+    let meter = meter::Meter::default();
+    let network = twoparty::VatNetwork::new(input, meter.watch(output), Side::Server, options);
+    let network = network::Watched::new(network, name.clone(), meter);
     let system = RpcSystem::new(Box::new(network), Some(bootstrap));
     async move {
         match system.await {
             Ok(()) => tracing::debug!(cell = name, "connection closed"),
-            Err(error) => tracing::debug!(cell = name, %error, "connection ended"),
+            Err(error) => tracing::debug!(cell = name, error = %describe::shown(&error), "connection ended"),
         }
     }
 }

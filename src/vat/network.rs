@@ -1,37 +1,46 @@
-//! A vat network around another one, which watches the messages that pass.
+//! A vat network around another one, which watches the messages that pass: for the meter and for the log.
 
 use capnp::Error;
 use capnp::capability::Promise;
 use capnp_rpc::{Connection, FlowController, IncomingMessage, OutgoingMessage, VatNetwork};
 use futures::FutureExt;
 
-use super::describe::describe;
+use super::describe::{describe, shown};
+use super::meter::Meter;
 
-/// Passes everything on to `N`, logs each message at trace level, and keeps errors of the connection out of the
-/// library's own reporting.
+/// Passes everything on to `N`, has each message counted, logs it at trace level, and keeps errors of the connection out
+/// of the library's own reporting.
 pub(super) struct Watched<N> {
     network: N,
-    name: String,
+    watcher: Watcher,
 }
 
 impl<N> Watched<N> {
-    pub(super) fn new(network: N, name: String) -> Self {
-        Self { network, name }
+    pub(super) fn new(network: N, name: String, meter: Meter) -> Self {
+        Self { network, watcher: Watcher { name, meter } }
     }
+}
+
+/// Who sees the messages of one connection.
+#[derive(Clone)]
+struct Watcher {
+    /// The connection's name in the log.
+    name: String,
+    meter: Meter,
 }
 
 impl<N: VatNetwork<Id>, Id: 'static> VatNetwork<Id> for Watched<N> {
     fn connect(&mut self, host_id: Id) -> Option<Box<dyn Connection<Id>>> {
         let connection = self.network.connect(host_id)?;
-        Some(Box::new(WatchedConnection { connection, name: self.name.clone() }))
+        Some(Box::new(WatchedConnection { connection, watcher: self.watcher.clone() }))
     }
 
     fn accept(&mut self) -> Promise<Box<dyn Connection<Id>>, Error> {
-        let name = self.name.clone();
+        let watcher = self.watcher.clone();
         let accepted = self.network.accept();
         Promise::from_future(async move {
             let connection = accepted.await?;
-            Ok(Box::new(WatchedConnection { connection, name }) as Box<dyn Connection<Id>>)
+            Ok(Box::new(WatchedConnection { connection, watcher }) as Box<dyn Connection<Id>>)
         })
     }
 
@@ -42,7 +51,7 @@ impl<N: VatNetwork<Id>, Id: 'static> VatNetwork<Id> for Watched<N> {
 
 struct WatchedConnection<Id: 'static> {
     connection: Box<dyn Connection<Id>>,
-    name: String,
+    watcher: Watcher,
 }
 
 impl<Id: 'static> Connection<Id> for WatchedConnection<Id> {
@@ -52,22 +61,18 @@ impl<Id: 'static> Connection<Id> for WatchedConnection<Id> {
 
     fn new_outgoing_message(&mut self, first_segment_word_size: u32) -> Box<dyn OutgoingMessage> {
         let message = self.connection.new_outgoing_message(first_segment_word_size);
-        if !tracing::enabled!(tracing::Level::TRACE) {
-            return message;
-        }
-        Box::new(WatchedMessage { message, name: self.name.clone() })
+        Box::new(WatchedMessage { message, watcher: self.watcher.clone() })
     }
 
     fn receive_incoming_message(&mut self) -> Promise<Option<Box<dyn IncomingMessage>>, Error> {
+        let Watcher { name, meter } = self.watcher.clone();
         let received = self.connection.receive_incoming_message();
-        if !tracing::enabled!(tracing::Level::TRACE) {
-            return received;
-        }
-        let name = self.name.clone();
         Promise::from_future(async move {
+            meter.wait_for_reader().await;
             let message = received.await?;
             if let Some(message) = &message {
                 tracing::trace!(cell = name, "received {}", describe(message.get_body()));
+                meter.received(message.get_body()?)?;
             }
             Ok(message)
         })
@@ -78,12 +83,12 @@ impl<Id: 'static> Connection<Id> for WatchedConnection<Id> {
     }
 
     fn shutdown(&mut self, result: capnp::Result<()>) -> Promise<(), Error> {
-        let name = self.name.clone();
+        let name = self.watcher.name.clone();
         let shutdown = self.connection.shutdown(result);
         // capnp-rpc prints what this promise fails with to standard output, which belongs to the guest.
         Promise::from_future(shutdown.map(move |result| {
             if let Err(error) = result {
-                tracing::debug!(cell = name, %error, "shutdown failed");
+                tracing::debug!(cell = name, error = %shown(&error), "shutdown failed");
             }
             Ok(())
         }))
@@ -92,7 +97,7 @@ impl<Id: 'static> Connection<Id> for WatchedConnection<Id> {
 
 struct WatchedMessage {
     message: Box<dyn OutgoingMessage>,
-    name: String,
+    watcher: Watcher,
 }
 
 impl OutgoingMessage for WatchedMessage {
@@ -107,7 +112,8 @@ impl OutgoingMessage for WatchedMessage {
     fn send(
         self: Box<Self>,
     ) -> (Promise<(), Error>, std::rc::Rc<capnp::message::Builder<capnp::message::HeapAllocator>>) {
-        tracing::trace!(cell = self.name, "sent {}", describe(self.message.get_body_as_reader()));
+        tracing::trace!(cell = self.watcher.name, "sent {}", describe(self.message.get_body_as_reader()));
+        self.watcher.meter.sent(self.message.get_body_as_reader(), self.message.size_in_words());
         self.message.send()
     }
 

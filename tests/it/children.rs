@@ -1,6 +1,9 @@
 //! Children of a cell: they run on their own, and what they do or leave undone stays their own affair.
 
-use crate::support::{finish, finish_with, probe, probe_image, ww_run};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use crate::support::{finish, finish_with, probe, probe_image, wait, ww_run};
 
 const PROBE: &str = "/bin/probe.wasm";
 const CHILD_ECHO: &str = "/bin/child-echo.wasm";
@@ -80,8 +83,43 @@ fn a_status_can_be_waited_for_again() {
 }
 
 #[test]
-fn a_child_that_is_never_waited_for_ends_with_its_parent() {
+fn children_end_with_their_parent() {
     ok(&["abandon", PROBE]);
+    // Three levels: the one in the middle ends while its child sleeps for ever and the root lives on.
+    let image = probe_image();
+    let mut command = ww_run(image.path(), &["--", "nest", PROBE]);
+    let mut root =
+        command.env("RUST_LOG", "ww::host=debug").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(root.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("ended cell=\"root/0/0\"") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the root ended, and its grandchild had not");
+    }
+    drop(root.stdin.take());
+    assert!(wait(&mut root).success());
+}
+
+#[test]
+fn a_guest_that_calls_and_never_reads_is_held_up() {
+    let image = probe_image();
+    let mut flooding = ww_run(image.path(), &["--", "flood-rpc"]).spawn().unwrap();
+    // The host takes no more once its answers are not read, so the memory it uses stops growing.
+    let mut sizes = Vec::new();
+    while sizes.len() < 20 || sizes[sizes.len() - 10..].iter().any(|size| *size != sizes[sizes.len() - 1]) {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let size = resident_kib(flooding.id());
+        assert!(size < 512 * 1024, "the host uses {size} KiB");
+        sizes.push(size / 1024);
+    }
+    flooding.kill().unwrap();
+    flooding.wait().unwrap();
+}
+
+/// How much memory a process has, from `/proc/PID/statm`.
+fn resident_kib(pid: u32) -> u64 {
+    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * rustix::param::page_size() as u64 / 1024
 }
 
 #[test]
@@ -119,7 +157,7 @@ fn calls_can_be_in_flight_together() {
 
 #[test]
 fn a_malformed_message_ends_the_connection_and_nothing_else() {
-    for kind in ["garbage", "segments", "nonsense", "huge", "truncated"] {
+    for kind in ["garbage", "segments", "nonsense", "huge", "truncated", "chain"] {
         let said = ok(&["malformed-rpc", kind]);
         assert_eq!(said.lines().count(), 1, "something else is on stdout: {said}");
     }
@@ -128,7 +166,7 @@ fn a_malformed_message_ends_the_connection_and_nothing_else() {
 
 #[test]
 fn a_child_that_breaks_the_protocol_leaves_its_parent_alone() {
-    for kind in ["garbage", "huge"] {
+    for kind in ["garbage", "huge", "chain"] {
         let said = ok(&["spawn", PROBE, "malformed-rpc", kind]);
         assert!(said.ends_with("ok: exit code 0\n"), "{said}");
     }

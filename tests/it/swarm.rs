@@ -43,18 +43,22 @@ fn two_nodes_connect_and_see_each_other() {
         client_said.read_line(&mut line).unwrap();
         assert!(line.starts_with(id_of(addr)), "the client's peers: {line}");
 
-        // The server may learn of the connection a little later than the client.
         let mut server_stdin = server.stdin.take().unwrap();
-        let mut peers = String::new();
-        while !peers.contains(&client_id) {
-            server_stdin.write_all(b"\n").unwrap();
-            peers.clear();
-            assert_ne!(said.read_line(&mut peers).unwrap(), 0, "the server ended");
-        }
-        drop(server_stdin);
-        assert!(wait(&mut server).success());
+        // The server learns of it a little later than the client.
+        let mut server_sees = |wanted: bool| {
+            let mut peers = client_id.clone();
+            while peers.contains(&client_id) != wanted || peers == client_id {
+                server_stdin.write_all(b"\n").unwrap();
+                peers.clear();
+                assert_ne!(said.read_line(&mut peers).unwrap(), 0, "the server ended");
+            }
+        };
+        server_sees(true);
         drop(client.stdin.take());
         assert!(wait(&mut client).success());
+        server_sees(false);
+        drop(server_stdin);
+        assert!(wait(&mut server).success());
     }
 }
 

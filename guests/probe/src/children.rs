@@ -154,6 +154,25 @@ pub(crate) async fn wait_dropped(parent: &Parent) -> Outcome {
     Ok(Status::Code(0).to_string())
 }
 
+pub(crate) async fn nest(parent: &Parent) -> Outcome {
+    let mut child = parent.spawn(&["nested"]).await?;
+    let mut input = stdin(&mut child)?;
+    input.write_all(parent.wasm()?).await?;
+    input.close().await?;
+    let output = child.wait_with_output().await?;
+    require(output.status.success(), format!("the child ends well: {}", String::from_utf8_lossy(&output.stderr)))?;
+    writeln!(io::stdout(), "the child has ended")?;
+    ww_guest::stdin().read_to_end(&mut Vec::new()).await?;
+    Ok("and so has its own".to_owned())
+}
+
+pub(crate) async fn nested(host: &host::Client) -> Outcome {
+    let mut wasm = Vec::new();
+    ww_guest::stdin().read_to_end(&mut wasm).await?;
+    let parent = Parent { executor: calls::executor(host), path: "stdin".to_owned(), wasm: wasm.into() };
+    abandon(&parent).await
+}
+
 pub(crate) async fn abandon(parent: &Parent) -> Outcome {
     let mut child = parent.spawn(&["sleep-forever"]).await?;
     wait_for_line(&mut child).await?;

@@ -27,7 +27,7 @@
 //! | `env` | prints the environment, sorted, one `NAME=value` in a line |
 //! | `files PATH…` | prints `PATH: file of N bytes`, `PATH: folder: NAMES`, or `PATH: KIND` of the error |
 //! | `write-file PATH` | ok: neither the file nor a folder at PATH could be made, nor anything removed |
-//! | `malformed-rpc KIND` | ok: the host ended the session after `garbage`, `segments`, `nonsense`, `huge` or `truncated` |
+//! | `malformed-rpc KIND` | ok: the host ended the session after `garbage`, `segments`, `nonsense`, `huge`, `truncated` or `chain` |
 //! | `close-rpc` | ok: the host ended the session after this end was closed |
 //! | `flood-rpc` | sends messages and reads no answer, for ever; ok: the host ended the session |
 //!
@@ -56,6 +56,8 @@
 //! | `kill-spinning PATH`, `kill-blocked PATH` | ok: a child that `spin`s or does `sleep-forever` was killed |
 //! | `wait-twice PATH` | ok: two calls at once and one afterwards all have the status |
 //! | `wait-dropped PATH` | ok: a wait that was cancelled took nothing with it |
+//! | `nest PATH` | ok: a child started a child of its own, and ended; waits for the end of stdin before it ends |
+//! | `nested` | the child of `nest`: reads a program from stdin, starts it with `sleep-forever`, and ends |
 //! | `abandon PATH` | ok: ends while a child does `sleep-forever` |
 //! | `throughput PATH BYTES` | ok: so many bytes went through a child that does `copy`; the rate on stderr |
 //! | `stderr-full PATH` | ok: 1 MiB went through a child that does `noisy-cat`, whose stderr nobody reads |
@@ -135,6 +137,7 @@ async fn with_session(host: &host::Client, args: Vec<String>) -> Outcome {
         ["bad-address"] => calls::bad_address(host).await,
         ["run-garbage"] => children::run_garbage(host).await,
         ["bad-env"] => children::bad_env(host).await,
+        ["nested"] => children::nested(host).await,
         [behaviour, path, args @ ..] => with_children(&children::Parent::new(host, path), behaviour, args).await,
         _ => Err(Usage.into()),
     }
@@ -150,6 +153,7 @@ async fn with_children(parent: &children::Parent, behaviour: &str, args: &[&str]
         ("kill-blocked", []) => children::kill(parent, "sleep-forever").await,
         ("wait-twice", []) => children::wait_twice(parent).await,
         ("wait-dropped", []) => children::wait_dropped(parent).await,
+        ("nest", []) => children::nest(parent).await,
         ("abandon", []) => children::abandon(parent).await,
         ("throughput", [bytes]) => streams::throughput(parent, number(bytes)?).await,
         ("stderr-full", []) => streams::stderr_full(parent).await,

@@ -6,7 +6,10 @@ use capnp_rpc::rpc_capnp::message;
 use wasip2::io::streams::{InputStream, OutputStream};
 use ww_guest::capnp::message::Builder;
 use ww_guest::capnp::serialize;
+use ww_guest::capnp::traits::HasTypeId;
+use ww_guest::peer_capnp::host;
 
+use crate::calls::STRANGER;
 use crate::{Outcome, Usage};
 
 /// Bytes that are no message, and why.
@@ -21,6 +24,7 @@ pub(crate) fn malformed(kind: &str) -> Outcome {
         "huge" => [[0; 4], [0xff; 4], [0; 4], [0; 4]].concat(),
         // One segment of 16 words, of which half a word follows.
         "truncated" => [[0; 4], [16, 0, 0, 0], [0; 4]].concat(),
+        "chain" => chain(1000),
         _ => return Err(Usage.into()),
     };
     let (input, mut output) = channel()?;
@@ -31,6 +35,30 @@ pub(crate) fn malformed(kind: &str) -> Outcome {
     }
     read_to_end(input)
 }
+
+/// Calls, each on the result of the one before, of which the first does not return for seconds: it dials a QUIC address
+/// where nobody is.
+fn chain(links: u32) -> Vec<u8> {
+    let mut bootstrap = Builder::new_default();
+    bootstrap.init_root::<message::Builder<'_>>().init_bootstrap().set_question_id(0);
+    let mut bytes = serialize::write_message_to_words(&bootstrap);
+    for question in 1..=links {
+        let mut message = Builder::new_default();
+        let mut call = message.init_root::<message::Builder<'_>>().init_call();
+        call.set_question_id(question);
+        call.set_interface_id(<host::Client as HasTypeId>::TYPE_ID);
+        call.set_method_id(CONNECT);
+        call.reborrow().init_target().init_promised_answer().set_question_id(question - 1);
+        let mut params = call.init_params().init_content().init_as::<host::connect_params::Builder<'_>>();
+        params.set_id(STRANGER);
+        params.init_addrs(1).set(0, "/ip4/127.0.0.1/udp/9/quic-v1");
+        bytes.extend(serialize::write_message_to_words(&message));
+    }
+    bytes
+}
+
+/// The number of `Host.connect` in the schema.
+const CONNECT: u16 = 3;
 
 pub(crate) fn close() -> Outcome {
     let (input, output) = channel()?;

@@ -80,8 +80,11 @@ async fn receive(mut output: ByteReader, size_bytes: u64) -> Result<(), Box<dyn 
 }
 
 pub(crate) async fn never_read(parent: &Parent) -> Outcome {
-    let child = parent.spawn(&["flood-stdout"]).await?;
-    for _ in 0..100 {
+    let mut child = parent.spawn(&["flood-stdout"]).await?;
+    // Once something was read, the child goes on until the pipe is full again.
+    let output = stdout(&mut child)?;
+    require(read(output.client(), 1).await? == 1, "the child writes")?;
+    for _ in 0..1000 {
         echo(&parent.executor, "still there").await?;
     }
     child.kill().await?;

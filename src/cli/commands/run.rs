@@ -89,8 +89,7 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
         text.push('\n');
         if let Err(error) = atomic_file::write(&path, text.as_bytes(), 0o644) {
             let message = format!("failed to write the status file {}", escape::path(&path));
-            let failure = Failure { message, ..Failure::new(exit_code::RUN_FAILURE, &error) };
-            ui::failure(&Failure { causes: vec![error.to_string()], ..failure });
+            ui::failure(&Failure::caused(exit_code::RUN_FAILURE, message, &error));
             return ExitCode::from(exit_code::RUN_FAILURE);
         }
     }
@@ -102,7 +101,10 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
     let [stdin, stdout, stderr] = env::standard_streams().map_err(failed)?;
     let options = RunOptions {
         swarm: swarm_config(&args)?,
-        image: image_folder(args.image, verbose)?,
+        image: match image_folder(args.image, verbose) {
+            Ok(image) => image,
+            Err(failure) => return StopSignal::of(&failure).map(RunOutcome::Stopped).ok_or(failure),
+        },
         args: args.args,
         env: args.env,
         debug: args.wasm_debug,
@@ -127,9 +129,9 @@ fn image_folder(given: PathBuf, verbose: bool) -> Result<PathBuf, Failure> {
         return Ok(given);
     }
     // Whatever is wrong with the project, it is this run that fails.
-    let of_run = |failure: Failure| match failure.code {
-        stopped if stopped > exit_code::SIGNAL_BASE => failure,
-        _ => Failure { code: exit_code::RUN_FAILURE, ..failure },
+    let of_run = |failure: Failure| match StopSignal::of(&failure) {
+        Some(_) => failure,
+        None => Failure { code: exit_code::RUN_FAILURE, ..failure },
     };
     let project = project::load(false).map_err(of_run)?;
     let Some(image) = project.images.get(&name) else { return Ok(given) };
@@ -182,6 +184,14 @@ struct StopSignal {
 const SIGHUP: StopSignal = StopSignal { name: "SIGHUP", number: 1 };
 const SIGINT: StopSignal = StopSignal { name: "SIGINT", number: 2 };
 const SIGTERM: StopSignal = StopSignal { name: "SIGTERM", number: 15 };
+
+impl StopSignal {
+    /// The signal that stopped a build, if that is why it failed.
+    fn of(failure: &Failure) -> Option<Self> {
+        let number = failure.code.checked_sub(exit_code::SIGNAL_BASE)?;
+        [SIGHUP, SIGINT, SIGTERM].into_iter().find(|signal| signal.number == number)
+    }
+}
 
 struct StopSignals {
     hangup: Signal,

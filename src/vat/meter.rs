@@ -1,0 +1,295 @@
+//! What a peer may have in flight.
+//!
+//! capnp-rpc bounds nothing of this by itself: it takes calls as fast as they come, keeps answers for a peer that does
+//! not read, and works on a chain of calls, each on the result of the one before, by recursion, so that a chain of
+//! some hundred links overflows the stack. The meter sees every message that passes. It ends the connection of a peer
+//! that asks for too much, and makes one wait that does not read.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use capnp::Error;
+use capnp_rpc::rpc_capnp::{cap_descriptor, message, message_target, promised_answer};
+use futures::AsyncWrite;
+use tokio::sync::Notify;
+
+/// How many calls of a peer may be unanswered. Each costs about a kilobyte besides its parameters.
+const CALLS_MAX: usize = 16 * 1024;
+
+/// How many bytes the parameters of unanswered calls may have together: a few programs of the largest size.
+const CALLS_SIZE_MAX: usize = 4 * super::MESSAGE_SIZE_MAX;
+
+/// How many calls may be chained, each on the result of the one before, while the first is unanswered. A tenth of what
+/// a thread's stack takes, and far more than interfaces have levels.
+const CHAIN_MAX: usize = 64;
+
+/// How many bytes may wait for a peer to read them before nothing more is taken from it.
+const UNREAD_SIZE_MAX: usize = 4 * 1024 * 1024;
+
+/// What a message that waits costs at least, in bytes; the first segment of a message in memory has a kilobyte.
+const MESSAGE_COST_MIN: usize = 1024;
+
+/// Counts what one peer has in flight. A cheap handle; all clones are the same meter, on one thread.
+#[derive(Clone, Default)]
+pub(super) struct Meter(Rc<State>);
+
+#[derive(Default)]
+struct State {
+    /// The peer's unanswered questions.
+    questions: RefCell<HashMap<u32, Question>>,
+    /// The sum of the sizes of `questions`.
+    questions_size: Cell<usize>,
+    /// The costs of the messages that were sent and not written, in their order.
+    unread: RefCell<VecDeque<usize>>,
+    /// The sum of `unread`.
+    unread_size: Cell<usize>,
+    /// Signalled when messages have been written.
+    written: Notify,
+}
+
+struct Question {
+    /// How many questions it is chained to.
+    chain: usize,
+    size: usize,
+}
+
+impl Meter {
+    /// Notes a message of the peer.
+    ///
+    /// # Errors
+    ///
+    /// The message is malformed, or asks for too much.
+    pub(super) fn received(&self, body: capnp::any_pointer::Reader<'_>) -> Result<(), Error> {
+        let size = usize::try_from(body.target_size()?.word_count).unwrap_or(usize::MAX).saturating_mul(8);
+        match body.get_as::<message::Reader<'_>>()?.which()? {
+            message::Bootstrap(bootstrap) => self.ask(bootstrap?.get_question_id(), Question { chain: 0, size }),
+            message::Call(call) => {
+                let call = call?;
+                let mut chain = match call.get_target()?.which()? {
+                    message_target::ImportedCap(_) => 0,
+                    message_target::PromisedAnswer(answer) => self.chain_after(answer?),
+                };
+                for capability in call.get_params()?.get_cap_table()? {
+                    if let cap_descriptor::ReceiverAnswer(answer) = capability.which()? {
+                        chain = chain.max(self.chain_after(answer?));
+                    }
+                }
+                self.ask(call.get_question_id(), Question { chain, size })
+            }
+            message::Finish(finish) => {
+                self.forget(finish?.get_question_id());
+                Ok(())
+            }
+            // What is unknown or answered is the RPC system's affair.
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes a message to the peer.
+    pub(super) fn sent(&self, body: capnp::Result<capnp::any_pointer::Reader<'_>>, size_words: usize) {
+        let cost = size_words.saturating_mul(8).max(MESSAGE_COST_MIN);
+        self.0.unread.borrow_mut().push_back(cost);
+        self.0.unread_size.update(|size| size + cost);
+        let returned =
+            body.and_then(|body| body.get_as::<message::Reader<'_>>()).and_then(|message| match message.which() {
+                Ok(message::Return(returned)) => returned.map(Some),
+                _ => Ok(None),
+            });
+        if let Ok(Some(returned)) = returned
+            && returned.get_no_finish_needed()
+        {
+            self.forget(returned.get_answer_id());
+        }
+    }
+
+    /// Waits until the peer has read so much that more may be taken from it.
+    pub(super) async fn wait_for_reader(&self) {
+        while self.0.unread_size.get() > UNREAD_SIZE_MAX {
+            self.0.written.notified().await;
+        }
+    }
+
+    /// Watches a writer, which must be flushed once after each message.
+    pub(super) fn watch<W>(&self, writer: W) -> WatchedWriter<W> {
+        WatchedWriter { writer, meter: self.clone() }
+    }
+
+    fn ask(&self, id: u32, question: Question) -> Result<(), Error> {
+        if question.chain > CHAIN_MAX {
+            return Err(Error::failed(format!("more than {CHAIN_MAX} calls are chained to an unanswered one")));
+        }
+        let size = self.0.questions_size.get() + question.size;
+        let mut questions = self.0.questions.borrow_mut();
+        if questions.len() >= CALLS_MAX || size > CALLS_SIZE_MAX {
+            return Err(Error::overloaded(format!(
+                "more than {CALLS_MAX} calls, or {CALLS_SIZE_MAX} bytes of parameters, are unanswered"
+            )));
+        }
+        self.0.questions_size.set(size);
+        // A number that is in use is an error, which the RPC system will find.
+        if let Some(replaced) = questions.insert(id, question) {
+            self.0.questions_size.update(|size| size - replaced.size);
+        }
+        Ok(())
+    }
+
+    /// The chain of a call on the answer to a question.
+    fn chain_after(&self, answer: promised_answer::Reader<'_>) -> usize {
+        self.0.questions.borrow().get(&answer.get_question_id()).map_or(0, |question| question.chain + 1)
+    }
+
+    fn forget(&self, id: u32) {
+        if let Some(question) = self.0.questions.borrow_mut().remove(&id) {
+            self.0.questions_size.update(|size| size - question.size);
+        }
+    }
+
+    fn message_written(&self) {
+        if let Some(cost) = self.0.unread.borrow_mut().pop_front() {
+            self.0.unread_size.update(|size| size - cost);
+            self.0.written.notify_one();
+        }
+    }
+}
+
+/// A writer whose flushes tell the meter that a message was written.
+pub(super) struct WatchedWriter<W> {
+    writer: W,
+    meter: Meter,
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for WatchedWriter<W> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.writer).poll_flush(context);
+        if flushed.is_ready() {
+            self.meter.message_written();
+        }
+        flushed
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_close(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use capnp::message::{Builder, HeapAllocator};
+    use futures::{AsyncWriteExt, FutureExt};
+
+    type Message = Builder<HeapAllocator>;
+
+    fn receive(meter: &Meter, message: &Message) -> Result<(), Error> {
+        meter.received(message.get_root_as_reader()?)
+    }
+
+    /// A call of `question` on the answer to `on`, or on an imported capability, with `size` bytes of parameters.
+    fn call(question: u32, on: Option<u32>, size: u32) -> Message {
+        let mut message = Message::new_default();
+        let mut call = message.init_root::<message::Builder<'_>>().init_call();
+        call.set_question_id(question);
+        match on {
+            Some(question) => call.reborrow().init_target().init_promised_answer().set_question_id(question),
+            None => call.reborrow().init_target().set_imported_cap(0),
+        }
+        call.init_params().init_content().initn_as::<capnp::data::Builder<'_>>(size);
+        message
+    }
+
+    fn finish(question: u32) -> Message {
+        let mut message = Message::new_default();
+        message.init_root::<message::Builder<'_>>().init_finish().set_question_id(question);
+        message
+    }
+
+    fn answer(meter: &Meter, question: u32, no_finish_needed: bool) {
+        let mut message = Message::new_default();
+        let mut returned = message.init_root::<message::Builder<'_>>().init_return();
+        returned.set_answer_id(question);
+        returned.set_no_finish_needed(no_finish_needed);
+        meter.sent(message.get_root_as_reader(), 8);
+    }
+
+    #[test]
+    fn a_chain_of_unanswered_calls_is_bounded() {
+        let meter = Meter::default();
+        receive(&meter, &call(0, None, 0)).unwrap();
+        for question in 1..=CHAIN_MAX as u32 {
+            receive(&meter, &call(question, Some(question - 1), 0)).unwrap();
+        }
+        let end = CHAIN_MAX as u32;
+        let error = receive(&meter, &call(end + 1, Some(end), 0)).unwrap_err();
+        assert!(error.to_string().contains("64 calls are chained"), "{error}");
+    }
+
+    #[test]
+    fn calls_on_finished_answers_start_a_new_chain() {
+        let meter = Meter::default();
+        receive(&meter, &call(0, None, 0)).unwrap();
+        for question in 1..10 * CHAIN_MAX as u32 {
+            receive(&meter, &call(question, Some(question - 1), 0)).unwrap();
+            if question % 50 == 0 {
+                receive(&meter, &finish(question)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn unanswered_calls_are_bounded_and_finished_ones_do_not_count() {
+        let meter = Meter::default();
+        for question in 0..3 * CALLS_MAX as u32 {
+            receive(&meter, &call(question, None, 0)).unwrap();
+            match question % 2 {
+                0 => receive(&meter, &finish(question)).unwrap(),
+                _ => answer(&meter, question, true),
+            }
+        }
+        assert_eq!(meter.0.questions_size.get(), 0);
+        for question in 0..CALLS_MAX as u32 {
+            receive(&meter, &call(question, None, 0)).unwrap();
+        }
+        answer(&meter, 0, false);
+        receive(&meter, &call(CALLS_MAX as u32, None, 0)).unwrap_err();
+        receive(&meter, &finish(0)).unwrap();
+        receive(&meter, &call(CALLS_MAX as u32, None, 0)).unwrap();
+    }
+
+    #[test]
+    fn the_size_of_unanswered_calls_is_bounded() {
+        let meter = Meter::default();
+        let large = call(0, None, 60 * 1024 * 1024);
+        for _ in 0..2 {
+            // The same number again replaces what was counted for it.
+            receive(&meter, &large).unwrap();
+        }
+        for question in 1..4 {
+            receive(&meter, &call(question, None, 60 * 1024 * 1024)).unwrap();
+        }
+        receive(&meter, &call(4, None, 60 * 1024 * 1024)).unwrap_err();
+    }
+
+    #[test]
+    fn who_does_not_read_waits() {
+        let meter = Meter::default();
+        let mut writer = meter.watch(futures::io::sink());
+        let fitting = UNREAD_SIZE_MAX / MESSAGE_COST_MIN;
+        for _ in 0..fitting {
+            answer(&meter, 0, true);
+        }
+        assert!(meter.wait_for_reader().now_or_never().is_some());
+        answer(&meter, 0, true);
+        let mut waiting = Box::pin(meter.wait_for_reader());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        writer.flush().now_or_never().unwrap().unwrap();
+        assert!(waiting.now_or_never().is_some());
+    }
+}
