@@ -8,7 +8,7 @@ WW = cargo run --release --locked --quiet --
 unexport MAKEFLAGS
 .NOTPARALLEL:
 .DEFAULT_GOAL = help
-.PHONY: help setup build guests images child-echo shell pid0 demo test test-all ci clean
+.PHONY: help setup build guests images everything child-echo shell pid0 demo test test-all ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { printf "%-24s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +19,9 @@ setup: ## install what building needs
 build: setup ## ww, in release
 	cargo build --release --locked
 
-guests images: setup ## every guest and image of Wetfile.toml
+guests images: everything ## every guest and image of Wetfile.toml
+	@:
+everything: setup
 	$(WW) build
 
 child-echo shell pid0: setup ## one guest, and the image of its name
