@@ -18,8 +18,11 @@ fn layout(image: &str) -> String {
             EntryKind::Symlink { target } => writeln!(shown, "{} -> {target}", entry.path).unwrap(),
             EntryKind::File { interface: Some(interface), .. } => {
                 writeln!(shown, "{}: component", entry.path).unwrap();
-                let (wasi, own): (Vec<_>, Vec<_>) =
-                    interface.imports.iter().map(|import| compatible(import)).partition(|name| name.starts_with("wasi:"));
+                let (wasi, own): (Vec<_>, Vec<_>) = interface
+                    .imports
+                    .iter()
+                    .map(|import| compatible(import))
+                    .partition(|name| name.starts_with("wasi:"));
                 assert!(wasi.iter().all(|name| name.ends_with("@0.2")), "{}: {wasi:?}", entry.path);
                 writeln!(shown, "    imports of WASI 0.2").unwrap();
                 for import in own {
