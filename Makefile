@@ -34,6 +34,7 @@ demo: build ## set up, build everything and run the image pid0
 test: setup ## all tests; they use the guests and images
 	$(WW) build
 	cargo test --release --locked --workspace
+	cd guests && cargo test --locked --workspace
 
 test-all: test ## all tests, the slow ones too
 
