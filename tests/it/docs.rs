@@ -2,7 +2,8 @@
 //!
 //! Blocks marked `console` are run in this repository: a line that begins with `$ ` is a command for a shell, the lines
 //! after it are what it prints on both outputs, in any order of the two. `…` stands for any text within a line, and alone
-//! on a line for any number of lines.
+//! on a line for any number of lines. The README is for people who have no `ww` yet: what it has them type is done with
+//! the one that is tested.
 
 use std::fs;
 use std::path::Path;
@@ -26,12 +27,17 @@ fn examples(page: &Path) -> Vec<Example> {
             (Some(_), true) => in_console = false,
             (None, false) => {}
             (None, true) => match line.strip_prefix("$ ") {
-                Some(command) => examples.push(Example { command: command.to_owned(), expected: Vec::new() }),
+                Some(command) => examples.push(Example { command: with_ww(command), expected: Vec::new() }),
                 None => examples.last_mut().expect("output before a command").expected.push(line.to_owned()),
             },
         }
     }
     examples
+}
+
+/// A command in which `ww` is called by its name.
+fn with_ww(command: &str) -> String {
+    command.replace("make demo", "ww -q run examples/images/pid0").replace("cargo run --release -- ", "ww ")
 }
 
 /// Whether a line is what a pattern says, where `…` stands for any text.
@@ -84,8 +90,9 @@ fn run(command: &str) -> Vec<String> {
 #[test]
 fn examples_do_what_the_pages_say() {
     let mut count = 0;
-    for entry in fs::read_dir(root().join("docs")).unwrap() {
-        let page = entry.unwrap().path();
+    let mut pages = vec![root().join("README.md")];
+    pages.extend(fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    for page in pages {
         for example in examples(&page) {
             let said = run(&example.command);
             assert!(
