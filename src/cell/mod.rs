@@ -20,4 +20,4 @@ pub use component::{Compiler, ComponentError, Program};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use pipe::{CAPACITY, Closed, PipeReader, PipeWriter, pipe};
 pub use process::{Channel, ExitStatus, Launch, LaunchError, Process, launch};
-pub use stdio::{Input, InputFile, Output};
+pub use stdio::{Arrival, Input, InputFile, Output};

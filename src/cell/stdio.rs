@@ -3,12 +3,15 @@
 use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::sync::Notify;
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
@@ -30,6 +33,103 @@ pub struct Output {
     pub pipe: PipeWriter,
     /// Whether the guest is told that this is a terminal.
     pub is_terminal: bool,
+    /// Where it is given, a flush waits until whoever reads the pipe says that the bytes have arrived. Then two outputs
+    /// that end up in one place keep the order in which the guest flushed them, and the guest learns of errors.
+    pub arrival: Option<Arrival>,
+}
+
+/// How much of an output has arrived where it was to go. A handle that the guest's side and the reader of the pipe share.
+#[derive(Debug, Clone, Default)]
+pub struct Arrival(Arc<ArrivalState>);
+
+#[derive(Debug, Default)]
+struct ArrivalState {
+    /// How many bytes the guest has written. Advanced by the guest's side only.
+    written: AtomicU64,
+    /// How many of them have arrived. Advanced by the reader of the pipe only.
+    arrived: AtomicU64,
+    /// What the reader could not do, once that is so: the system's number for it, or 0.
+    failure: OnceLock<i32>,
+    changed: Notify,
+}
+
+impl Arrival {
+    /// Says that this many more bytes have arrived.
+    pub fn advance(&self, size: usize) {
+        self.0.arrived.fetch_add(size as u64, Ordering::Release);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Says that no more bytes will arrive, and why.
+    pub fn fail(&self, error: &io::Error) {
+        // The first reason counts.
+        let _ = self.0.failure.set(error.raw_os_error().unwrap_or_default());
+        self.0.changed.notify_waiters();
+    }
+
+    /// What the guest is told after a failure: a closed stream where the reader has gone, else the error.
+    fn failure(&self) -> Option<StreamError> {
+        let error = io::Error::from_raw_os_error(*self.0.failure.get()?);
+        Some(match error.kind() {
+            io::ErrorKind::BrokenPipe => StreamError::Closed,
+            _ => StreamError::LastOperationFailed(error.into()),
+        })
+    }
+
+    fn has_arrived(&self, size: u64) -> bool {
+        self.0.arrived.load(Ordering::Acquire) >= size || self.0.failure.get().is_some()
+    }
+
+    async fn wait(&self, size: u64) {
+        while !self.has_arrived(size) {
+            let mut changed = pin!(self.0.changed.notified());
+            changed.as_mut().enable();
+            if !self.has_arrived(size) {
+                changed.await;
+            }
+        }
+    }
+}
+
+/// An output stream whose flushes wait for the arrival of what was written.
+struct ArrivingOutput {
+    pipe: PipeWriter,
+    arrival: Arrival,
+    /// How much must have arrived before the stream takes more, after a flush.
+    flushing: Option<u64>,
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for ArrivingOutput {
+    async fn ready(&mut self) {
+        match self.flushing {
+            Some(size) => self.arrival.wait(size).await,
+            None => self.pipe.wait_writable().await,
+        }
+    }
+}
+
+impl OutputStream for ArrivingOutput {
+    fn check_write(&mut self) -> StreamResult<usize> {
+        if let Some(failure) = self.arrival.failure() {
+            return Err(failure);
+        }
+        if self.flushing.is_some_and(|size| !self.arrival.has_arrived(size)) {
+            return Ok(0);
+        }
+        self.flushing = None;
+        self.pipe.check_write()
+    }
+
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.arrival.0.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        OutputStream::write(&mut self.pipe, bytes)
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        self.flushing = Some(self.arrival.0.written.load(Ordering::Relaxed));
+        Ok(())
+    }
 }
 
 /// A file descriptor that a cell reads, shared by all streams that the guest makes of it.
@@ -174,7 +274,11 @@ impl StdoutStream for Output {
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.pipe.clone())
+        let pipe = self.pipe.clone();
+        match self.arrival.clone() {
+            Some(arrival) => Box::new(ArrivingOutput { pipe, arrival, flushing: None }),
+            None => Box::new(pipe),
+        }
     }
 }
 
@@ -225,6 +329,28 @@ mod tests {
         file.wait_readable().await;
         assert_eq!(read_now(&mut file, 100).unwrap(), "text");
         assert!(matches!(read_now(&mut file, 100), Err(StreamError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_flush_waits_for_the_arrival() {
+        let (pipe, reader) = super::super::pipe();
+        let arrival = Arrival::default();
+        let output = Output { pipe, is_terminal: false, arrival: Some(arrival.clone()) };
+        let mut stream = output.p2_stream();
+        stream.write("hello".into()).unwrap();
+        assert!(stream.check_write().unwrap() > 0);
+        stream.flush().unwrap();
+        assert_eq!(stream.check_write().unwrap(), 0);
+        assert_eq!(reader.try_read(100).unwrap(), "hello");
+        assert!(stream.ready().now_or_never().is_none());
+        arrival.advance(5);
+        stream.ready().await;
+        assert!(stream.check_write().unwrap() > 0);
+        stream.write("lost".into()).unwrap();
+        stream.flush().unwrap();
+        arrival.fail(&io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()));
+        stream.ready().await;
+        assert!(matches!(stream.check_write(), Err(StreamError::LastOperationFailed(_))));
     }
 
     #[tokio::test]

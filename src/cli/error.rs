@@ -69,6 +69,7 @@ impl From<RunError> for Failure {
             | RunError::Swarm(_)
             | RunError::Engine(_)
             | RunError::Thread(_)
+            | RunError::Output(_)
             | RunError::Cell(_) => exit_code::RUN_FAILURE,
         };
         let failure = Self::new(code, &error);

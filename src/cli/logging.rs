@@ -5,13 +5,20 @@ use std::io;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time;
 
-use super::env;
+use super::{env, ui};
+use crate::escape;
 
 /// Starts the log. `RUST_LOG` decides what is in it, else `default`.
 pub(super) fn start(default: &str) {
-    let filter = env::variable("RUST_LOG")
-        .and_then(|directives| EnvFilter::try_new(directives).ok())
-        .unwrap_or_else(|| EnvFilter::new(default));
+    let filter = match env::variable("RUST_LOG").map(EnvFilter::try_new) {
+        None => EnvFilter::new(default),
+        Some(Ok(filter)) => filter,
+        Some(Err(error)) => {
+            let error = escape::text(&error.to_string()).into_owned();
+            ui::status(&format!("warning: RUST_LOG is not understood ({error}), so it does not count"));
+            EnvFilter::new(default)
+        }
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

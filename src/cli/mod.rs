@@ -35,7 +35,7 @@ struct Cli {
     #[arg(short, long, global = true, conflicts_with = "quiet", help_heading = GLOBAL)]
     verbose: bool,
 
-    /// Say only what went wrong
+    /// Print results, and say only what went wrong
     #[arg(short, long, global = true, help_heading = GLOBAL)]
     quiet: bool,
 

@@ -135,8 +135,8 @@ impl Spawn for Children {
                 args,
                 env,
                 stdin: Input::Pipe(child_stdin),
-                stdout: Output { pipe: child_stdout, is_terminal: false },
-                stderr: Output { pipe: child_stderr, is_terminal: false },
+                stdout: Output { pipe: child_stdout, is_terminal: false, arrival: None },
+                stderr: Output { pipe: child_stderr, is_terminal: false, arrival: None },
                 root: None,
                 rpc: None,
             };

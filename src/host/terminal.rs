@@ -9,25 +9,33 @@ use futures::executor::block_on;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::oneshot;
 
-use crate::cell::{CAPACITY, Output, PipeReader, pipe};
+use crate::cell::{Arrival, CAPACITY, Output, PipeReader, pipe};
 
 /// Tells when everything that a cell wrote has arrived.
 #[derive(Debug)]
-pub struct Drain(oneshot::Receiver<()>);
+pub struct Drain(oneshot::Receiver<io::Result<()>>);
 
 impl Drain {
     /// Waits until the cell's side is closed and all of it is written, or the descriptor takes no more.
-    pub async fn finished(self) {
-        // An error means that the thread is gone, which is just as finished.
-        let _ = self.0.await;
+    ///
+    /// # Errors
+    ///
+    /// Something that the cell wrote could not be written, and not because the reader had gone.
+    pub async fn finished(self) -> io::Result<()> {
+        // Without an answer the thread is gone, which is just as finished.
+        match self.0.await.unwrap_or(Ok(())) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written,
+        }
     }
 }
 
 /// Makes a cell's output that ends up in `fd`.
 ///
 /// A thread does the writing, since a write may block for as long as the reader on the other side likes, and neither
-/// this process's runtime nor the flags of a descriptor that other programs share may be touched for that. When the
-/// descriptor takes no more, as a pipe whose reader has gone, the guest sees a closed stream.
+/// this process's runtime nor the flags of a descriptor that other programs share may be touched for that. A flush of the
+/// guest waits for it, so what goes to two outputs on one terminal appears in order. When the descriptor takes no more,
+/// as a pipe whose reader has gone or a file on a full disk, the guest sees a closed stream or the error.
 ///
 /// # Errors
 ///
@@ -36,25 +44,28 @@ pub fn output(fd: OwnedFd) -> io::Result<(Output, Drain)> {
     let file = File::from(fd);
     let is_terminal = file.is_terminal();
     let (writer, reader) = pipe();
+    let arrival = Arrival::default();
     let (finished, drain) = oneshot::channel();
+    let progress = arrival.clone();
     thread::Builder::new().name("ww-output".into()).spawn(move || {
-        copy(&reader, file);
-        let _ = finished.send(());
+        let _ = finished.send(copy(&reader, file, &progress));
     })?;
-    Ok((Output { pipe: writer, is_terminal }, Drain(drain)))
+    Ok((Output { pipe: writer, is_terminal, arrival: Some(arrival) }, Drain(drain)))
 }
 
-fn copy(reader: &PipeReader, mut file: File) {
+fn copy(reader: &PipeReader, mut file: File, progress: &Arrival) -> io::Result<()> {
     loop {
         let bytes = block_on(reader.read(CAPACITY));
         if bytes.is_empty() {
-            return;
+            return Ok(());
         }
         if let Err(error) = write_all(&mut file, &bytes) {
             tracing::debug!(%error, "guest output has nowhere to go");
+            progress.fail(&error);
             reader.close();
-            return;
+            return Err(error);
         }
+        progress.advance(bytes.len());
     }
 }
 
@@ -86,11 +97,20 @@ mod tests {
         let text = vec![b'x'; 5 * CAPACITY + 3];
         output.pipe.write_all(&text).await.unwrap();
         drop(output);
-        drain.finished().await;
+        drain.finished().await.unwrap();
         io::Seek::rewind(&mut file).unwrap();
         let mut written = Vec::new();
         file.read_to_end(&mut written).unwrap();
         assert!(written == text);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_an_error() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let (output, drain) = output(full.into()).unwrap();
+        output.pipe.write_all(b"lost").await.unwrap();
+        drop(output);
+        assert_eq!(drain.finished().await.unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 
     #[tokio::test]
@@ -100,7 +120,7 @@ mod tests {
         drop(reader);
         // The first write may still be taken; it is lost when the thread finds the pipe closed.
         let _ = output.pipe.write_all(b"lost").await;
-        drain.finished().await;
+        drain.finished().await.unwrap();
         assert!(output.pipe.write_all(b"refused").await.is_err());
     }
 }

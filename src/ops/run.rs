@@ -128,6 +128,9 @@ pub enum RunError {
     /// A thread could not be started.
     #[error("failed to start a thread")]
     Thread(#[source] io::Error),
+    /// The guest succeeded, and not all of its output could be written.
+    #[error("failed to write the guest's output")]
+    Output(#[source] io::Error),
     /// The cell could not be set up.
     #[error("failed to set up the cell")]
     Cell(#[source] SpawnError),
@@ -177,11 +180,14 @@ async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<Exit
     };
     let process = host.start("root".into(), launch, kill).await.map_err(RunError::Cell)?;
     let status = process.wait().await;
-    stdout_drain.finished().await;
-    stderr_drain.finished().await;
+    let arrived = stdout_drain.finished().await.and(stderr_drain.finished().await);
     // Peers are told that the node goes; without it they would have to find out.
     swarm.shutdown().await;
-    Ok(status)
+    match (status, arrived) {
+        // A guest that failed has said so itself.
+        (ExitStatus::Exited(0), Err(error)) => Err(RunError::Output(error)),
+        (status, _) => Ok(status),
+    }
 }
 
 /// Says in the log where the node can be reached.
@@ -190,7 +196,7 @@ async fn announce(swarm: &Swarm) {
         tracing::warn!(port, "the default port is busy, so another one was taken");
     }
     let addrs = swarm.addrs().await;
-    tracing::info!(addr = addrs.first(), "listening at {} addresses", addrs.len());
+    tracing::info!(addr = addrs.first(), others = addrs.len().saturating_sub(1), "listening");
     for addr in addrs {
         tracing::debug!(addr, "listening");
     }

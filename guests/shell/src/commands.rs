@@ -58,8 +58,16 @@ impl fmt::Display for Failure {
         match self {
             Self::NotFound => f.write_str("no such command; `help` lists them"),
             Self::Usage(usage) => write!(f, "usage: {usage}"),
-            Self::Failed(error) => f.write_str(&escape::text(&error.to_string())),
+            Self::Failed(error) => f.write_str(&escape::text(&reason(error.as_ref()))),
         }
+    }
+}
+
+/// What an error says, without what capnp-rpc puts before the text of an exception.
+fn reason(error: &(dyn Error + 'static)) -> String {
+    match error.downcast_ref::<ww_guest::capnp::Error>() {
+        Some(exception) => exception.extra.trim_start_matches("remote exception: ").to_owned(),
+        None => error.to_string(),
     }
 }
 
@@ -231,7 +239,7 @@ mod tests {
     #[test]
     fn says_how_a_command_is_used() {
         check_misuse("ls", 2, "usage: ls [PATH]");
-        check_misuse("connect", 2, "usage: connect ADDR, or connect ID ADDR…");
+        check_misuse("connect", 2, "usage: connect ADDR/p2p/ID, or connect ID ADDR…");
         check_misuse("help", 2, "usage: help");
         check_misuse("exit", 2, "usage: exit [CODE]");
         check_misuse("l", 127, "no such command");

@@ -41,6 +41,10 @@ fn main() {
 
 async fn shell(host: host::Client) -> Result<ExitCode, Box<dyn Error>> {
     let mut shell = Shell::start(host).await?;
+    if let Some(argument) = std::env::args().nth(1) {
+        shell.complain(&format!("it takes no arguments, but has {:?}; commands come from stdin", argument)).await?;
+        return Ok(ExitCode(USAGE));
+    }
     shell.greet().await?;
     while let Some(line) = shell.read_line().await? {
         if let Next::Exit(code) = shell.obey(&line).await? {
@@ -124,6 +128,7 @@ impl Shell {
         match commands::call(self, name, args).await {
             Ok(reply) => {
                 self.stdout.write_all(&reply.output).await?;
+                self.stdout.flush().await?;
                 Ok(reply.status)
             }
             Err(failure) => {
@@ -135,6 +140,7 @@ impl Shell {
 
     /// Says on stderr what is wrong.
     async fn complain(&mut self, problem: &str) -> Result<(), Box<dyn Error>> {
-        Ok(self.stderr.write_all(format!("shell: {problem}\n").as_bytes()).await?)
+        self.stderr.write_all(format!("shell: {problem}\n").as_bytes()).await?;
+        Ok(self.stderr.flush().await?)
     }
 }

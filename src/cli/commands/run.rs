@@ -12,7 +12,7 @@ use crate::cli::error::Failure;
 use crate::cli::{env, exit_code, project, ui};
 use crate::ops::{self, BuildOptions, RunOptions, RunOutcome};
 use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
-use crate::wetfile::ImageName;
+use crate::wetfile::{self, ImageName, Project};
 use crate::{atomic_file, escape};
 
 /// The port of the node where none is asked for.
@@ -20,8 +20,8 @@ const DEFAULT_PORT: u16 = 2020;
 
 /// Run an image in a sandboxed cell
 ///
-/// The image is a folder with `bin/main.wasm`, a component that exports `wasi:cli/run`; or the name of an image of the
-/// Wetfile, which is built first. The guest sees the image's folder, read-only, as `/`, the standard streams, and a Host
+/// The image is a folder with `bin/main.wasm`, a component that exports `wasi:cli/run`; or, where there is no such
+/// folder, the name of an image of the Wetfile, which is built first. The guest sees the image's folder, read-only, as `/`, the standard streams, and a Host
 /// capability over Cap'n Proto RPC; nothing else.
 ///
 /// `ww` ends with the guest's own exit code, or with 134 if it trapped; see `docs/exit-codes.md` for the others.
@@ -44,7 +44,7 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
 
-    /// Set an environment variable of the guest; may be repeated
+    /// Set an environment variable of the guest; may be repeated, and the last of a name counts
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
 
@@ -106,7 +106,7 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
             Err(failure) => return StopSignal::of(&failure).map(RunOutcome::Stopped).ok_or(failure),
         },
         args: args.args,
-        env: args.env,
+        env: last_of_each(args.env),
         debug: args.wasm_debug,
         stdin,
         stdout,
@@ -122,6 +122,29 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
     ended
 }
 
+fn no_such_image(name: &ImageName, project: &Project) -> Failure {
+    let images = || project.images.keys().map(ImageName::as_str);
+    let message = format!("there is no folder `{name}`, and no image of this name in {}", escape::path(&project.file));
+    let failure = Failure::message(exit_code::RUN_NOT_FOUND, message);
+    match wetfile::nearest_word(name.as_str(), images()) {
+        _ if project.guests.keys().any(|guest| guest.as_str() == name.as_str()) => {
+            failure.with_help(format!("`{name}` is a guest; an image is needed that has it as bin/main.wasm"))
+        }
+        Some(nearest) => failure.with_help(format!("did you mean `{nearest}`?")),
+        None => failure.with_help(format!("it has the images {}", images().collect::<Vec<_>>().join(", "))),
+    }
+}
+
+/// The variables without those that a later one of the same name replaces.
+fn last_of_each(env: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut kept: Vec<(String, String)> = Vec::new();
+    for (name, value) in env {
+        kept.retain(|(kept, _)| *kept != name);
+        kept.push((name, value));
+    }
+    kept
+}
+
 /// The folder to run: what was given, or the `out` of an image of the project that has this name, once it is built.
 fn image_folder(given: PathBuf, verbose: bool) -> Result<PathBuf, Failure> {
     let Some(name) = given.to_str().and_then(|name| ImageName::new(name).ok()) else { return Ok(given) };
@@ -134,7 +157,7 @@ fn image_folder(given: PathBuf, verbose: bool) -> Result<PathBuf, Failure> {
         None => Failure { code: exit_code::RUN_FAILURE, ..failure },
     };
     let project = project::load(false).map_err(of_run)?;
-    let Some(image) = project.images.get(&name) else { return Ok(given) };
+    let Some(image) = project.images.get(&name) else { return Err(no_such_image(&name, &project)) };
     project::build(&project, &[name.to_string()], BuildOptions::default(), verbose).map_err(of_run)?;
     Ok(image.out.to_path(&project.root))
 }
