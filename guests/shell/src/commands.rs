@@ -14,7 +14,7 @@ const COMMANDS: [(&str, &str); 10] = [
     ("id", "the peer id of this node"),
     ("addrs", "the addresses that this node listens on"),
     ("peers", "the nodes that it is connected to"),
-    ("connect ADDR", "connects to the node at an address that ends in /p2p/ID"),
+    ("connect ADDR/p2p/ID", "connects to the node at this address"),
     ("connect ID ADDR…", "connects to the node ID at one of the addresses"),
     ("run [-i] PATH [ARG…]", "runs a component of the image; with -i it reads this shell's input"),
     ("ls [PATH]", "lists a folder: / marks folders, @ links"),
