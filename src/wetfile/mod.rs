@@ -38,6 +38,9 @@ pub use tree::{Disk, Kind, Tree};
 /// The name of the file in the project's root.
 pub const FILE_NAME: &str = "Wetfile.toml";
 
+/// Where an image has its program: what a cell starts.
+pub const MAIN_PATH: &str = "bin/main.wasm";
+
 /// Largest Wetfile in bytes. A project of a thousand guests needs about a tenth.
 pub const FILE_BYTES_MAX: usize = 1 << 20;
 
