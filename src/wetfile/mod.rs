@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use crate::escape;
 
+pub use check::RESERVED_FOR_RUST;
 pub use diagnostic::{Code, DIAGNOSTICS_MAX, Diagnostic, Label, Position, Severity, Span};
 pub use name::{GuestName, ImageName, NAME_BYTES_MAX, NAME_RULE, NameError};
 pub use path::{COMPONENT_BYTES_MAX, COMPONENTS_MAX, ImagePath, PATH_BYTES_MAX, PathError, ProjectPath};
