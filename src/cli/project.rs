@@ -21,9 +21,9 @@ pub(super) fn is_here() -> bool {
     env::working_directory().is_ok_and(|here| find(&here).is_some())
 }
 
-/// The nearest folder with a Wetfile, from `here` upwards.
+/// The nearest folder with a Wetfile, from `here` upwards. A symlink that leads nowhere counts: it was meant as one.
 fn find(here: &Path) -> Option<&Path> {
-    here.ancestors().find(|dir| dir.join(wetfile::FILE_NAME).exists())
+    here.ancestors().find(|dir| dir.join(wetfile::FILE_NAME).symlink_metadata().is_ok())
 }
 
 /// Finds the Wetfile, here or in a folder above, and checks it. What is wrong with it is shown here: on standard error,
