@@ -44,7 +44,7 @@ fn show_diagnostics(found: &[wetfile::Diagnostic], name: &str, text: &str, as_js
     if as_json {
         let report = json!({ "diagnostics": diagnostics::to_json(found, name, text) });
         // Where standard output takes no more, the exit code still tells.
-        let _ = ui::result_line(&report.to_string());
+        let _ = ui::result_line(&escape::json(&report.to_string()));
     } else {
         let report = diagnostics::render(found, name, text, env::stderr_has_colours());
         ui::status(&format!("{}\n", report.trim_end()));
