@@ -62,7 +62,8 @@ pub(super) fn shown(path: &Path, here: &Path) -> String {
     }
 }
 
-/// Builds what `names` say, with the progress on standard error. A signal stops the compilers, and then the build.
+/// Builds what `names` say, with the progress on standard error. A signal stops the compilers, or whatever
+/// else is being done, and then the build.
 pub(super) fn build(
     project: &Project,
     names: &[String],
@@ -77,13 +78,14 @@ pub(super) fn build(
     let progress = Progress::new(verbose);
     let events = |event: Event<'_>| progress.show(&event);
     let environment = ops::Environment { variables: &variables, ww: &ww, cancel: &cancel, events: &events };
-    ops::build(&environment, project, names, options).map_err(|error| match stopped.signal() {
-        // The user knows why it stopped.
-        Some(signal) => Failure::message(exit_code::SIGNAL_BASE.saturating_add(signal), String::new()),
-        None => {
-            progress.show_withheld();
-            error.into()
-        }
+    let built = ops::build(&environment, project, names, options);
+    if let Some(signal) = stopped.signal() {
+        // However far it came, the user wants no more of it, and knows why.
+        return Err(Failure::message(exit_code::SIGNAL_BASE.saturating_add(signal), String::new()));
+    }
+    built.map_err(|error| {
+        progress.show_withheld();
+        error.into()
     })
 }
 

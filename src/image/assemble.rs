@@ -36,6 +36,9 @@ use crate::wetfile::{GuestName, Image, MAIN_PATH, ProjectPath};
 /// Bytes that are read at a time when two files are compared.
 const BUFFER_BYTES: usize = 64 << 10;
 
+/// Bytes that are copied before it is asked whether to stop: some milliseconds.
+const COPIED_BYTES_MAX: u64 = 16 << 20;
+
 /// Names in the folder of temporary files.
 const SIGN: &str = "marker";
 const TREE: &str = "tree";
@@ -56,7 +59,7 @@ pub struct Assembled {
 /// Assembles an image at its `out`.
 ///
 /// `root` is the project's folder and `artifacts` has the file of every guest that the image uses. The caller holds
-/// the project's lock.
+/// the project's lock. `stopped` is asked all the time, and tells whether to give up.
 ///
 /// # Errors
 ///
@@ -65,16 +68,21 @@ pub struct Assembled {
 /// # Panics
 ///
 /// If `artifacts` lacks a guest of the image, or `out` is the project's root, which no checked project has.
-pub fn assemble(root: &Path, image: &Image, artifacts: &BTreeMap<GuestName, PathBuf>) -> Result<Assembled, ImageError> {
-    let root_folder = Folder::open(root).map_err(ImageError::io("open", root))?;
-    let layout = Layout::plan(&root_folder, image, artifacts)?;
-    let place = Place::open(&root_folder, root, image)?;
+pub fn assemble(
+    root: &Path,
+    image: &Image,
+    artifacts: &BTreeMap<GuestName, PathBuf>,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Assembled, ImageError> {
+    let sources = Sources { root: Folder::open(root).map_err(ImageError::io("open", root))?, stopped };
+    let layout = Layout::plan(&sources.root, image, artifacts)?;
+    let place = Place::open(&sources.root, root, image)?;
     place.recover()?;
     let present = place.present()?;
-    if let Some(total) = place.holds(&present, &root_folder, &layout)? {
+    if let Some(total) = place.holds(&present, &sources, &layout)? {
         return Ok(total.assembled(false));
     }
-    let result = place.write(&root_folder, &layout, present);
+    let result = place.write(&sources, &layout, present);
     // After a success the previous image goes, after a failure the unfinished one.
     let cleaned = place.recover();
     result.and_then(|total| cleaned.map(|()| total.assembled(true)))
@@ -89,6 +97,12 @@ struct Place<'a> {
     name: String,
     marker: String,
     work: String,
+}
+
+/// Where the files of an image are, for as long as they are wanted.
+struct Sources<'a> {
+    root: Folder,
+    stopped: &'a dyn Fn() -> bool,
 }
 
 /// What is where an image goes.
@@ -195,10 +209,10 @@ impl<'a> Place<'a> {
     }
 
     /// Compares the image that is there with the layout: `Some` if it is the same to the last bit.
-    fn holds(&self, present: &Present, root: &Folder, layout: &Layout) -> Result<Option<Total>, ImageError> {
+    fn holds(&self, present: &Present, sources: &Sources<'_>, layout: &Layout) -> Result<Option<Total>, ImageError> {
         let Present::Image(present) = present else { return Ok(None) };
         let mut total = Total::default();
-        if !is_same_tree(root, present, &layout.tree, &self.path(&self.name), &mut total)? {
+        if !sources.are_in(present, &layout.tree, &self.path(&self.name), &mut total)? {
             return Ok(None);
         }
         check_main(present)?;
@@ -206,7 +220,7 @@ impl<'a> Place<'a> {
     }
 
     /// Writes the layout to the temporary folder and swaps it in.
-    fn write(&self, root: &Folder, layout: &Layout, present: Present) -> Result<Total, ImageError> {
+    fn write(&self, sources: &Sources<'_>, layout: &Layout, present: Present) -> Result<Total, ImageError> {
         let path = self.path(&self.work);
         let make = || {
             let work = self.parent.new_folder(&self.work)?;
@@ -216,9 +230,10 @@ impl<'a> Place<'a> {
         };
         let (work, tree) = make().map_err(ImageError::io("make", &path))?;
         let mut total = Total::default();
-        write_tree(root, &tree, &layout.tree, &path.join(TREE), &mut total)?;
+        sources.write(&tree, &layout.tree, &path.join(TREE), &mut total)?;
         check_main(&tree)?;
         tree.sync_tree().map_err(ImageError::io("sync", &path))?;
+        sources.check_stopped()?;
         self.write_marker(&work)?;
         self.swap(&work, present)?;
         Ok(total)
@@ -293,45 +308,132 @@ fn is_barely_begun(work: &Folder) -> io::Result<bool> {
     Ok(work.names()?.iter().all(|name| name == SIGN) && work.stat(SIGN)?.is_none_or(is_empty_file))
 }
 
-fn write_tree(root: &Folder, folder: &Folder, tree: &Tree, path: &Path, total: &mut Total) -> Result<(), ImageError> {
-    for (name, node) in tree {
-        let path = path.join(name);
-        match &node.content {
-            Content::Folder(inner) => {
-                let folder = folder.new_folder(name).map_err(ImageError::io("make", &path))?;
-                write_tree(root, &folder, inner, &path, total)?;
+impl Sources<'_> {
+    fn check_stopped(&self) -> Result<(), ImageError> {
+        if (self.stopped)() { Err(ImageError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Writes a tree into an empty folder.
+    fn write(&self, folder: &Folder, tree: &Tree, path: &Path, total: &mut Total) -> Result<(), ImageError> {
+        for (name, node) in tree {
+            let path = path.join(name);
+            match &node.content {
+                Content::Folder(inner) => {
+                    let folder = folder.new_folder(name).map_err(ImageError::io("make", &path))?;
+                    self.write(&folder, inner, &path, total)?;
+                }
+                Content::Symlink(target) => {
+                    folder.new_symlink(name, target).map_err(ImageError::io("make", &path))?;
+                }
+                Content::File(source) => {
+                    let file = folder.new_file(name).map_err(ImageError::io("make", &path))?;
+                    total.add(self.copy(source, file, &path)?);
+                }
             }
-            Content::Symlink(target) => {
-                folder.new_symlink(name, target).map_err(ImageError::io("make", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Opens a file and reads its beginning, or all of it where it is small enough to be a private key: it is none.
+    fn open_checked(&self, source: &FileSource) -> Result<(Vec<u8>, File), ImageError> {
+        self.check_stopped()?;
+        let mut file = source.open(&self.root).map_err(ImageError::io("open", source.path()))?;
+        let mut head = Vec::new();
+        let mut limited = Read::by_ref(&mut file).take(private_key::CONTENT_BYTES_MAX + 1);
+        limited.read_to_end(&mut head).map_err(ImageError::io("read", source.path()))?;
+        if head.len() as u64 <= private_key::CONTENT_BYTES_MAX && private_key::is_key_content(&head) {
+            let path = source.path().to_string_lossy().into_owned();
+            return Err(ImageError::PrivateKey { path, evidence: KeyEvidence::Content });
+        }
+        Ok((head, file))
+    }
+
+    /// Copies a file and returns its size in bytes.
+    fn copy(&self, source: &FileSource, mut to: File, to_path: &Path) -> Result<u64, ImageError> {
+        let (head, mut rest) = self.open_checked(source)?;
+        to.write_all(&head).map_err(ImageError::io("write", to_path))?;
+        let mut size_bytes = head.len() as u64;
+        loop {
+            let mut part = Read::by_ref(&mut rest).take(COPIED_BYTES_MAX);
+            let copied = io::copy(&mut part, &mut to).map_err(ImageError::io("copy", source.path()))?;
+            size_bytes += copied;
+            if copied < COPIED_BYTES_MAX {
+                return Ok(size_bytes);
             }
-            Content::File(source) => {
-                let file = folder.new_file(name).map_err(ImageError::io("make", &path))?;
-                total.add(copy(root, source, file, &path)?);
+            self.check_stopped()?;
+        }
+    }
+
+    /// Whether a folder holds exactly what the tree says: names, kinds, modes, targets and bytes.
+    fn are_in(&self, folder: &Folder, tree: &Tree, path: &Path, total: &mut Total) -> Result<bool, ImageError> {
+        let names = folder.names().map_err(ImageError::io("read", path))?;
+        let mode = folder.mode().map_err(ImageError::io("read", path))?;
+        if mode != FOLDER_MODE || !names.iter().map(OsString::as_os_str).eq(tree.keys().map(OsStr::new)) {
+            return Ok(false);
+        }
+        for (name, node) in tree {
+            let path = path.join(name);
+            let Some(stat) = folder.stat(name).map_err(ImageError::io("read", &path))? else { return Ok(false) };
+            let same = match (&node.content, stat.kind) {
+                (Content::Folder(inner), Kind::Folder) => {
+                    let folder = folder.folder(name).map_err(ImageError::io("open", &path))?;
+                    self.are_in(&folder, inner, &path, total)?
+                }
+                (Content::Symlink(target), Kind::Symlink) => {
+                    folder.symlink_target(name).map_err(ImageError::io("read", &path))? == target.as_str()
+                }
+                (Content::File(source), Kind::File) if stat.mode == FILE_MODE => {
+                    total.add(stat.size_bytes);
+                    let present = folder.file(name).map_err(ImageError::io("open", &path))?;
+                    self.is_same_file(source, present, &path)?
+                }
+                _ => false,
+            };
+            if !same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_same_file(&self, source: &FileSource, mut present: File, path: &Path) -> Result<bool, ImageError> {
+        let (head, rest) = self.open_checked(source)?;
+        let size = |file: &File| Ok(file.metadata().map_err(ImageError::io("read", path))?.len());
+        if size(&rest)? != size(&present)? {
+            return Ok(false);
+        }
+        let mut bytes = io::Cursor::new(head).chain(rest);
+        loop {
+            self.check_stopped()?;
+            match compare_next(&mut bytes, &mut present).map_err(ImageError::io("read", path))? {
+                Compared::Different => return Ok(false),
+                Compared::Same => {}
+                Compared::End => return Ok(true),
             }
         }
     }
-    Ok(())
 }
 
-/// Opens a file and reads its beginning, or all of it where it is small enough to be a private key: it is none.
-fn open_checked(root: &Folder, source: &FileSource) -> Result<(Vec<u8>, File), ImageError> {
-    let mut file = source.open(root).map_err(ImageError::io("open", source.path()))?;
-    let mut head = Vec::new();
-    let mut limited = Read::by_ref(&mut file).take(private_key::CONTENT_BYTES_MAX + 1);
-    limited.read_to_end(&mut head).map_err(ImageError::io("read", source.path()))?;
-    if head.len() as u64 <= private_key::CONTENT_BYTES_MAX && private_key::is_key_content(&head) {
-        let path = source.path().to_string_lossy().into_owned();
-        return Err(ImageError::PrivateKey { path, evidence: KeyEvidence::Content });
+/// How the next bytes of two files compare.
+enum Compared {
+    Same,
+    Different,
+    /// There are none in either.
+    End,
+}
+
+fn compare_next(one: &mut impl Read, other: &mut impl Read) -> io::Result<Compared> {
+    let (mut left, mut right) = ([0; BUFFER_BYTES], [0; BUFFER_BYTES]);
+    let length = one.read(&mut left)?;
+    if length == 0 {
+        return Ok(if other.read(&mut right)? == 0 { Compared::End } else { Compared::Different });
     }
-    Ok((head, file))
-}
-
-/// Copies a file and returns its size in bytes.
-fn copy(root: &Folder, source: &FileSource, mut to: File, to_path: &Path) -> Result<u64, ImageError> {
-    let (head, mut rest) = open_checked(root, source)?;
-    to.write_all(&head).map_err(ImageError::io("write", to_path))?;
-    let copied = io::copy(&mut rest, &mut to).map_err(ImageError::io("copy", source.path()))?;
-    Ok(head.len() as u64 + copied)
+    match other.read_exact(&mut right[..length]) {
+        Ok(()) if left[..length] == right[..length] => Ok(Compared::Same),
+        Ok(()) => Ok(Compared::Different),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Compared::Different),
+        Err(error) => Err(error),
+    }
 }
 
 /// Checks that `bin/main.wasm` of a tree is a program.
@@ -345,65 +447,6 @@ fn check_main(tree: &Folder) -> Result<(), ImageError> {
     }
     let interface = wasm_binary::interface(&bytes).map_err(ImageError::MainDamaged)?;
     if interface.is_program() { Ok(()) } else { Err(ImageError::MainNotProgram { exports: interface.exports }) }
-}
-
-/// Whether a folder holds exactly what the tree says: names, kinds, modes, targets and bytes.
-fn is_same_tree(
-    root: &Folder,
-    folder: &Folder,
-    tree: &Tree,
-    path: &Path,
-    total: &mut Total,
-) -> Result<bool, ImageError> {
-    let names = folder.names().map_err(ImageError::io("read", path))?;
-    let mode = folder.mode().map_err(ImageError::io("read", path))?;
-    if mode != FOLDER_MODE || !names.iter().map(OsString::as_os_str).eq(tree.keys().map(OsStr::new)) {
-        return Ok(false);
-    }
-    for (name, node) in tree {
-        let path = path.join(name);
-        let Some(stat) = folder.stat(name).map_err(ImageError::io("read", &path))? else { return Ok(false) };
-        let same = match (&node.content, stat.kind) {
-            (Content::Folder(inner), Kind::Folder) => {
-                let folder = folder.folder(name).map_err(ImageError::io("open", &path))?;
-                is_same_tree(root, &folder, inner, &path, total)?
-            }
-            (Content::Symlink(target), Kind::Symlink) => {
-                folder.symlink_target(name).map_err(ImageError::io("read", &path))? == target.as_str()
-            }
-            (Content::File(source), Kind::File) if stat.mode == FILE_MODE => {
-                total.add(stat.size_bytes);
-                let present = folder.file(name).map_err(ImageError::io("open", &path))?;
-                is_same_file(open_checked(root, source)?, present).map_err(ImageError::io("read", &path))?
-            }
-            _ => false,
-        };
-        if !same {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Whether a file has the bytes of another, of which the beginning was read.
-fn is_same_file((head, rest): (Vec<u8>, File), mut present: File) -> io::Result<bool> {
-    if rest.metadata()?.len() != present.metadata()?.len() {
-        return Ok(false);
-    }
-    let mut source = io::Cursor::new(head).chain(rest);
-    let (mut left, mut right) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
-    loop {
-        let length = source.read(&mut left)?;
-        if length == 0 {
-            return Ok(present.read(&mut right)? == 0);
-        }
-        match present.read_exact(&mut right[..length]) {
-            Ok(()) if left[..length] == right[..length] => {}
-            Ok(()) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 #[cfg(test)]

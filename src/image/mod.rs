@@ -130,6 +130,9 @@ pub enum ImageError {
         /// The marker, or the folder without one.
         path: PathBuf,
     },
+    /// It was stopped from outside.
+    #[error("stopped")]
+    Cancelled,
     /// The file system refused.
     #[error("cannot {action} {}", escape::path(.path))]
     Io {

@@ -75,7 +75,7 @@ impl Fixture {
     }
 
     fn assemble(&self) -> Result<Assembled, ImageError> {
-        assemble(self.dir.path(), &self.image, &self.artifacts())
+        assemble(self.dir.path(), &self.image, &self.artifacts(), &|| false)
     }
 
     /// The message of the error that assembling gives; nothing may then be left but what was there.
@@ -371,6 +371,31 @@ fn a_failure_leaves_the_previous_image() {
     fixture.write("artifacts/pid0.wasm", "not wasm");
     fixture.error();
     fixture.check_main("one");
+}
+
+/// Whenever it is stopped, the previous image is there, whole, and nothing else.
+#[test]
+fn it_can_be_stopped_at_each_file() {
+    let fixture = Fixture::new().source("etc", "config");
+    for name in 0..20 {
+        fixture.write(&format!("config/{name}"), "x");
+    }
+    fixture.assemble().unwrap();
+    fixture.write("artifacts/pid0.wasm", program("two"));
+    fixture.write("config/9", "y");
+    for allowed in 0.. {
+        let asked = std::cell::Cell::new(0);
+        let stopped = || asked.replace(asked.get() + 1) >= allowed;
+        match assemble(fixture.dir.path(), &fixture.image, &fixture.artifacts(), &stopped) {
+            Err(error) => assert!(matches!(error, ImageError::Cancelled), "{error}"),
+            Ok(assembled) => {
+                assert!(assembled.changed && allowed > 20);
+                break;
+            }
+        }
+        fixture.check_main("one");
+    }
+    fixture.check_main("two");
 }
 
 /// Makes the folder of temporary files as a run leaves it that is killed, with further folders in it.
