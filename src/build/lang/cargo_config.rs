@@ -73,21 +73,25 @@ pub(super) fn unsafe_settings(root: &Path, cargo_home: Option<&Path>, cfgs: &[St
 }
 
 fn unsafe_settings_of(config: &Table, cfgs: &[Cfg]) -> Vec<String> {
-    let whole = UNSAFE_SETTINGS.into_iter().filter(|setting| config.contains_key(*setting)).map(str::to_owned);
-    let build = table(config, "build");
-    let build =
-        UNSAFE_BUILD_SETTINGS.into_iter().filter(|setting| build.is_some_and(|build| build.contains_key(*setting)));
-    let build = build.map(|setting| format!("build.{setting}"));
-    let targets = table(config, "target").into_iter().flatten();
+    let whole = UNSAFE_SETTINGS.into_iter().filter(|setting| config.contains_key(*setting));
+    let mut found: Vec<String> = whole.map(str::to_owned).collect();
+    if let Some(build) = table(config, "build") {
+        let settings = UNSAFE_BUILD_SETTINGS.into_iter().filter(|setting| build.contains_key(*setting));
+        found.extend(settings.map(|setting| format!("build.{setting}")));
+    }
     let is_ours = |platform: &str| platform.parse::<Platform>().is_ok_and(|platform| platform.matches(TARGET, cfgs));
-    let targets = targets.filter(|(platform, _)| is_ours(platform)).filter_map(|(_, settings)| settings.as_table());
-    let targets = targets.flat_map(Table::keys).filter(|key| !SAFE_TARGET_SETTINGS.contains(&key.as_str()));
-    let targets = targets.map(|key| format!("{key} of the target"));
-    // Any other replacement is unpacked below `CARGO_HOME`, where its name does not matter.
-    let sources = table(config, "source").into_iter().flatten();
-    let is_in_place = |(_, source): &(&String, &Value)| source.get("directory").is_some();
-    let sources = sources.filter(is_in_place).map(|(name, _)| format!("source.{name}.directory"));
-    whole.chain(build).chain(targets).chain(sources).collect()
+    for (platform, settings) in table(config, "target").into_iter().flatten() {
+        let settings = settings.as_table().filter(|_| is_ours(platform)).into_iter().flat_map(Table::keys);
+        let settings = settings.filter(|setting| !SAFE_TARGET_SETTINGS.contains(&setting.as_str()));
+        found.extend(settings.map(|setting| format!("{setting} of the target")));
+    }
+    for (name, source) in table(config, "source").into_iter().flatten() {
+        // Any other replacement is unpacked below `CARGO_HOME`, where its name does not matter.
+        if source.get("directory").is_some() {
+            found.push(format!("source.{name}.directory"));
+        }
+    }
+    found
 }
 
 fn read(folder: &Path) -> Result<Option<Table>, BuildError> {
