@@ -4,6 +4,9 @@
 # Everything is built in release, the profile of `ww` itself: wasmtime and libp2p compile once.
 WW = cargo run --release --locked --quiet --
 
+# Where rustup puts cargo, whether or not the shell knows.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
 # Cargo runs its own jobs; `make -j` must not hand it a job server that it cannot reach.
 unexport MAKEFLAGS
 .NOTPARALLEL:
@@ -36,7 +39,7 @@ test: setup ## all tests; they use the guests and images
 	cargo test --release --locked --workspace
 	cd guests && cargo test --locked --workspace
 
-test-all: test ## all tests, the slow ones too
+test-all: test ## the same: there are no slow tests that `test` leaves out
 
 ci: ## what CI runs
 	.ci/run

@@ -37,6 +37,21 @@ pub fn lines(foreign: &str) -> String {
     shown
 }
 
+/// JSON with everything that [`text`] replaces as JSON's own escapes, `\u009b` say: the same value.
+///
+/// Such characters are only inside of strings, where serializers leave all but the C0 controls as they are.
+pub fn json(document: &str) -> String {
+    let mut shown = String::with_capacity(document.len());
+    for character in document.chars() {
+        if is_hidden(character) && character != '\n' {
+            shown.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// A path as it is shown: [`text`] with every byte that is not UTF-8 as `\xNN`.
 pub fn path(path: &Path) -> String {
     use std::fmt::Write;
@@ -76,6 +91,14 @@ mod tests {
     fn what_would_not_show_is_escaped() {
         assert_eq!(text("a\x1b[31m\r\n"), "a\\u{1b}[31m\\r\\n");
         assert_eq!(text("\u{9b}2J\u{202e}gpj"), "\\u{9b}2J\\u{202e}gpj");
+    }
+
+    #[test]
+    fn json_keeps_its_value() {
+        let value = serde_json::json!({ "a\u{9b}": "\u{202e}\u{7f}\n\"ü" });
+        let shown = json(&value.to_string());
+        assert_eq!(shown, r#"{"a\u009b":"\u202e\u007f\n\"ü"}"#);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod cell;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod cli;
 pub mod escape;
+mod folder;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod host;
 pub mod image;

@@ -3,8 +3,14 @@
 //! Only the outermost layer is read, and nothing is validated: that is the business of the engine that compiles it.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 
 use wasmparser::{Parser, Payload};
+
+/// The largest program that is read, in bytes; the largest known components, interpreters of JavaScript and Python,
+/// have less than 20 MiB.
+pub const SIZE_BYTES_MAX: u64 = 256 << 20;
 
 /// First four bytes of every wasm binary.
 const MAGIC: [u8; 4] = *b"\0asm";
@@ -55,6 +61,35 @@ pub fn kind(bytes: &[u8]) -> Kind {
         (true, LAYER_COMPONENT) => Kind::Component,
         _ => Kind::NotWasm,
     }
+}
+
+/// Refuses a file of more than [`SIZE_BYTES_MAX`], by what the file system says about it.
+///
+/// # Errors
+///
+/// `FileTooLarge`, with a message that has both sizes, or any error of the file system.
+pub fn check_size(file: &File) -> io::Result<()> {
+    match file.metadata()?.len() {
+        ..=SIZE_BYTES_MAX => Ok(()),
+        size => Err(too_large(&format!("{size} bytes"))),
+    }
+}
+
+/// Reads a file, if it is not too large.
+///
+/// # Errors
+///
+/// As for [`check_size`].
+pub fn read(file: File) -> io::Result<Vec<u8>> {
+    check_size(&file)?;
+    let mut bytes = Vec::new();
+    file.take(SIZE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    // It may have grown meanwhile.
+    if bytes.len() as u64 > SIZE_BYTES_MAX { Err(too_large("more bytes")) } else { Ok(bytes) }
+}
+
+fn too_large(size: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("it has {size}, and at most {SIZE_BYTES_MAX} are read"))
 }
 
 /// What a component imports and exports: names with versions, such as `wasi:cli/run@0.2.6`, sorted.
@@ -132,6 +167,16 @@ mod tests {
         check(b"\0asm\x01\0\0\0", Kind::Module);
         check(b"\0asm\x0d\0\x01\0", Kind::Component);
         check(b"\0asm\x0d\0\x02\0", Kind::NotWasm);
+    }
+
+    #[test]
+    fn sizes() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(SIZE_BYTES_MAX).unwrap();
+        check_size(&file).unwrap();
+        file.set_len(SIZE_BYTES_MAX + 1).unwrap();
+        let error = read(file).unwrap_err();
+        assert_eq!(error.to_string(), "it has 268435457 bytes, and at most 268435456 are read");
     }
 
     #[test]

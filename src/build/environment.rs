@@ -1,16 +1,18 @@
 //! What compilers see of the environment.
 //!
-//! They start from nothing and get four things: a few [`FIXED`] values, what is on the list [`PASSED`] (where things
+//! They start from nothing and get four things: a few `FIXED` values, what is on the list `PASSED` (where things
 //! are on this machine, and how it reaches the network: nothing that ought to change a result), what the Wetfile
 //! declares, and `ww`'s own `WW_…`. Everything else is stripped. That takes care of what would change results unseen,
 //! such as `RUSTFLAGS`, `CARGO_PROFILE_…`, `RUSTUP_TOOLCHAIN` (which cargo exports, and which beats the toolchain that
 //! the guest's folder asks for), `MAKEFLAGS`, `CFLAGS`.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::BuildError;
+use sha2::{Digest, Sha256};
+
 use crate::wetfile::{EnvValue, Guest, GuestName};
 
 /// The variables of a process.
@@ -20,10 +22,10 @@ pub type Variables = BTreeMap<OsString, OsString>;
 ///
 /// `SOURCE_DATE_EPOCH` (reproducible-builds.org/specs/source-date-epoch) is 1980-01-01T00:00:00Z, the earliest time
 /// that zip archives can hold. `LC_ALL` and `TZ` keep sort orders and local times out of what build scripts write.
-pub const FIXED: [(&str, &str); 3] = [("SOURCE_DATE_EPOCH", "315532800"), ("LC_ALL", "C"), ("TZ", "UTC")];
+const FIXED: [(&str, &str); 3] = [("SOURCE_DATE_EPOCH", "315532800"), ("LC_ALL", "C"), ("TZ", "UTC")];
 
 /// Variables that are passed as they are, and do not count as inputs.
-pub const PASSED: [&str; 38] = [
+const PASSED: [&str; 38] = [
     // Where programs, homes and temporary files are.
     "HOME",
     "USER",
@@ -69,19 +71,11 @@ pub const PASSED: [&str; 38] = [
     "GIT_SSH_COMMAND",
 ];
 
-/// Variables that a Wetfile may not declare, beside all that begin with `WW_`: without the wrapper, results would
-/// depend on the project's folder.
-const RESERVED: [&str; 2] = ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"];
-
 /// The environment of a guest's compiler.
 ///
 /// `parent` is the environment of this process; `artifacts` has the path of every guest that is embedded, which the
 /// build sees as `WW_DEP_` and the name in capitals, with `_` for `-`.
-pub(super) fn of_guest(
-    parent: &Variables,
-    guest: &Guest,
-    artifacts: &BTreeMap<GuestName, PathBuf>,
-) -> Result<Variables, BuildError> {
+pub(super) fn of_guest(parent: &Variables, guest: &Guest, artifacts: &BTreeMap<GuestName, PathBuf>) -> Variables {
     let mut variables: Variables = FIXED.map(|(name, value)| (name.into(), value.into())).into();
     let mut pass = |name: &str| {
         if let Some((name, value)) = parent.get_key_value(&OsString::from(name)) {
@@ -93,18 +87,33 @@ pub(super) fn of_guest(
         pass(name);
     }
     for (name, value) in &guest.env {
-        if name.starts_with("WW_") || RESERVED.contains(&name.as_str()) {
-            return Err(BuildError::ReservedVariable { name: name.clone() });
-        }
         if let EnvValue::Set(value) = value {
             variables.insert(name.into(), value.into());
         }
     }
-    variables.insert("WW_GUEST".into(), guest.name.as_str().into());
     for dep in &guest.embeds {
         variables.insert(dep_variable(dep).into(), artifacts[dep].clone().into());
     }
-    Ok(variables)
+    variables
+}
+
+/// A digest of those variables that not every guest's compiler sees, such as the Wetfile declares; `None` if there are
+/// none.
+pub(super) fn digest_of_own(guest: &Guest, variables: &Variables) -> Option<String> {
+    let names: BTreeSet<String> = guest.env.keys().cloned().chain(guest.embeds.iter().map(dep_variable)).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let mut digest = Sha256::new();
+    for name in names {
+        let value = variables.get(OsStr::new(&name));
+        for fact in [name.as_bytes(), value.map_or(b"".as_slice(), |value| value.as_bytes())] {
+            digest.update((fact.len() as u64).to_le_bytes());
+            digest.update(fact);
+        }
+        digest.update([u8::from(value.is_some())]);
+    }
+    Some(digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn dep_variable(guest: &GuestName) -> String {
@@ -126,12 +135,12 @@ mod tests {
         }
     }
 
-    fn of(parent: &[(&str, &str)], env: &[(&str, EnvValue)]) -> Result<BTreeMap<String, String>, BuildError> {
+    fn of(parent: &[(&str, &str)], env: &[(&str, EnvValue)]) -> BTreeMap<String, String> {
         let parent = parent.iter().map(|(name, value)| (name.into(), value.into())).collect();
         let artifacts = [(GuestName::new("child-echo").unwrap(), PathBuf::from("/p/child-echo.wasm"))].into();
-        let variables = of_guest(&parent, &guest(env), &artifacts)?;
+        let variables = of_guest(&parent, &guest(env), &artifacts);
         let text = |text: OsString| text.into_string().unwrap();
-        Ok(variables.into_iter().map(|(name, value)| (text(name), text(value))).collect())
+        variables.into_iter().map(|(name, value)| (text(name), text(value))).collect()
     }
 
     #[test]
@@ -141,7 +150,7 @@ mod tests {
         let mut parent = vec![("PATH", "/bin"), ("CARGO_HOME", "/c"), ("SSH_AUTH_SOCK", "/s"), ("TZ", "Asia/Tokyo")];
         parent.extend(stripped.map(|name| (name, "x")));
         parent.extend([("RUSTUP_TOOLCHAIN", "x"), ("SECRET", "x"), ("WW_HOME", "x")]);
-        let variables = of(&parent, &[]).unwrap();
+        let variables = of(&parent, &[]);
         let expected = [
             ("CARGO_HOME", "/c"),
             ("LC_ALL", "C"),
@@ -150,7 +159,6 @@ mod tests {
             ("SSH_AUTH_SOCK", "/s"),
             ("TZ", "UTC"),
             ("WW_DEP_CHILD_ECHO", "/p/child-echo.wasm"),
-            ("WW_GUEST", "pid0"),
         ];
         assert_eq!(variables, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
     }
@@ -160,17 +168,34 @@ mod tests {
         let set = |value: &str| EnvValue::Set(value.to_owned());
         let env =
             [("TZ", set("CET")), ("LEVEL", set("3")), ("TOKEN", EnvValue::Inherit), ("ABSENT", EnvValue::Inherit)];
-        let variables = of(&[("TOKEN", "t"), ("LEVEL", "1")], &env).unwrap();
+        let variables = of(&[("TOKEN", "t"), ("LEVEL", "1")], &env);
         assert_eq!((variables["TZ"].as_str(), variables["LEVEL"].as_str()), ("CET", "3"));
         assert_eq!(variables["TOKEN"], "t");
         assert!(!variables.contains_key("ABSENT"));
     }
 
     #[test]
-    fn names_of_ours_are_refused() {
-        for name in ["WW_OUT", "WW_ANYTHING", "RUSTC_WRAPPER"] {
-            let error = of(&[], &[(name, EnvValue::Inherit)]).unwrap_err();
-            assert!(matches!(error, BuildError::ReservedVariable { name: refused } if refused == name));
-        }
+    fn the_digest_is_of_what_others_do_not_see() {
+        let digest = |env: &[(&str, EnvValue)], embeds: &[&str], token: Option<&str>| {
+            let mut guest = guest(env);
+            guest.embeds = embeds.iter().map(|name| GuestName::new(name).unwrap()).collect();
+            let parent = token.map(|token| ("TOKEN".into(), token.into())).into_iter().collect();
+            let artifacts = embeds.iter().map(|name| (GuestName::new(name).unwrap(), PathBuf::from("/p"))).collect();
+            digest_of_own(&guest, &of_guest(&parent, &guest, &artifacts))
+        };
+        assert_eq!(digest(&[], &[], Some("x")), None);
+        let set = |value: &str| [("A", EnvValue::Set(value.to_owned()))];
+        let token = [("TOKEN", EnvValue::Inherit)];
+        let digests = [
+            digest(&set(""), &[], None),
+            digest(&set("1"), &[], None),
+            digest(&[], &["a"], None),
+            digest(&[], &["b"], None),
+            digest(&token, &[], None),
+            digest(&token, &[], Some("")),
+            digest(&token, &[], Some("t")),
+        ];
+        assert_eq!(digests.iter().flatten().collect::<BTreeSet<_>>().len(), 7);
+        assert_eq!(digest(&set("1"), &[], Some("x")), digests[1]);
     }
 }

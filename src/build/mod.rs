@@ -11,7 +11,7 @@ pub mod rustc_wrapper;
 mod state;
 mod toolchain;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -22,7 +22,7 @@ use crate::wasm_binary::{self, Kind};
 use crate::wetfile::argument::PlaceholderError;
 use crate::wetfile::{Guest, GuestName, Recipe};
 
-pub use environment::{FIXED, PASSED, Variables};
+pub use environment::Variables;
 pub use process::Cancel;
 pub use state::{State, StateError};
 
@@ -31,17 +31,14 @@ use process::ProcessError;
 /// The target of every guest: components for WASI 0.2.
 pub const TARGET: &str = "wasm32-wasip2";
 
-/// Lines of output that an error keeps. All of them were events already; these are for whoever sees the error alone.
-const TAIL_LINES: usize = 40;
-
 /// Something that happened during a build.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// Another `ww` builds in this project; this one waits until it is done.
     Waiting {
-        /// The file whose lock the other one holds.
-        lock: &'a Path,
+        /// The project's folder.
+        root: &'a Path,
     },
     /// A guest's build begins.
     Started {
@@ -111,10 +108,7 @@ pub enum BuildError {
     },
     /// The compiler has no standard library for wasm components.
     #[error("the Rust toolchain has no {TARGET} target: run `rustup target add {TARGET}`")]
-    TargetMissing {
-        /// The last lines of the compiler's output.
-        tail: Vec<String>,
-    },
+    TargetMissing,
     /// A program ended without success.
     #[error("`{}` {}", escape::text(.program), ended(*.status))]
     Failed {
@@ -122,8 +116,6 @@ pub enum BuildError {
         program: String,
         /// Its exit code, or the signal that killed it.
         status: ExitStatus,
-        /// The last lines of its output, not escaped.
-        tail: Vec<String>,
     },
     /// A package that compiles to nothing that can run.
     #[error("{} has neither a program nor a `cdylib`", escape::path(.manifest))]
@@ -186,12 +178,6 @@ pub enum BuildError {
         #[source]
         source: Box<toml::de::Error>,
     },
-    /// The Wetfile sets a variable that is `ww`'s own.
-    #[error("the variable `{}` is ww's own: choose another name", escape::text(.name))]
-    ReservedVariable {
-        /// The variable.
-        name: String,
-    },
     /// The file system refused.
     #[error("cannot {action} {}", escape::path(.path))]
     Io {
@@ -214,14 +200,6 @@ impl BuildError {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }
-
-    /// The last lines of the failed program's output, not escaped.
-    pub fn tail(&self) -> &[String] {
-        match self {
-            Self::Failed { tail, .. } | Self::TargetMissing { tail } => tail,
-            _ => &[],
-        }
-    }
 }
 
 /// Builds one guest and returns the path of its artifact, `target/ww/guests/NAME.wasm`.
@@ -243,7 +221,7 @@ pub fn build_guest(
 ) -> Result<PathBuf, BuildError> {
     let start = Instant::now();
     (ctx.events)(Event::Started { guest: &guest.name });
-    let environment = environment::of_guest(ctx.environment, guest, artifacts)?;
+    let environment = environment::of_guest(ctx.environment, guest, artifacts);
     let bytes = match &guest.recipe {
         Recipe::Rust => lang::rust::build(ctx, guest, environment)?,
         Recipe::Command { run, .. } => lang::command::build(ctx, guest, run, artifacts, environment)?,
@@ -283,6 +261,8 @@ struct Call<'a> {
     arguments: &'a [std::ffi::OsString],
     dir: &'a Path,
     environment: &'a Variables,
+    /// Longest line of its standard output in bytes; what is longer is cut.
+    line_bytes_max: usize,
 }
 
 /// Runs a program; each line of its standard output goes to `stdout`, each other line to the events.
@@ -296,24 +276,19 @@ fn run(
     stdout: &mut dyn FnMut(&str) -> bool,
 ) -> Result<(), BuildError> {
     let root = ctx.state.root().to_string_lossy();
-    let mut tail = VecDeque::with_capacity(TAIL_LINES);
     let mut command = std::process::Command::new(call.program);
     command.args(call.arguments).current_dir(call.dir).env_clear().envs(call.environment);
-    let status = process::run(&mut command, ctx.cancel, &mut |stream, line| {
+    let status = process::run(&mut command, ctx.cancel, call.line_bytes_max, &mut |stream, line| {
         if stream == process::Stream::Stdout && stdout(line) {
             return;
         }
         let line = line.replace(rustc_wrapper::PROJECT_PREFIX, &root);
         (ctx.events)(Event::Output { guest, line: &line });
-        if tail.len() == TAIL_LINES {
-            tail.pop_front();
-        }
-        tail.push_back(line);
     });
     let program = || call.program.to_owned();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(BuildError::Failed { program: program(), status, tail: tail.into() }),
+        Ok(status) => Err(BuildError::Failed { program: program(), status }),
         Err(ProcessError::Cancelled) => Err(BuildError::Cancelled),
         Err(ProcessError::Start(error)) if error.kind() == io::ErrorKind::NotFound => {
             Err(BuildError::ProgramMissing { program: program() })

@@ -1,4 +1,4 @@
-//! Runs one child process: in a process group of its own, line by line, and stopped with everything below it.
+//! Runs one child process: in a process group of its own, line by line, and stopped with everything in that group.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read};
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-/// Longest line in bytes; what is longer is cut. Longer than any message of cargo, short enough to hold a few.
-const LINE_BYTES_MAX: usize = 1 << 20;
+/// Longest line in bytes where there is no reason for another; what is longer is cut. Longer than any message of cargo,
+/// short enough to hold a few.
+pub(super) const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Lines that wait for the receiver before a child's writes block.
 const LINES_QUEUED_MAX: usize = 16;
@@ -34,7 +35,7 @@ struct CancelState {
 }
 
 impl Cancel {
-    /// Kills every child that runs, with all it has started, and lets no further one start. Stays so.
+    /// Kills every child that runs, with all that it has started in its process group, and lets no further one start. Stays so.
     pub fn cancel(&self) {
         let mut state = self.lock();
         state.cancelled = true;
@@ -116,19 +117,21 @@ impl Drop for Group<'_> {
 
 /// Runs a command without input until it and its output have ended.
 ///
-/// Lines come without their line feed, cut at [`LINE_BYTES_MAX`], with replacement characters for what is not UTF-8.
+/// Lines come without their line feed, those of standard output cut at `stdout_line_bytes_max` and others at
+/// [`LINE_BYTES_MAX`], with replacement characters for what is not UTF-8.
 /// Whatever the child started in its group is killed when the child ends.
 pub(super) fn run(
     command: &mut Command,
     cancel: &Cancel,
+    stdout_line_bytes_max: usize,
     line: &mut dyn FnMut(Stream, &str),
 ) -> Result<ExitStatus, ProcessError> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let (mut child, id) = cancel.start(command)?;
     let group = Group { cancel, id };
     let (sender, receiver) = mpsc::sync_channel(LINES_QUEUED_MAX);
-    let stdout = child.stdout.take().map(|pipe| forward(pipe, Stream::Stdout, sender.clone()));
-    let stderr = child.stderr.take().map(|pipe| forward(pipe, Stream::Stderr, sender.clone()));
+    let stdout = child.stdout.take().map(|pipe| forward(pipe, Stream::Stdout, stdout_line_bytes_max, sender.clone()));
+    let stderr = child.stderr.take().map(|pipe| forward(pipe, Stream::Stderr, LINE_BYTES_MAX, sender.clone()));
     let mut open = usize::from(stdout.is_some()) + usize::from(stderr.is_some());
     watch(cancel.clone(), id, sender);
 
@@ -170,10 +173,10 @@ fn watch(cancel: Cancel, id: Pid, sender: SyncSender<Message>) {
 }
 
 /// Sends the lines of a pipe from a thread. The thread ends with the pipe, or when the receiver is gone.
-fn forward(pipe: impl Read + Send + 'static, stream: Stream, sender: SyncSender<Message>) {
+fn forward(pipe: impl Read + Send + 'static, stream: Stream, line_bytes_max: usize, sender: SyncSender<Message>) {
     thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
-        while let Ok(Some(line)) = read_line(&mut pipe) {
+        while let Ok(Some(line)) = read_line(&mut pipe, line_bytes_max) {
             if sender.send(Message::Line(stream, line)).is_err() {
                 return;
             }
@@ -182,8 +185,8 @@ fn forward(pipe: impl Read + Send + 'static, stream: Stream, sender: SyncSender<
     });
 }
 
-/// The next line without its end, cut at [`LINE_BYTES_MAX`]; `None` at the end of the input.
-fn read_line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+/// The next line without its end, cut at a number of bytes; `None` at the end of the input.
+fn read_line(input: &mut impl BufRead, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let mut seen = false;
     loop {
@@ -194,7 +197,7 @@ fn read_line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
         seen = true;
         let end = buffer.iter().position(|byte| *byte == b'\n');
         let part = &buffer[..end.unwrap_or(buffer.len())];
-        line.extend_from_slice(&part[..part.len().min(LINE_BYTES_MAX - line.len())]);
+        line.extend_from_slice(&part[..part.len().min(bytes_max - line.len())]);
         let used = end.map_or(buffer.len(), |end| end + 1);
         input.consume(used);
         if end.is_some() {
@@ -218,7 +221,7 @@ mod tests {
 
     fn lines(script: &str) -> (Vec<(Stream, String)>, ExitStatus) {
         let mut lines = Vec::new();
-        let status = run(&mut shell(script), &Cancel::default(), &mut |stream, line| {
+        let status = run(&mut shell(script), &Cancel::default(), LINE_BYTES_MAX, &mut |stream, line| {
             lines.push((stream, line.to_owned()));
         });
         (lines, status.unwrap())
@@ -245,9 +248,9 @@ mod tests {
     fn long_lines_are_cut() {
         let long = vec![b'x'; LINE_BYTES_MAX + 10];
         let mut input = BufReader::new(long.as_slice().chain(b"\nnext".as_slice()));
-        assert_eq!(read_line(&mut input).unwrap().unwrap().len(), LINE_BYTES_MAX);
-        assert_eq!(read_line(&mut input).unwrap().unwrap(), b"next");
-        assert_eq!(read_line(&mut input).unwrap(), None);
+        assert_eq!(read_line(&mut input, LINE_BYTES_MAX).unwrap().unwrap().len(), LINE_BYTES_MAX);
+        assert_eq!(read_line(&mut input, LINE_BYTES_MAX).unwrap().unwrap(), b"next");
+        assert_eq!(read_line(&mut input, LINE_BYTES_MAX).unwrap(), None);
     }
 
     #[test]
@@ -263,19 +266,22 @@ mod tests {
     fn cancel_kills_the_whole_group_and_stays() {
         let cancel = Cancel::default();
         let mut pid = String::new();
-        let result = run(&mut shell("sleep 600 & echo $!; wait"), &cancel, &mut |_, line| {
+        let result = run(&mut shell("sleep 600 & echo $!; wait"), &cancel, LINE_BYTES_MAX, &mut |_, line| {
             line.clone_into(&mut pid);
             cancel.cancel();
         });
         assert!(matches!(result, Err(ProcessError::Cancelled)));
         assert_gone(&pid);
-        assert!(matches!(run(&mut shell("true"), &cancel, &mut |_, _| {}), Err(ProcessError::Cancelled)));
+        assert!(matches!(
+            run(&mut shell("true"), &cancel, LINE_BYTES_MAX, &mut |_, _| {}),
+            Err(ProcessError::Cancelled)
+        ));
         assert!(cancel.0.lock().unwrap().groups.is_empty());
     }
 
     #[test]
     fn a_missing_program_is_told_from_a_failing_one() {
-        let result = run(&mut Command::new("/does/not/exist"), &Cancel::default(), &mut |_, _| {});
+        let result = run(&mut Command::new("/does/not/exist"), &Cancel::default(), LINE_BYTES_MAX, &mut |_, _| {});
         assert!(matches!(result, Err(ProcessError::Start(error)) if error.kind() == io::ErrorKind::NotFound));
     }
 

@@ -38,6 +38,13 @@ pub(super) const PROJECT_PREFIX: &str = "/ww/project";
 /// What the user's `CARGO_HOME` is called.
 pub(super) const CARGO_PREFIX: &str = "/ww/cargo";
 
+/// Where, below `CARGO_HOME`, cargo unpacks packages: into a folder for each registry, which it names after the
+/// registry's address. Whoever fetches from a mirror has another one.
+const REGISTRIES: &str = "registry/src";
+
+/// What each of those folders is called.
+const REGISTRY_PREFIX: &str = "/ww/registry";
+
 /// What the folder with a build script's output is called.
 const OUT_PREFIX: &str = "/ww/out";
 
@@ -69,6 +76,17 @@ impl Prefixes {
         Self(items.chunks_exact(2).map(pair).collect())
     }
 
+    /// With the folder of the registry that a package comes from, if it comes from one.
+    fn with_registry_of(self, package: &Path) -> Self {
+        let homes = self.0.iter().filter(|(_, name)| name == CARGO_PREFIX).map(|(home, _)| home.join(REGISTRIES));
+        let registries = homes.filter_map(|registries| {
+            let registry = package.strip_prefix(&registries).ok()?.components().next()?;
+            Some((registries.join(registry), REGISTRY_PREFIX.to_owned()))
+        });
+        let registries: Vec<_> = registries.collect();
+        Self::new(self.0.into_iter().chain(registries))
+    }
+
     /// A path with its folder's name in place of the folder; unchanged if it lies in none of them.
     fn replace(&self, path: &Path) -> PathBuf {
         let mut pairs = self.0.iter().rev();
@@ -97,13 +115,13 @@ pub fn exec(arguments: impl IntoIterator<Item = OsString>, variable: impl Fn(&st
     let Some(compiler) = arguments.next() else {
         return io::Error::new(io::ErrorKind::InvalidInput, "no compiler is named");
     };
-    let prefixes = Prefixes::decode(&variable(MODE_VARIABLE).unwrap_or_default());
     let crate_ = Crate {
         package: variable("CARGO_PKG_NAME").unwrap_or_default(),
         version: variable("CARGO_PKG_VERSION").unwrap_or_default(),
         dir: variable("CARGO_MANIFEST_DIR").unwrap_or_default().into(),
         out_dir: variable("OUT_DIR").map(PathBuf::from),
     };
+    let prefixes = Prefixes::decode(&variable(MODE_VARIABLE).unwrap_or_default()).with_registry_of(&crate_.dir);
     Command::new(compiler).args(rewrite(arguments.collect(), &crate_, &prefixes)).exec()
 }
 
@@ -136,7 +154,8 @@ fn position_of_metadata(arguments: &[OsString]) -> Option<usize> {
 ///
 /// The digest is of the package's name, version and folder (below a prefix), the crate's name and type, features and
 /// other `cfg`s, the target, and whether it is a test. Two crates in one program differ in one of these: cargo compiles
-/// a package for a target once for each set of features. Options for code generation are left out; they differ only
+/// a package for a target once for each set of features. (The same version of a package from two registries would not
+/// differ; the compiler refuses it then.) Options for code generation are left out; they differ only
 /// together with one of these, and may hold paths.
 fn identity(arguments: &[OsString], crate_: &Crate, prefixes: &Prefixes) -> String {
     let dir = prefixes.replace(&crate_.dir);
@@ -200,6 +219,17 @@ mod tests {
         assert_eq!(prefixes.replace(Path::new("/home/me/projects")), Path::new("/home/me/projects"));
         let last = prefixes.0.last().unwrap();
         assert_eq!(last.1, "/ww/cargo", "the compiler takes the last match");
+    }
+
+    #[test]
+    fn registries_have_one_name() {
+        let name = |path: &str| prefixes().with_registry_of(Path::new(path)).replace(Path::new(path));
+        for registry in ["index.crates.io-1949cf8c6b5b557f", "mirror-0123"] {
+            let package = format!("/home/me/project/.cargo-home/registry/src/{registry}/serde-1.0.0");
+            assert_eq!(name(&package), Path::new("/ww/registry/serde-1.0.0"));
+        }
+        assert_eq!(name("/home/me/project/.cargo-home/git/x"), Path::new("/ww/cargo/git/x"));
+        assert_eq!(name("/home/me/project/a"), Path::new("/ww/project/a"));
     }
 
     #[test]

@@ -2,27 +2,33 @@
 //!
 //! ```text
 //! target/ww/
-//!   lock               held while a `ww` builds in this project
 //!   format             version of all that follows, as a decimal number
 //!   .gitignore         keeps the folder out of git
 //!   guests/NAME.wasm   artifacts
 //!   out/NAME/          where the command of a guest writes, while it runs
-//!   cargo/             cargo's target folder for all Rust guests
+//!   cargo/shared/      cargo's target folder for the Rust guests without an environment of their own
+//!   cargo/NAME.DIGEST/ that of a Rust guest whose compiler sees variables that others do not have
 //! ```
+//!
+//! The lock is on the project's folder itself, which nobody cleans while a build runs.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use super::{Cancel, Event, Events};
+use crate::folder::{Folder, Kind};
 use crate::wetfile::GuestName;
 use crate::{atomic_file, escape};
 
 /// Version of the layout above, and of how crates are compiled: raised whenever a crate that cargo finds compiled in
 /// `cargo/` would not be what this version makes of it (see [`rustc_wrapper`](super::rustc_wrapper)).
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+/// The folders of the state.
+const FOLDERS: [&str; 3] = ["guests", "out", "cargo"];
 
 /// Mode of artifacts and of the other files of ours.
 const FILE_MODE: u32 = 0o644;
@@ -42,6 +48,12 @@ pub enum StateError {
     Newer {
         /// The folder of the state.
         dir: PathBuf,
+    },
+    /// A folder of the state is a symlink: what is written or removed there would be somewhere else.
+    #[error("{} is a symlink, where a folder is needed: remove it", escape::path(.path))]
+    Symlink {
+        /// The symlink.
+        path: PathBuf,
     },
     /// The file system refused.
     #[error("cannot {action} {}", escape::path(.path))]
@@ -71,7 +83,7 @@ impl StateError {
 pub struct State {
     root: PathBuf,
     dir: PathBuf,
-    /// Locked. The lock ends with the file, also when the process is killed.
+    /// The project's root, locked. The lock ends with the handle, also when the process is killed.
     _lock: File,
 }
 
@@ -82,14 +94,17 @@ impl State {
     ///
     /// [`StateError`], also when the wait is cut short by `cancel`.
     pub fn open(root: &Path, cancel: &Cancel, events: Events<'_>) -> Result<Self, StateError> {
-        let dir = root.join("target/ww");
-        fs::create_dir_all(&dir).map_err(StateError::io("make", &dir))?;
-        let lock = lock(&dir.join("lock"), cancel, events)?;
+        let lock = lock(root, cancel, events)?;
+        let mut dir = root.to_owned();
+        let mut folder = Folder::open(root).map_err(StateError::io("open", root))?;
+        for name in ["target", "ww"] {
+            dir.push(name);
+            folder = real_folder(&folder, name, &dir)?;
+        }
         let state = Self { root: root.to_owned(), dir, _lock: lock };
-        state.check_format()?;
-        for folder in ["guests", "out", "cargo"] {
-            let path = state.dir.join(folder);
-            fs::create_dir_all(&path).map_err(StateError::io("make", &path))?;
+        state.check_format(&folder)?;
+        for name in FOLDERS {
+            real_folder(&folder, name, &state.dir.join(name))?;
         }
         Ok(state)
     }
@@ -104,9 +119,21 @@ impl State {
         self.dir.join("guests").join(format!("{guest}.wasm"))
     }
 
-    /// Cargo's target folder.
-    pub(super) fn cargo_target(&self) -> PathBuf {
-        self.dir.join("cargo")
+    /// Cargo's target folder for a guest. `own` is a digest of what only its compiler sees, if there is any such thing.
+    ///
+    /// Cargo takes a crate that it finds compiled, whatever variables its build script has read without saying so.
+    pub(super) fn cargo_target(&self, guest: &GuestName, own: Option<&str>) -> io::Result<PathBuf> {
+        let cargo = self.dir.join("cargo");
+        let name = own.map_or_else(|| "shared".to_owned(), |digest| format!("{guest}.{digest}"));
+        for entry in fs::read_dir(&cargo)? {
+            let entry = entry?.file_name();
+            let of_guest = entry.to_str().and_then(|entry| entry.strip_prefix(guest.as_str()));
+            // Names of guests have no dots. What it was compiled with before is not needed any more.
+            if entry != *name && of_guest.is_some_and(|digest| digest.starts_with('.')) {
+                remove_folder(&cargo.join(entry))?;
+            }
+        }
+        Ok(cargo.join(name))
     }
 
     /// Makes an empty folder for the command of a guest. Its path is always the same, as compilers like to write the
@@ -125,17 +152,17 @@ impl State {
 
     /// Writes an artifact, unless it has these bytes already.
     pub(super) fn write_artifact(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let is_file = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
-        if is_file && fs::read(path).is_ok_and(|present| present == bytes) {
+        let is_same_size = |metadata: fs::Metadata| metadata.is_file() && metadata.len() == bytes.len() as u64;
+        if fs::symlink_metadata(path).is_ok_and(is_same_size) && fs::read(path).is_ok_and(|present| present == bytes) {
             return Ok(());
         }
         atomic_file::write(path, bytes, FILE_MODE)
     }
 
     /// Brings the state to this version's format: an older one is discarded, as all of it can be made again.
-    fn check_format(&self) -> Result<(), StateError> {
+    fn check_format(&self, folder: &Folder) -> Result<(), StateError> {
         let path = self.dir.join("format");
-        let found = match fs::read_to_string(&path) {
+        let found = match folder.file("format").and_then(io::read_to_string) {
             Ok(text) => text.trim().parse::<u32>().ok(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(StateError::io("read", path)(error)),
@@ -145,8 +172,8 @@ impl State {
             Some(newer) if newer > FORMAT => return Err(StateError::Newer { dir: self.dir.clone() }),
             _ => {}
         }
-        for folder in ["guests", "out", "cargo"] {
-            let path = self.dir.join(folder);
+        for name in FOLDERS {
+            let path = self.dir.join(name);
             remove_folder(&path).map_err(StateError::io("remove", path))?;
         }
         let ignore = self.dir.join(".gitignore");
@@ -155,19 +182,26 @@ impl State {
     }
 }
 
-fn lock(path: &Path, cancel: &Cancel, events: Events<'_>) -> Result<File, StateError> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(StateError::io("open", path))?;
+/// Opens a folder, and makes it if there is none; a symlink is not followed.
+fn real_folder(parent: &Folder, name: &str, path: &Path) -> Result<Folder, StateError> {
+    match parent.stat(name).map_err(StateError::io("read", path))? {
+        Some(stat) if stat.kind == Kind::Symlink => Err(StateError::Symlink { path: path.to_owned() }),
+        _ => parent.folder_or_new(name).map_err(StateError::io("make", path)),
+    }
+}
+
+fn lock(root: &Path, cancel: &Cancel, events: Events<'_>) -> Result<File, StateError> {
+    let file = File::open(root).map_err(StateError::io("open", root))?;
     let mut said = false;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(StateError::io("lock", path)(error)),
+            Err(TryLockError::Error(error)) => return Err(StateError::io("lock", root)(error)),
             Err(TryLockError::WouldBlock) if cancel.is_cancelled() => return Err(StateError::Cancelled),
             Err(TryLockError::WouldBlock) => {}
         }
         if !said {
-            events(Event::Waiting { lock: path });
+            events(Event::Waiting { root });
             said = true;
         }
         thread::sleep(LOCK_POLL);
@@ -210,6 +244,50 @@ mod tests {
         assert!(receiver.try_recv().is_err(), "it is said once");
     }
 
+    /// Cleaning is no reason for a second build to begin.
+    #[test]
+    fn the_lock_outlives_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = open(dir.path()).unwrap();
+        fs::remove_dir_all(dir.path().join("target")).unwrap();
+        let cancel = Cancel::default();
+        let result = State::open(dir.path(), &cancel, &|_| cancel.cancel());
+        assert!(matches!(result, Err(StateError::Cancelled)));
+    }
+
+    #[test]
+    fn symlinks_are_not_followed() {
+        let folders = FOLDERS.map(|name| (format!("target/ww/{name}"), "a"));
+        let above = [("target".to_owned(), "ww/guests/a"), ("target/ww".to_owned(), "guests/a")];
+        for (link, inside) in above.into_iter().chain(folders) {
+            let dir = tempfile::tempdir().unwrap();
+            let (project, victim) = (dir.path().join("project"), dir.path().join("victim"));
+            fs::create_dir(&project).unwrap();
+            drop(open(&project).unwrap());
+            fs::create_dir_all(victim.join(inside)).unwrap();
+            let link = project.join(link);
+            fs::remove_dir_all(&link).unwrap();
+            std::os::unix::fs::symlink(&victim, &link).unwrap();
+            let error = open(&project).unwrap_err();
+            assert!(matches!(error, StateError::Symlink { path } if path == link));
+            assert!(victim.join(inside).exists());
+        }
+    }
+
+    #[test]
+    fn cargo_has_a_folder_for_each_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = open(dir.path()).unwrap();
+        let target = |guest: &str, own| state.cargo_target(&GuestName::new(guest).unwrap(), own).unwrap();
+        assert_eq!(target("a", None), target("b", None));
+        let (a, ab) = (target("a", Some("1")), target("a-b", Some("1")));
+        for folder in [&a, &ab, &target("a", None)] {
+            fs::create_dir(folder).unwrap();
+        }
+        assert_ne!(target("a", Some("2")), a);
+        assert!(!a.exists() && ab.exists() && target("b", None).exists());
+    }
+
     #[test]
     fn a_wait_can_be_stopped() {
         let dir = tempfile::tempdir().unwrap();
@@ -231,7 +309,7 @@ mod tests {
         fs::write(dir.path().join("target/ww/format"), "0\n").unwrap();
         drop(open(dir.path()).unwrap());
         assert!(!artifact.exists());
-        fs::write(dir.path().join("target/ww/format"), "2\n").unwrap();
+        fs::write(dir.path().join("target/ww/format"), format!("{}\n", FORMAT + 1)).unwrap();
         assert!(matches!(open(dir.path()), Err(StateError::Newer { .. })));
     }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::process::LINE_BYTES_MAX;
 use super::{BuildError, Call, Context, TARGET, Variables, run};
 use crate::wetfile::GuestName;
 
@@ -77,7 +78,7 @@ fn ask(
 ) -> Result<Vec<String>, BuildError> {
     let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
     let mut lines = Vec::new();
-    let call = Call { program: "rustc", arguments: &arguments, dir, environment };
+    let call = Call { program: "rustc", arguments: &arguments, dir, environment, line_bytes_max: LINE_BYTES_MAX };
     run(ctx, guest, &call, &mut |line| {
         lines.push(line.to_owned());
         true

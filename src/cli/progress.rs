@@ -7,15 +7,36 @@ use super::ui;
 use crate::build::Event;
 use crate::escape;
 
-/// How many lines of a compiler are kept for the case that it fails.
-const WITHHELD_LINES_MAX: usize = 2000;
+/// How many bytes of a compiler's lines are kept for the case that it fails: some ten thousand lines, or a long one.
+const WITHHELD_BYTES_MAX: usize = 1 << 20;
+
+/// What a line costs beside its text, so that empty ones are bounded as well.
+const LINE_BYTES: usize = size_of::<String>();
 
 /// Shows the events of a build. The lines of compilers are shown at once where that is wanted, and else kept back until
 /// it is known that they are needed.
 pub(super) struct Progress {
     verbose: bool,
     /// The last lines of the guest that is being built. Locked for the length of a push.
-    withheld: Mutex<VecDeque<String>>,
+    withheld: Mutex<Withheld>,
+}
+
+/// The last lines that came, not escaped, which makes lines longer.
+#[derive(Default)]
+struct Withheld {
+    lines: VecDeque<String>,
+    bytes: usize,
+}
+
+impl Withheld {
+    /// Keeps a line, and drops the oldest ones as far as there is no room for them.
+    fn push(&mut self, line: String) {
+        self.bytes += line.len() + LINE_BYTES;
+        self.lines.push_back(line);
+        while self.bytes > WITHHELD_BYTES_MAX && self.lines.len() > 1 {
+            self.bytes -= self.lines.pop_front().map_or(0, |oldest| oldest.len() + LINE_BYTES);
+        }
+    }
 }
 
 impl Progress {
@@ -25,14 +46,17 @@ impl Progress {
 
     pub(super) fn show(&self, event: &Event<'_>) {
         match event {
-            Event::Waiting { lock } => {
-                ui::progress(&format!("waiting for another ww, which holds {}", escape::path(lock)));
+            Event::Waiting { root } => {
+                ui::progress(&format!("waiting for another ww, which builds in {}", escape::path(root)));
             }
             Event::Started { guest } => ui::progress(&format!("building {guest}")),
-            Event::Output { guest, line } => self.line(format!("{guest}: {}", escape::text(line))),
+            Event::Output { guest, line } if self.verbose => {
+                ui::progress(&format!("{guest}: {}", escape::text(line)));
+            }
+            Event::Output { guest, line } => self.withheld().push(format!("{guest}: {line}")),
             Event::Warning { guest, text } => ui::progress(&format!("{guest}: warning: {text}")),
             Event::Finished { guest, elapsed } => {
-                self.withheld().clear();
+                *self.withheld() = Withheld::default();
                 ui::progress(&format!("built {guest} in {:.1} s", elapsed.as_secs_f64()));
             }
         }
@@ -40,24 +64,33 @@ impl Progress {
 
     /// Shows the lines of the guest that failed.
     pub(super) fn show_withheld(&self) {
-        for line in self.withheld().drain(..) {
-            ui::status(&line);
+        for line in std::mem::take(&mut *self.withheld()).lines {
+            ui::status(&escape::text(&line));
         }
     }
 
-    fn line(&self, line: String) {
-        if self.verbose {
-            ui::progress(&line);
-            return;
-        }
-        let mut withheld = self.withheld();
-        if withheld.len() == WITHHELD_LINES_MAX {
-            withheld.pop_front();
-        }
-        withheld.push_back(line);
-    }
-
-    fn withheld(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {
+    fn withheld(&self) -> std::sync::MutexGuard<'_, Withheld> {
         self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_within_the_bound() {
+        let mut withheld = Withheld::default();
+        let long = "x".repeat(WITHHELD_BYTES_MAX / 3);
+        for number in 0..10 {
+            withheld.push(format!("{number}{long}"));
+        }
+        assert!(withheld.bytes <= WITHHELD_BYTES_MAX);
+        let firsts: Vec<_> = withheld.lines.iter().map(|line| &line[..1]).collect();
+        assert_eq!(firsts, ["8", "9"]);
+        for _ in 0..WITHHELD_BYTES_MAX {
+            withheld.push(String::new());
+        }
+        assert!(withheld.lines.len() <= WITHHELD_BYTES_MAX / LINE_BYTES);
     }
 }

@@ -21,9 +21,9 @@ pub(super) fn is_here() -> bool {
     env::working_directory().is_ok_and(|here| find(&here).is_some())
 }
 
-/// The nearest folder with a Wetfile, from `here` upwards.
+/// The nearest folder with a Wetfile, from `here` upwards. A symlink that leads nowhere counts: it was meant as one.
 fn find(here: &Path) -> Option<&Path> {
-    here.ancestors().find(|dir| dir.join(wetfile::FILE_NAME).exists())
+    here.ancestors().find(|dir| dir.join(wetfile::FILE_NAME).symlink_metadata().is_ok())
 }
 
 /// Finds the Wetfile, here or in a folder above, and checks it. What is wrong with it is shown here: on standard error,
@@ -44,7 +44,7 @@ fn show_diagnostics(found: &[wetfile::Diagnostic], name: &str, text: &str, as_js
     if as_json {
         let report = json!({ "diagnostics": diagnostics::to_json(found, name, text) });
         // Where standard output takes no more, the exit code still tells.
-        let _ = ui::result_line(&report.to_string());
+        let _ = ui::result_line(&escape::json(&report.to_string()));
     } else {
         let report = diagnostics::render(found, name, text, env::stderr_has_colours());
         ui::status(&format!("{}\n", report.trim_end()));
@@ -62,7 +62,8 @@ pub(super) fn shown(path: &Path, here: &Path) -> String {
     }
 }
 
-/// Builds what `names` say, with the progress on standard error. A signal stops the compilers, and then the build.
+/// Builds what `names` say, with the progress on standard error. A signal stops the compilers, or whatever
+/// else is being done, and then the build.
 pub(super) fn build(
     project: &Project,
     names: &[String],
@@ -77,13 +78,14 @@ pub(super) fn build(
     let progress = Progress::new(verbose);
     let events = |event: Event<'_>| progress.show(&event);
     let environment = ops::Environment { variables: &variables, ww: &ww, cancel: &cancel, events: &events };
-    ops::build(&environment, project, names, options).map_err(|error| match stopped.signal() {
-        // The user knows why it stopped.
-        Some(signal) => Failure::message(exit_code::SIGNAL_BASE.saturating_add(signal), String::new()),
-        None => {
-            progress.show_withheld();
-            error.into()
-        }
+    let built = ops::build(&environment, project, names, options);
+    if let Some(signal) = stopped.signal() {
+        // However far it came, the user wants no more of it, and knows why.
+        return Err(Failure::message(exit_code::SIGNAL_BASE.saturating_add(signal), String::new()));
+    }
+    built.map_err(|error| {
+        progress.show_withheld();
+        error.into()
     })
 }
 

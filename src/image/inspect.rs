@@ -1,13 +1,18 @@
 //! Tells what is in an image that lies on disk.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::ImageError;
-use super::folder::{Folder, Kind};
+use crate::folder::{Folder, Kind};
 use crate::wasm_binary::{self, Interface, Kind as WasmKind};
+use crate::wetfile::COMPONENTS_MAX;
+
+/// Bytes that are read at a time.
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// One object of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +48,8 @@ pub enum EntryKind {
 ///
 /// # Errors
 ///
-/// [`ImageError::Io`] when something cannot be read, and [`ImageError::NameNotUtf8`], [`ImageError::TargetNotUtf8`]
-/// and [`ImageError::NotStorable`] for what no image holds.
+/// [`ImageError::Io`] when something cannot be read, and [`ImageError::NameNotUtf8`], [`ImageError::TargetNotUtf8`],
+/// [`ImageError::NotStorable`] and [`ImageError::TooLong`] for what no image holds.
 pub fn inspect(image: &Path) -> Result<Vec<Entry>, ImageError> {
     let folder = Folder::open(image).map_err(ImageError::io("open", image))?;
     let mut entries = Vec::new();
@@ -56,6 +61,9 @@ fn list(folder: &Folder, path: &str, entries: &mut Vec<Entry>) -> Result<(), Ima
     for name in folder.names().map_err(ImageError::io("read", path))? {
         let name = name.into_string().map_err(|name| ImageError::NameNotUtf8 { path: Path::new(path).join(name) })?;
         let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+        if path.split('/').count() > COMPONENTS_MAX {
+            return Err(ImageError::TooLong { path });
+        }
         let stat = folder.stat(&name).map_err(ImageError::io("read", &path))?;
         let kind = match stat.map(|stat| stat.kind) {
             Some(Kind::Folder) => {
@@ -82,18 +90,29 @@ fn symlink(folder: &Folder, name: &str, path: &str) -> Result<EntryKind, ImageEr
 }
 
 fn file(folder: &Folder, name: &str, path: &str) -> Result<EntryKind, ImageError> {
-    let mut bytes = Vec::new();
-    let read = folder.file(name).and_then(|mut file| file.read_to_end(&mut bytes));
-    read.map_err(ImageError::io("read", path))?;
-    Ok(describe(&bytes))
+    let read = folder.file(name).and_then(describe);
+    read.map_err(ImageError::io("read", path))
 }
 
-/// What the bytes of a file amount to.
-fn describe(bytes: &[u8]) -> EntryKind {
-    let is_component = wasm_binary::kind(bytes) == WasmKind::Component;
-    EntryKind::File {
-        size_bytes: bytes.len() as u64,
-        sha256: Sha256::digest(bytes).into(),
-        interface: is_component.then(|| wasm_binary::interface(bytes).ok()).flatten(),
+/// What a file amounts to. One that is larger than programs are is not looked into.
+fn describe(file: File) -> io::Result<EntryKind> {
+    let may_be_program = wasm_binary::check_size(&file).is_ok();
+    let (mut digest, mut size_bytes, mut kept) = (Sha256::new(), 0, Vec::new());
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, file);
+    loop {
+        let bytes = input.fill_buf()?;
+        if bytes.is_empty() {
+            break;
+        }
+        digest.update(bytes);
+        size_bytes += bytes.len() as u64;
+        if may_be_program && size_bytes <= wasm_binary::SIZE_BYTES_MAX {
+            kept.extend_from_slice(bytes);
+        }
+        let used = bytes.len();
+        input.consume(used);
     }
+    let is_component = kept.len() as u64 == size_bytes && wasm_binary::kind(&kept) == WasmKind::Component;
+    let interface = is_component.then(|| wasm_binary::interface(&kept).ok()).flatten();
+    Ok(EntryKind::File { size_bytes, sha256: digest.finalize().into(), interface })
 }

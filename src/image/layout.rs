@@ -8,19 +8,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::ImageError;
-use super::folder::{Folder, Kind};
 use super::private_key::{self, KeyEvidence};
 use crate::escape;
-use crate::wetfile::{COMPONENTS_MAX, GuestName, Image, ImagePath, PATH_BYTES_MAX, ProjectPath, Source};
-
-/// The program of an image.
-pub const MAIN_PATH: &str = "bin/main.wasm";
+use crate::folder::{Folder, Kind};
+use crate::wasm_binary;
+use crate::wetfile::{COMPONENTS_MAX, GuestName, Image, ImagePath, MAIN_PATH, PATH_BYTES_MAX, ProjectPath, Source};
 
 /// The folders that every image has, empty or not: programs, configuration, libraries (FHS 3.0).
-pub const STANDARD_FOLDERS: [&str; 3] = ["bin", "etc", "usr/lib"];
+pub(super) const STANDARD_FOLDERS: [&str; 3] = ["bin", "etc", "usr/lib"];
 
 /// What a folder of an image holds, by name. Names are UTF-8 and sorted by bytes.
-pub type Tree = BTreeMap<String, Node>;
+pub(super) type Tree = BTreeMap<String, Node>;
 
 /// The plan of an image. Its paths are no longer and no deeper than [`PATH_BYTES_MAX`] and [`COMPONENTS_MAX`] allow,
 /// and `bin/main.wasm` is a file.
@@ -28,23 +26,23 @@ pub type Tree = BTreeMap<String, Node>;
 /// Names and kinds were read from disk; contents were not. Whoever reads the files later must not follow a
 /// symlink that has appeared since.
 #[derive(Debug)]
-pub struct Layout {
+pub(super) struct Layout {
     /// The root of the tree.
-    pub tree: Tree,
+    pub(super) tree: Tree,
 }
 
 /// One object of an image.
 #[derive(Debug)]
-pub struct Node {
+pub(super) struct Node {
     /// What it is.
-    pub content: Content,
+    pub(super) content: Content,
     /// Where it comes from, as a person reads it, such as `images/pid0/etc/motd`.
-    pub source: String,
+    pub(super) source: String,
 }
 
 /// What an object of an image is.
 #[derive(Debug)]
-pub enum Content {
+pub(super) enum Content {
     /// A folder.
     Folder(Tree),
     /// A file.
@@ -55,7 +53,7 @@ pub enum Content {
 
 /// Where the bytes of a file are.
 #[derive(Debug)]
-pub enum FileSource {
+pub(super) enum FileSource {
     /// Below the project's root: components joined by `/`. They may have control characters, unlike a
     /// [`ProjectPath`].
     Project(String),
@@ -112,14 +110,24 @@ impl Layout {
         }
         check_lengths(&tree, "")?;
         let layout = Self { tree };
-        match layout.get(MAIN_PATH).map(|node| &node.content) {
-            Some(Content::File(_)) => Ok(layout),
-            _ => Err(ImageError::NoMain),
-        }
+        layout.check_main(root)?;
+        Ok(layout)
+    }
+
+    /// Checks that there is a program and that it is not too large, before anything is copied.
+    fn check_main(&self, root: &Folder) -> Result<(), ImageError> {
+        let source = match self.get(MAIN_PATH).map(|node| &node.content) {
+            Some(Content::File(source)) => source,
+            Some(Content::Folder(_)) => return Err(ImageError::MainNotFile { found: "a folder" }),
+            Some(Content::Symlink(_)) => return Err(ImageError::MainNotFile { found: "a symlink" }),
+            None => return Err(ImageError::NoMain),
+        };
+        let file = source.open(root).map_err(ImageError::io("open", source.path()))?;
+        wasm_binary::check_size(&file).map_err(ImageError::io("read", source.path()))
     }
 
     /// The object at a path, if there is one.
-    pub fn get(&self, path: &str) -> Option<&Node> {
+    fn get(&self, path: &str) -> Option<&Node> {
         let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
         let mut tree = &self.tree;
         for folder in folders.split('/').filter(|folder| !folder.is_empty()) {

@@ -1,12 +1,13 @@
-//! The file `.NAME.ww` beside an image `NAME`, which says that `ww` wrote the image and may replace it.
+//! The file that says that `ww` wrote something and may replace it: `.NAME.ww` beside an image `NAME`, and one in the
+//! folder of an image's temporary files.
 //!
 //! It lies beside the tree and never in it, so that it is no part of what is published.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::folder::{Folder, Kind};
+use crate::folder::{Folder, Kind};
 use crate::wetfile::ImageName;
 
 /// Version of the marker's format. A higher one is not ours to overwrite.
@@ -35,11 +36,6 @@ pub(super) enum Found {
     Unknown,
 }
 
-/// The name of the marker of an image of this name.
-pub(super) fn name(image_folder: &str) -> String {
-    format!(".{image_folder}.ww")
-}
-
 /// Looks for a marker.
 pub(super) fn find(parent: &Folder, name: &str) -> std::io::Result<Found> {
     match parent.stat(name)? {
@@ -55,8 +51,14 @@ pub(super) fn find(parent: &Folder, name: &str) -> std::io::Result<Found> {
     }
 }
 
-/// The bytes of a marker.
-pub(super) fn bytes(image: &ImageName) -> Vec<u8> {
+/// Writes a marker that must not exist yet, and waits until it is on disk.
+pub(super) fn write(folder: &Folder, name: &str, image: &ImageName) -> std::io::Result<()> {
+    let mut file = folder.new_file(name)?;
+    file.write_all(&bytes(image))?;
+    file.sync_all()
+}
+
+fn bytes(image: &ImageName) -> Vec<u8> {
     let marker = Marker { format: FORMAT, image: image.to_string() };
     let mut bytes = serde_json::to_vec(&marker).expect("a marker has nothing that JSON cannot hold");
     bytes.push(b'\n');
@@ -72,7 +74,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(".x.ww"), content).unwrap();
         let parent = Folder::open(dir.path()).unwrap();
-        assert_eq!(find(&parent, &name("x")).unwrap(), expected);
+        assert_eq!(find(&parent, ".x.ww").unwrap(), expected);
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! Images: trees of files with the program at `bin/main.wasm`, assembled from what a Wetfile lists.
 //!
-//! [`assemble`] writes one, [`inspect`] tells what is in one. [`Layout`] is the plan between the list and the disk.
+//! [`assemble`] writes one, [`inspect`] tells what is in one. `Layout` is the plan between the list and the disk.
 //! Nothing here compiles a guest, makes a CID or knows a blockstore.
 
 mod assemble;
-mod folder;
 mod inspect;
 mod layout;
 mod marker;
@@ -18,11 +17,10 @@ use std::path::{Path, PathBuf};
 
 use crate::escape;
 use crate::wasm_binary::{Kind, MalformedComponent};
-use crate::wetfile::ProjectPath;
+use crate::wetfile::{MAIN_PATH, ProjectPath};
 
 pub use assemble::{Assembled, assemble};
 pub use inspect::{Entry, EntryKind, inspect};
-pub use layout::{Content, FileSource, Layout, MAIN_PATH, Node, STANDARD_FOLDERS, Tree};
 pub use private_key::KeyEvidence;
 
 /// Why an image could not be assembled or read. The image's name is for the caller to add.
@@ -93,6 +91,12 @@ pub enum ImageError {
     /// Nothing is listed for `bin/main.wasm`.
     #[error("it has no `{MAIN_PATH}`: list the guest that it runs")]
     NoMain,
+    /// `bin/main.wasm` is no file.
+    #[error("`{MAIN_PATH}` is {found}, where a component is needed")]
+    MainNotFile {
+        /// What it is, such as `a symlink`.
+        found: &'static str,
+    },
     /// `bin/main.wasm` is something else than a component.
     #[error("`{MAIN_PATH}` is {kind}, where a component is needed")]
     MainKind {
@@ -119,12 +123,16 @@ pub enum ImageError {
         /// The name of the file that says that `ww` wrote it.
         marker: String,
     },
-    /// A file of ours that a newer `ww` wrote, or that is damaged.
-    #[error("{} was written by a newer ww, or is damaged", escape::path(.path))]
+    /// Under the name of a file or folder of ours there is something that a newer `ww` wrote, that is damaged, or that
+    /// was not written by `ww`.
+    #[error("{} was written by a newer ww or by somebody else, or is damaged", escape::path(.path))]
     Marker {
-        /// The marker.
+        /// The marker, or the folder without one.
         path: PathBuf,
     },
+    /// It was stopped from outside.
+    #[error("stopped")]
+    Cancelled,
     /// The file system refused.
     #[error("cannot {action} {}", escape::path(.path))]
     Io {

@@ -14,6 +14,9 @@ const ENDINGS: [&str; 3] = [".p12", ".pfx", ".ppk"];
 /// Largest file whose content is looked at, in bytes. Keys, also many in one file, are far smaller.
 pub(super) const CONTENT_BYTES_MAX: u64 = 1 << 20;
 
+/// What some editors write before a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Beginnings of lines that only a private key has: an OpenSSH key without its armour (PROTOCOL.key), PuTTY, age.
 const BEGINNINGS: [&str; 3] = ["openssh-key-v1", "PuTTY-User-Key-File-", "AGE-SECRET-KEY-1"];
 
@@ -43,12 +46,13 @@ pub(super) fn is_key_name(name: &str) -> bool {
 
 /// Whether a file with this content holds a private key.
 ///
-/// Binary content counts only where it begins as a key does: a program that reads keys has their headers in it, too.
+/// Binary content counts only where it begins as a key does: a program that reads keys has their headers in it, too. A
+/// byte order mark before a text and NULs after it do not make it binary.
 pub(super) fn is_key_content(content: &[u8]) -> bool {
-    if content.contains(&0) {
-        return content.starts_with(b"openssh-key-v1\0");
-    }
-    content.split(|byte| matches!(byte, b'\n' | b'\r')).any(is_key_line)
+    let content = content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content).trim_ascii_start();
+    let content = &content[..content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)];
+    let lines_that_count = if content.contains(&0) { 1 } else { usize::MAX };
+    content.split(|byte| matches!(byte, b'\n' | b'\r')).take(lines_that_count).any(is_key_line)
 }
 
 /// A PEM header (RFC 7468) of any private key, OpenPGP's (RFC 9580, 6.2) among them, or one of [`BEGINNINGS`].
@@ -76,7 +80,7 @@ mod tests {
 
     #[test]
     fn contents() {
-        let keys: [&[u8]; 9] = [
+        let keys: [&[u8]; 13] = [
             b"-----BEGIN PRIVATE KEY-----\nMC4C",
             b"-----BEGIN RSA PRIVATE KEY-----\r\nMC4C",
             b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n",
@@ -86,6 +90,10 @@ mod tests {
             b"openssh-key-v1\0\0\0\0\x04none",
             b"PuTTY-User-Key-File-3: ssh-ed25519\n",
             b"# created: 2026\nAGE-SECRET-KEY-1QQQ\n",
+            b"\xef\xbb\xbf-----BEGIN PRIVATE KEY-----\nMC4C",
+            b"\xef\xbb\xbf\r\n-----BEGIN EC PRIVATE KEY-----\r\nMC4C",
+            b"-----BEGIN PRIVATE KEY-----\nMC4C\n\0-----END",
+            b"-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nMC4C\n\0\0",
         ];
         for key in keys {
             assert!(is_key_content(key), "{}", key.escape_ascii());

@@ -75,7 +75,7 @@ impl Fixture {
     }
 
     fn assemble(&self) -> Result<Assembled, ImageError> {
-        assemble(self.dir.path(), &self.image, &self.artifacts())
+        assemble(self.dir.path(), &self.image, &self.artifacts(), &|| false)
     }
 
     /// The message of the error that assembling gives; nothing may then be left but what was there.
@@ -315,6 +315,11 @@ fn the_program_must_be_one() {
     let mut fixture = Fixture::new();
     fixture.image.files.clear();
     assert_eq!(fixture.error(), "it has no `bin/main.wasm`: list the guest that it runs");
+    let mut fixture = Fixture::new().source("bin", "programs");
+    fixture.image.files.remove(&ImagePath::new("bin/main.wasm").unwrap());
+    fixture.write("programs/real.wasm", program("one"));
+    symlink("real.wasm", fixture.path("programs/main.wasm")).unwrap();
+    assert_eq!(fixture.error(), "`bin/main.wasm` is a symlink, where a component is needed");
 }
 
 #[test]
@@ -347,7 +352,7 @@ fn an_empty_folder_is_taken() {
 fn a_marker_from_the_future_is_respected() {
     let fixture = Fixture::new();
     fixture.write("images/.pid0.ww", "{\"format\":99,\"image\":\"pid0\"}");
-    assert!(fixture.error().ends_with("images/.pid0.ww was written by a newer ww, or is damaged"));
+    assert!(fixture.error().ends_with("images/.pid0.ww was written by a newer ww or by somebody else, or is damaged"));
 }
 
 #[test]
@@ -368,27 +373,67 @@ fn a_failure_leaves_the_previous_image() {
     fixture.check_main("one");
 }
 
+/// Whenever it is stopped, the previous image is there, whole, and nothing else.
+#[test]
+fn it_can_be_stopped_at_each_file() {
+    let fixture = Fixture::new().source("etc", "config");
+    for name in 0..20 {
+        fixture.write(&format!("config/{name}"), "x");
+    }
+    fixture.assemble().unwrap();
+    fixture.write("artifacts/pid0.wasm", program("two"));
+    fixture.write("config/9", "y");
+    for allowed in 0.. {
+        let asked = std::cell::Cell::new(0);
+        let stopped = || asked.replace(asked.get() + 1) >= allowed;
+        match assemble(fixture.dir.path(), &fixture.image, &fixture.artifacts(), &stopped) {
+            Err(error) => assert!(matches!(error, ImageError::Cancelled), "{error}"),
+            Ok(assembled) => {
+                assert!(assembled.changed && allowed > 20);
+                break;
+            }
+        }
+        fixture.check_main("one");
+    }
+    fixture.check_main("two");
+}
+
+/// Makes the folder of temporary files as a run leaves it that is killed, with further folders in it.
+fn work(images: &Path, folders: &[&str]) -> PathBuf {
+    let work = images.join(".pid0.ww-work");
+    fs::create_dir(&work).unwrap();
+    fs::write(work.join("marker"), "{\"format\":1,\"image\":\"pid0\"}").unwrap();
+    folders.iter().for_each(|folder| fs::create_dir_all(work.join(folder)).unwrap());
+    work
+}
+
 /// Every state in which a killed run can leave the folder, and the next run.
 #[test]
 fn the_next_run_completes_what_a_killed_one_left() {
-    let states: [(&str, Change<'_>); 7] = [
+    let forget = |images: &Path| {
+        fs::remove_dir_all(images.join("pid0")).unwrap();
+        fs::remove_file(images.join(".pid0.ww")).unwrap();
+    };
+    let states: [(&str, Change<'_>); 10] = [
+        ("at once", &|images| fs::create_dir(images.join(".pid0.ww-work")).unwrap()),
+        ("before the sign was written", &|images| {
+            fs::write(work(images, &[]).join("marker"), "").unwrap();
+        }),
         ("while the first tree was written", &|images| {
-            fs::remove_dir_all(images.join("pid0")).unwrap();
-            fs::remove_file(images.join(".pid0.ww")).unwrap();
-            fs::create_dir_all(images.join(".pid0.ww-new/bin")).unwrap();
+            forget(images);
+            work(images, &["tree/bin"]);
         }),
-        ("after the first marker", &|images| fs::rename(images.join("pid0"), images.join(".pid0.ww-new")).unwrap()),
-        ("while a further tree was written", &|images| fs::create_dir_all(images.join(".pid0.ww-new/bin")).unwrap()),
-        ("while a marker was written", &|images| fs::write(images.join(".pid0.ww-marker"), "{").unwrap()),
-        ("after the exchange", &|images| {
-            fs::create_dir_all(images.join(".pid0.ww-new/etc")).unwrap();
-            symlink("/", images.join(".pid0.ww-new/root")).unwrap();
+        ("after the first marker", &|images| {
+            fs::rename(images.join("pid0"), work(images, &[]).join("tree")).unwrap();
         }),
+        ("while a further tree was written", &|images| drop(work(images, &["tree/bin"]))),
+        ("while a marker was written", &|images| fs::write(work(images, &["tree"]).join("next"), "{").unwrap()),
+        ("after the exchange", &|images| symlink("/", work(images, &["tree/etc"]).join("tree/root")).unwrap()),
         ("between two renames", &|images| {
-            fs::create_dir_all(images.join(".pid0.ww-old/bin")).unwrap();
-            fs::rename(images.join("pid0"), images.join(".pid0.ww-new")).unwrap();
+            fs::rename(images.join("pid0"), work(images, &["old/bin"]).join("tree")).unwrap();
         }),
-        ("after two renames", &|images| fs::create_dir_all(images.join(".pid0.ww-old/bin")).unwrap()),
+        ("after two renames", &|images| drop(work(images, &["old/bin"]))),
+        ("while the old image was removed", &|images| drop(work(images, &["1/x", "2"]))),
     ];
     for (name, leave) in states {
         for text in ["one", "two"] {
@@ -407,10 +452,77 @@ fn the_next_run_completes_what_a_killed_one_left() {
 fn between_two_renames_the_complete_tree_is_kept() {
     let fixture = Fixture::new();
     fixture.assemble().unwrap();
-    fs::rename(fixture.path("images/pid0"), fixture.path("images/.pid0.ww-old")).unwrap();
+    let work = work(&fixture.path("images"), &[]);
+    fs::rename(fixture.path("images/pid0"), work.join("old")).unwrap();
     fixture.write("artifacts/pid0.wasm", "not wasm");
     fixture.assemble().unwrap_err();
     fixture.check_main("one");
+}
+
+/// Names like those of temporary files do not make anything ours.
+#[test]
+fn what_ww_did_not_write_is_not_removed() {
+    for (path, content) in [("x", "precious"), ("tree/x", ""), ("old/x", ""), ("marker", "mine")] {
+        let fixture = Fixture::new();
+        let precious = format!("images/.pid0.ww-work/{path}");
+        fixture.write(&precious, content);
+        for _ in 0..2 {
+            let error = fixture.error();
+            assert!(error.contains("images/.pid0.ww-work was written by a newer ww or by somebody else"), "{error}");
+        }
+        assert_eq!(fs::read_to_string(fixture.path(&precious)).unwrap(), content);
+    }
+    for name in [".pid0.ww-new", ".pid0.ww-old", ".pid0.ww-marker"] {
+        let fixture = Fixture::new();
+        fixture.write(&format!("images/{name}/x"), "precious");
+        fixture.assemble().unwrap();
+        assert!(fixture.path(&format!("images/{name}/x")).exists());
+    }
+}
+
+#[test]
+fn an_old_image_may_be_deep_and_read_only() {
+    let fixture = Fixture::new();
+    fixture.assemble().unwrap();
+    let mut deep = fixture.path("images/pid0/deep");
+    for _ in 0..1500 {
+        deep.push("d");
+    }
+    fs::create_dir_all(&deep).unwrap();
+    fs::create_dir_all(fixture.path("images/pid0/etc/x/y")).unwrap();
+    for path in ["images/pid0/etc/x", "images/pid0/etc", "images/pid0"] {
+        fs::set_permissions(fixture.path(path), fs::Permissions::from_mode(0o500)).unwrap();
+    }
+    fixture.write("artifacts/pid0.wasm", program("two"));
+    fixture.assemble().unwrap();
+    fixture.check_main("two");
+}
+
+/// What is wrong with a source is found whether or not the image has it already.
+#[test]
+fn an_unchanged_image_is_checked_like_a_new_one() {
+    let fixture = Fixture::new().source("etc", "config");
+    fixture.write("config/a", "a");
+    fixture.assemble().unwrap();
+    for folder in ["config", "images/pid0/etc"] {
+        fixture.write(&format!("{folder}/a"), "-----BEGIN PRIVATE KEY-----\n");
+    }
+    assert!(fixture.error().starts_with("config/a is a private key (by its content)"));
+    for folder in ["config", "images/pid0/etc"] {
+        fixture.write(&format!("{folder}/a"), "a");
+    }
+    fixture.write("artifacts/pid0.wasm", "not wasm");
+    fixture.write("images/pid0/bin/main.wasm", "not wasm");
+    assert!(fixture.error().starts_with("`bin/main.wasm` is not WebAssembly"));
+}
+
+#[test]
+fn a_program_that_is_too_large_is_not_copied() {
+    let fixture = Fixture::new();
+    let artifact = fs::File::options().write(true).open(fixture.path("artifacts/pid0.wasm")).unwrap();
+    artifact.set_len(crate::wasm_binary::SIZE_BYTES_MAX + 1).unwrap();
+    assert!(fixture.error().ends_with("artifacts/pid0.wasm"));
+    assert!(!fixture.path("images").exists());
 }
 
 #[test]

@@ -85,7 +85,7 @@ pub fn build(
         events: environment.events,
     };
     let guests = build_guests(&ctx, project, targets.guests)?;
-    let assemble = |image: &&Image| assemble(project, image, &guests);
+    let assemble = |image: &&Image| assemble(project, image, &guests, environment.cancel);
     let images = targets.images.iter().map(assemble).collect::<Result<_, _>>()?;
     Ok(Built { guests, images })
 }
@@ -130,8 +130,13 @@ fn build_guests(
     Ok(artifacts)
 }
 
-fn assemble(project: &Project, image: &Image, artifacts: &BTreeMap<GuestName, PathBuf>) -> Result<BuiltImage, Error> {
-    let assembled = image::assemble(&project.root, image, artifacts)
+fn assemble(
+    project: &Project,
+    image: &Image,
+    artifacts: &BTreeMap<GuestName, PathBuf>,
+    cancel: &Cancel,
+) -> Result<BuiltImage, Error> {
+    let assembled = image::assemble(&project.root, image, artifacts, &|| cancel.is_cancelled())
         .map_err(|source| Error::Image { image: image.name.clone(), source })?;
     Ok(BuiltImage {
         name: image.name.clone(),

@@ -16,13 +16,8 @@ use crate::cell::{Compiler, ComponentError, Engine, EngineError, EngineOptions, 
 use crate::escape;
 use crate::host::{self, Host};
 use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
-
-/// Where an image has its program.
-const PROGRAM_PATH: &str = "bin/main.wasm";
-
-/// The largest program that is read, in bytes; the largest known components, interpreters of JavaScript and Python,
-/// have less than 20 MiB.
-const PROGRAM_SIZE_MAX: u64 = 256 * 1024 * 1024;
+use crate::wasm_binary::SIZE_BYTES_MAX;
+use crate::wetfile::MAIN_PATH;
 
 /// What to run and with what.
 #[derive(Debug)]
@@ -64,13 +59,13 @@ pub enum RunError {
         path: PathBuf,
     },
     /// The path is not a folder.
-    #[error("{} is not an image: an image is a folder that has {PROGRAM_PATH}", escape::path(.path))]
+    #[error("{} is not an image: an image is a folder that has {MAIN_PATH}", escape::path(.path))]
     NotAnImage {
         /// The path as given.
         path: PathBuf,
     },
     /// The folder has no program.
-    #[error("the image {} has no {PROGRAM_PATH}", escape::path(.image))]
+    #[error("the image {} has no {MAIN_PATH}", escape::path(.image))]
     NoProgram {
         /// The image's folder.
         image: PathBuf,
@@ -96,7 +91,7 @@ pub enum RunError {
         path: PathBuf,
     },
     /// The program is too large.
-    #[error("{} has {size} bytes, and at most {PROGRAM_SIZE_MAX} are run", escape::path(.path))]
+    #[error("{} has {size} bytes, and at most {SIZE_BYTES_MAX} are run", escape::path(.path))]
     TooLarge {
         /// The program's path.
         path: PathBuf,
@@ -160,7 +155,7 @@ async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<Exit
     let compiler = Compiler::new(engine, Handle::current());
     let compile = async {
         let program = compiler.compile(wasm).await;
-        program.map_err(|source| RunError::Component { path: options.image.join(PROGRAM_PATH), source })
+        program.map_err(|source| RunError::Component { path: options.image.join(MAIN_PATH), source })
     };
     let start_swarm = async { Ok(swarm::start(options.swarm).await?) };
     let (program, swarm) = futures::try_join!(compile, start_swarm)?;
@@ -205,7 +200,7 @@ async fn announce(swarm: &Swarm) {
 /// Reads the program of the image at `image`.
 fn read_program(image: &Path) -> Result<Bytes, RunError> {
     check_image(image)?;
-    let path = image.join(PROGRAM_PATH);
+    let path = image.join(MAIN_PATH);
     let inside = resolve_inside(image, &path)?;
     // Without O_NONBLOCK, opening a named pipe would wait for a writer.
     let file = File::options()
@@ -217,12 +212,12 @@ fn read_program(image: &Path) -> Result<Bytes, RunError> {
     if !metadata.is_file() {
         return Err(RunError::NotAFile { path });
     }
-    if metadata.len() > PROGRAM_SIZE_MAX {
+    if metadata.len() > SIZE_BYTES_MAX {
         return Err(RunError::TooLarge { path, size: metadata.len() });
     }
     let mut wasm = Vec::with_capacity(metadata.len() as usize);
     // The file may grow while it is read.
-    file.take(PROGRAM_SIZE_MAX).read_to_end(&mut wasm).map_err(|source| RunError::Read { path, source })?;
+    file.take(SIZE_BYTES_MAX).read_to_end(&mut wasm).map_err(|source| RunError::Read { path, source })?;
     Ok(wasm.into())
 }
 

@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use crate::escape;
 
+pub use check::RESERVED_FOR_RUST;
 pub use diagnostic::{Code, DIAGNOSTICS_MAX, Diagnostic, Label, Position, Severity, Span};
 pub use name::{GuestName, ImageName, NAME_BYTES_MAX, NAME_RULE, NameError};
 pub use path::{COMPONENT_BYTES_MAX, COMPONENTS_MAX, ImagePath, PATH_BYTES_MAX, PathError, ProjectPath};
@@ -37,6 +38,9 @@ pub use tree::{Disk, Kind, Tree};
 
 /// The name of the file in the project's root.
 pub const FILE_NAME: &str = "Wetfile.toml";
+
+/// Where an image has its program: what a cell starts.
+pub const MAIN_PATH: &str = "bin/main.wasm";
 
 /// Largest Wetfile in bytes. A project of a thousand guests needs about a tenth.
 pub const FILE_BYTES_MAX: usize = 1 << 20;

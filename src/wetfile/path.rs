@@ -106,6 +106,17 @@ impl ProjectPath {
         other.is_root() || self.0.strip_prefix(&other.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
+    /// The name of the marker that lies beside an image of this name. Names of this form, and those that begin with one
+    /// and a hyphen, are `ww`'s own.
+    pub fn marker_of(image_folder: &str) -> String {
+        format!(".{image_folder}.ww")
+    }
+
+    /// The first component with a name that is `ww`'s own; see [`ProjectPath::marker_of`].
+    pub fn reserved_component(&self) -> Option<&str> {
+        self.components().find(|component| is_reserved(component))
+    }
+
     /// The path on disk, below the given root.
     pub fn to_path(&self, root: &Path) -> PathBuf {
         if self.is_root() { root.to_owned() } else { root.join(&self.0) }
@@ -164,6 +175,12 @@ impl fmt::Display for ImagePath {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
+}
+
+/// Whether a name is `.X.ww`, or `.X.ww-` and more, for any `X`.
+fn is_reserved(name: &str) -> bool {
+    let is_marker = |name: &str| name.len() > ".X.ww".len() - 1 && name.starts_with('.') && name.ends_with(".ww");
+    is_marker(name) || name.match_indices(".ww-").any(|(at, _)| is_marker(&name[..at + 3]))
 }
 
 fn check_text(text: &str) -> Result<(), PathError> {
@@ -235,6 +252,16 @@ mod tests {
         assert_eq!(dir.join("../../shared/x.h").unwrap().as_str(), "shared/x.h");
         assert_eq!(dir.join(".").unwrap(), dir);
         assert_eq!(dir.join("../../../x"), Err(PathError::Leaves));
+    }
+
+    #[test]
+    fn names_of_ours_are_known() {
+        for name in [".x.ww", ".x.ww-work", ".x.ww-", ".a.ww-b.ww-c", "a/.x.ww/b", ".ww-.ww"] {
+            assert!(ProjectPath::new(name).unwrap().reserved_component().is_some(), "{name}");
+        }
+        for name in [".ww", ".ww-work", "..ww", "x.ww", ".x.wwork", ".x", "a/b"] {
+            assert!(ProjectPath::new(name).unwrap().reserved_component().is_none(), "{name}");
+        }
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! `ww build` as a user sees it.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -142,6 +145,132 @@ fn a_signal_stops_the_compilers_and_the_build() {
         assert_eq!(wait(&mut child).code(), Some(code));
         assert!(!Path::new("/proc").join(pid).exists(), "the command is still running");
     }
+}
+
+/// A project whose image has many files of a folder `config`, and takes a while.
+fn large_project(files: usize) -> TempDir {
+    let dir = copying_project(COPY);
+    let wetfile = dir.path().join("Wetfile.toml");
+    let text = fs::read_to_string(&wetfile).unwrap();
+    fs::write(wetfile, format!("{text}\"etc\" = {{ path = \"config\" }}\n")).unwrap();
+    fs::create_dir(dir.path().join("config")).unwrap();
+    write_config(dir.path(), files, "first");
+    dir
+}
+
+fn write_config(dir: &Path, files: usize, text: &str) {
+    for number in 0..files {
+        fs::write(dir.join(format!("config/{number}")), text).unwrap();
+    }
+}
+
+/// What every file of the assembled `config` has, and how many files there are. All have the same.
+#[track_caller]
+fn read_image(dir: &Path) -> (String, usize) {
+    let texts: Vec<_> = fs::read_dir(dir.join("out/etc"))
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert!(texts.iter().all(|text| *text == texts[0]), "the image is half the old one and half the new one");
+    assert!(dir.join("out/bin/main.wasm").is_file() && dir.join("out/usr/lib").is_dir());
+    (texts[0].clone(), texts.len())
+}
+
+#[test]
+fn a_signal_stops_the_assembling_of_an_image() {
+    let dir = large_project(20_000);
+    for args in [["-q", "build"].as_slice(), &["-q", "run", "echo", "--listen", "/ip4/127.0.0.1/tcp/0"]] {
+        let mut child = ww(args).current_dir(dir.path()).stdout(Stdio::null()).spawn().unwrap();
+        let work = dir.path().join(".out.ww-work/tree/etc");
+        while !work.exists() {
+            assert!(child.try_wait().unwrap().is_none(), "the build ended by itself");
+        }
+        let sent = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(wait(&mut child).code(), Some(130));
+        let names = ["out", ".out.ww", ".out.ww-work"].map(|name| dir.path().join(name).exists());
+        assert_eq!(names, [false; 3]);
+    }
+}
+
+/// At whatever instant a build is killed, the image is the old one or the new one, whole, and the next build succeeds.
+#[test]
+fn a_killed_build_leaves_a_whole_image() {
+    const FILES: usize = 300;
+    let dir = large_project(FILES);
+    let started = Instant::now();
+    build(dir.path(), &[]).expect(0);
+    let length = started.elapsed();
+    let mut old = "first".to_owned();
+    for round in 0..20 {
+        let new = format!("text of round {round}");
+        write_config(dir.path(), FILES, &new);
+        let mut child = ww(&["-q", "build"]).current_dir(dir.path()).stdout(Stdio::null()).spawn().unwrap();
+        // No result depends on how long it is.
+        let share = RandomState::new().hash_one(round) % 1000;
+        thread::sleep(length * u32::try_from(share).unwrap() / 1000);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (text, files) = read_image(dir.path());
+        assert!((text == old || text == new) && files == FILES, "{files} files of {text}");
+        build(dir.path(), &[]).expect(0);
+        assert_eq!(read_image(dir.path()), (new.clone(), FILES));
+        assert!(!dir.path().join(".out.ww-work").exists());
+        old = new;
+    }
+}
+
+#[test]
+fn json_moves_no_cursor() {
+    let dir = tempfile::tempdir().unwrap();
+    let odd = dir.path().join("a\u{9b}2Jb");
+    fs::create_dir(&odd).unwrap();
+    for file in ["Wetfile.toml", "echo.wasm"] {
+        fs::copy(copying_project(COPY).path().join(file), odd.join(file)).unwrap();
+    }
+    let done = build(&odd, &["--json"]).expect(0);
+    assert!(!done.stdout.contains('\u{9b}') && done.stdout.contains("\\u009b2J"), "{}", done.stdout);
+    let built: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert!(built["images"][0]["out"].as_str().unwrap().ends_with("a\u{9b}2Jb/out"));
+}
+
+/// What is above is another project.
+#[test]
+fn a_wetfile_that_leads_nowhere_is_not_passed_over() {
+    let dir = copying_project(COPY);
+    let below = dir.path().join("below");
+    fs::create_dir(&below).unwrap();
+    std::os::unix::fs::symlink("nowhere", below.join("Wetfile.toml")).unwrap();
+    build(&below, &[]).expect(3);
+}
+
+#[test]
+fn what_a_project_calls_like_files_of_ours_stays() {
+    let dir = copying_project(COPY);
+    for name in [".out.ww-new", ".out.ww-old"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        fs::write(dir.path().join(name).join("precious"), "text").unwrap();
+    }
+    build(dir.path(), &[]).expect(0);
+    assert!(dir.path().join(".out.ww-new/precious").exists() && dir.path().join(".out.ww-old/precious").exists());
+    fs::create_dir(dir.path().join(".out.ww-work")).unwrap();
+    fs::write(dir.path().join(".out.ww-work/precious"), "text").unwrap();
+    let done = build(dir.path(), &[]).expect(5);
+    assert!(done.stderr.contains(".out.ww-work was written by"), "{}", done.stderr);
+    assert!(dir.path().join(".out.ww-work/precious").exists());
+}
+
+/// A folder of results that leads out of the project is not followed.
+#[test]
+fn results_stay_in_the_project() {
+    let dir = copying_project(COPY);
+    let outside = tempfile::tempdir().unwrap();
+    fs::create_dir_all(outside.path().join("ww/guests/precious")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), dir.path().join("target")).unwrap();
+    let done = build(dir.path(), &[]).expect(1);
+    assert!(done.stderr.contains("target is a symlink, where a folder is needed: remove it"), "{}", done.stderr);
+    assert_eq!(fs::read_dir(outside.path().join("ww")).unwrap().count(), 1);
+    assert!(outside.path().join("ww/guests/precious").exists());
 }
 
 #[test]

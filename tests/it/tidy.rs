@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["caps"],
     &["cell", "vat", "swarm", "build", "image"],
     &["wetfile"],
-    &["atomic_file", "escape", "wasm_binary"],
+    &["atomic_file", "escape", "folder", "wasm_binary"],
 ];
 
 /// Crates that only some modules may name.

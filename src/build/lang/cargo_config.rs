@@ -22,6 +22,13 @@ const FILES: [&str; 2] = [".cargo/config", ".cargo/config.toml"];
 /// Settings that change what is compiled, and that neither an argument nor the environment takes back.
 const UNSAFE_SETTINGS: [&str; 5] = ["profile", "patch", "paths", "env", "unstable"];
 
+/// The same among those of `[build]`.
+const UNSAFE_BUILD_SETTINGS: [&str; 2] = ["rustc", "rustc-workspace-wrapper"];
+
+/// Settings of a target that do not change what is compiled: flags come from the environment, and nothing is run. All
+/// others, `linker` and what replaces build scripts, do.
+const SAFE_TARGET_SETTINGS: [&str; 4] = ["rustflags", "rustdocflags", "runner", "ar"];
+
 /// The flags for the compiler that the project's own files set for guests in `dir`.
 ///
 /// As cargo does, those of the target win over those of `build`, and outer folders' flags come before inner ones'.
@@ -49,7 +56,9 @@ pub(super) fn rustflags(root: &Path, dir: &ProjectPath, cfgs: &[String]) -> Resu
 /// The user's configuration files that may change what guests compile to, each with the settings that do.
 ///
 /// These are the files above the project and in `cargo_home`. A file that cannot be read or parsed is left to cargo.
-pub(super) fn unsafe_settings(root: &Path, cargo_home: Option<&Path>) -> Vec<(PathBuf, Vec<&'static str>)> {
+/// `cfgs` is as for [`rustflags`].
+pub(super) fn unsafe_settings(root: &Path, cargo_home: Option<&Path>, cfgs: &[String]) -> Vec<(PathBuf, Vec<String>)> {
+    let cfgs: Vec<Cfg> = cfgs.iter().filter_map(|cfg| cfg.parse().ok()).collect();
     let above = root.ancestors().skip(1).flat_map(|folder| FILES.map(|file| folder.join(file)));
     let home = cargo_home.into_iter().flat_map(|home| ["config", "config.toml"].map(|file| home.join(file)));
     let mut files: Vec<PathBuf> = above.chain(home).collect();
@@ -57,10 +66,32 @@ pub(super) fn unsafe_settings(root: &Path, cargo_home: Option<&Path>) -> Vec<(Pa
     files.dedup();
     let found = |path: PathBuf| {
         let config: Table = fs::read_to_string(&path).ok()?.parse().ok()?;
-        let settings: Vec<_> = UNSAFE_SETTINGS.into_iter().filter(|setting| config.contains_key(*setting)).collect();
+        let settings = unsafe_settings_of(&config, &cfgs);
         (!settings.is_empty()).then_some((path, settings))
     };
     files.into_iter().filter_map(found).collect()
+}
+
+fn unsafe_settings_of(config: &Table, cfgs: &[Cfg]) -> Vec<String> {
+    let whole = UNSAFE_SETTINGS.into_iter().filter(|setting| config.contains_key(*setting));
+    let mut found: Vec<String> = whole.map(str::to_owned).collect();
+    if let Some(build) = table(config, "build") {
+        let settings = UNSAFE_BUILD_SETTINGS.into_iter().filter(|setting| build.contains_key(*setting));
+        found.extend(settings.map(|setting| format!("build.{setting}")));
+    }
+    let is_ours = |platform: &str| platform.parse::<Platform>().is_ok_and(|platform| platform.matches(TARGET, cfgs));
+    for (platform, settings) in table(config, "target").into_iter().flatten() {
+        let settings = settings.as_table().filter(|_| is_ours(platform)).into_iter().flat_map(Table::keys);
+        let settings = settings.filter(|setting| !SAFE_TARGET_SETTINGS.contains(&setting.as_str()));
+        found.extend(settings.map(|setting| format!("{setting} of the target")));
+    }
+    for (name, source) in table(config, "source").into_iter().flatten() {
+        // Any other replacement is unpacked below `CARGO_HOME`, where its name does not matter.
+        if source.get("directory").is_some() {
+            found.push(format!("source.{name}.directory"));
+        }
+    }
+    found
 }
 
 fn read(folder: &Path) -> Result<Option<Table>, BuildError> {
@@ -157,10 +188,23 @@ mod tests {
     fn settings_of_users_that_change_results() {
         let folder = project(&[
             (".cargo/config.toml", "[profile.release]\nlto = true\n[net]\noffline = true"),
-            ("home/config.toml", "[build]\nrustflags = 'x'"),
+            (
+                "home/config.toml",
+                "[build]\nrustflags = 'x'\nrustc = 'y'\n[target.wasm32-wasip2]\nrustflags = 'x'\nlinker = 'l'\n\
+                 [target.'cfg(unix)']\nlinker = 'l'\n[source.crates-io]\nreplace-with = 'v'\n\
+                 [source.v]\ndirectory = 'vendor'",
+            ),
             ("project/.cargo/config.toml", "[patch.crates-io]"),
         ]);
-        let found = unsafe_settings(&folder.path().join("project"), Some(&folder.path().join("home")));
-        assert_eq!(found, [(folder.path().join(".cargo/config.toml"), vec!["profile"])]);
+        let home = folder.path().join("home");
+        let found = unsafe_settings(&folder.path().join("project"), Some(&home), &CFGS.map(str::to_owned));
+        let expected: [(PathBuf, &[&str]); 2] = [
+            (folder.path().join(".cargo/config.toml"), &["profile"]),
+            (home.join("config.toml"), &["build.rustc", "linker of the target", "source.v.directory"]),
+        ];
+        assert_eq!(
+            found,
+            expected.map(|(path, settings)| (path, settings.iter().map(|text| (*text).to_owned()).collect()))
+        );
     }
 }

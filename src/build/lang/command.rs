@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::build::process::LINE_BYTES_MAX;
 use crate::build::{self, BuildError, Call, Context, Variables};
+use crate::wasm_binary;
 use crate::wetfile::argument::{self, Piece};
 use crate::wetfile::{Guest, GuestName, Run};
 
@@ -25,11 +27,18 @@ pub(in crate::build) fn build(
     let folder =
         ctx.state.new_out_folder(&guest.name).map_err(BuildError::io("make a folder for", guest.name.as_str()))?;
     let out = folder.join(format!("{}.wasm", guest.name));
+    environment.insert("WW_GUEST".into(), guest.name.as_str().into());
     environment.insert("WW_OUT".into(), out.clone().into());
     let arguments = arguments(run, &out, artifacts)?;
     let program = arguments[0].to_string_lossy();
     let dir = guest.dir.to_path(ctx.state.root());
-    let call = Call { program: &program, arguments: &arguments[1..], dir: &dir, environment: &environment };
+    let call = Call {
+        program: &program,
+        arguments: &arguments[1..],
+        dir: &dir,
+        environment: &environment,
+        line_bytes_max: LINE_BYTES_MAX,
+    };
     let result = build::run(ctx, &guest.name, &call, &mut |_| false).and_then(|()| read(&out));
     ctx.state.remove_out_folder(&guest.name).map_err(BuildError::io("remove", folder))?;
     result
@@ -62,7 +71,9 @@ fn fill(argument: &str, out: &Path, artifacts: &BTreeMap<GuestName, PathBuf>) ->
 
 fn read(out: &Path) -> Result<Vec<u8>, BuildError> {
     match fs::symlink_metadata(out) {
-        Ok(metadata) if metadata.is_file() => fs::read(out).map_err(BuildError::io("read", out)),
+        Ok(metadata) if metadata.is_file() => {
+            File::open(out).and_then(wasm_binary::read).map_err(BuildError::io("read", out))
+        }
         Ok(_) => Err(BuildError::NotComponent { found: "not a regular file".to_owned() }),
         Err(_) => Err(BuildError::NoArtifact { path: Some(out.to_owned()) }),
     }

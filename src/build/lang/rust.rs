@@ -1,19 +1,25 @@
 //! Guests that cargo builds: one call for each, for one package and one of its targets.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use cargo_metadata::{CrateType, Message, Metadata, Package, PackageId, Target, TargetKind};
 
 use super::cargo_config;
+use crate::build::environment;
+use crate::build::process::LINE_BYTES_MAX;
 use crate::build::rustc_wrapper::{CARGO_PREFIX, MODE_VARIABLE, PROJECT_PREFIX, Prefixes};
 use crate::build::toolchain::Toolchain;
 use crate::build::{self, BuildError, Call, Context, Event, TARGET, Variables};
-use crate::escape;
 use crate::wetfile::Guest;
+use crate::{escape, wasm_binary};
 
-/// Variables with which cargo is quiet and keeps no incremental state, which would differ from a fresh build's.
+/// Largest answer of `cargo metadata` in bytes; it is one line, with some hundred bytes for each file that is a target.
+const METADATA_BYTES_MAX: usize = 64 << 20;
+
+/// Variables with which cargo is quiet and keeps no incremental state, which would differ from a fresh build's. No
+/// Wetfile declares them.
 const CARGO_VARIABLES: [(&str, &str); 3] =
     [("CARGO_TERM_COLOR", "never"), ("CARGO_TERM_PROGRESS_WHEN", "never"), ("CARGO_INCREMENTAL", "0")];
 
@@ -27,6 +33,9 @@ pub(in crate::build) fn build(
     mut environment: Variables,
 ) -> Result<Vec<u8>, BuildError> {
     let dir = guest.dir.to_path(ctx.state.root());
+    let own = environment::digest_of_own(guest, &environment);
+    let target_dir = ctx.state.cargo_target(&guest.name, own.as_deref());
+    let target_dir = target_dir.map_err(BuildError::io("use", ctx.state.root().join("target/ww/cargo")))?;
     environment.extend(CARGO_VARIABLES.map(|(name, value)| (name.into(), value.into())));
     let toolchain = Toolchain::of_folder(ctx, &guest.name, &dir, &environment)?;
     if !FLAGS_VARIABLES.iter().any(|name| environment.contains_key(OsStr::new(name))) {
@@ -34,7 +43,7 @@ pub(in crate::build) fn build(
         let flags = cargo_config::rustflags(ctx.state.root(), &guest.dir, &toolchain.cfgs)?;
         environment.insert("CARGO_ENCODED_RUSTFLAGS".into(), flags.join("\x1f").into());
     }
-    warn_of_settings(ctx, guest, &environment);
+    warn_of_settings(ctx, guest, &toolchain, &environment);
     let package = FoundPackage::find(ctx, guest, &dir, &environment)?;
     let mut prefixes = toolchain.library_sources(ctx, &guest.name, &dir, &environment)?;
     prefixes.extend(own_prefixes(ctx.state.root(), &environment));
@@ -42,8 +51,14 @@ pub(in crate::build) fn build(
     environment.insert("RUSTC_WRAPPER".into(), ctx.ww.into());
 
     let mut artifact = None;
-    let arguments = package.arguments(ctx);
-    let call = Call { program: "cargo", arguments: &arguments, dir: &dir, environment: &environment };
+    let arguments = package.arguments(ctx, target_dir);
+    let call = Call {
+        program: "cargo",
+        arguments: &arguments,
+        dir: &dir,
+        environment: &environment,
+        line_bytes_max: LINE_BYTES_MAX,
+    };
     let result = build::run(ctx, &guest.name, &call, &mut |line| match serde_json::from_str(line) {
         Ok(Message::CompilerArtifact(message)) => {
             artifact = package.program_of(&message).or(artifact.take());
@@ -53,17 +68,19 @@ pub(in crate::build) fn build(
         Err(_) => false,
     });
     match result {
-        Err(BuildError::Failed { tail, .. }) if !toolchain.has_target() => Err(BuildError::TargetMissing { tail }),
+        Err(BuildError::Failed { .. }) if !toolchain.has_target() => Err(BuildError::TargetMissing),
         other => other,
     }?;
     let path = artifact.ok_or(BuildError::NoArtifact { path: None })?;
-    fs::read(&path).map_err(BuildError::io("read", path))
+    File::open(&path).and_then(wasm_binary::read).map_err(BuildError::io("read", path))
 }
 
 /// Tells which of the user's own settings change what is compiled.
-fn warn_of_settings(ctx: &Context<'_>, guest: &Guest, environment: &Variables) {
-    for (path, settings) in cargo_config::unsafe_settings(ctx.state.root(), cargo_home(environment).as_deref()) {
-        let text = format!("{} sets {}: others may get other bytes", escape::path(&path), settings.join(", "));
+fn warn_of_settings(ctx: &Context<'_>, guest: &Guest, toolchain: &Toolchain, environment: &Variables) {
+    let home = cargo_home(environment);
+    for (path, settings) in cargo_config::unsafe_settings(ctx.state.root(), home.as_deref(), &toolchain.cfgs) {
+        let text =
+            format!("{} sets {}: others may get other bytes", escape::path(&path), escape::text(&settings.join(", ")));
         (ctx.events)(Event::Warning { guest: &guest.name, text });
     }
 }
@@ -106,13 +123,17 @@ impl FoundPackage {
             ["metadata", "--no-deps", "--format-version=1", "--manifest-path"].map(OsString::from).into();
         arguments.push(manifest.clone().into());
         let mut answer = String::new();
-        let call = Call { program: "cargo", arguments: &arguments, dir, environment };
+        let call =
+            Call { program: "cargo", arguments: &arguments, dir, environment, line_bytes_max: METADATA_BYTES_MAX };
         build::run(ctx, &guest.name, &call, &mut |line| {
             answer.push_str(line);
             true
         })?;
-        let metadata: Metadata = serde_json::from_str(&answer)
-            .map_err(|source| BuildError::Answer { program: "cargo metadata", source: source.into() })?;
+        let not_understood = |source| BuildError::Answer { program: "cargo metadata", source };
+        if answer.len() >= METADATA_BYTES_MAX {
+            return Err(not_understood(format!("it has {METADATA_BYTES_MAX} bytes or more").into()));
+        }
+        let metadata: Metadata = serde_json::from_str(&answer).map_err(|source| not_understood(source.into()))?;
         Self::choose(metadata, manifest)
     }
 
@@ -128,10 +149,10 @@ impl FoundPackage {
 
     /// The arguments of the build. They select one target, so that a program and a `cdylib` of the same name, whose
     /// files would overwrite each other, are not both built.
-    fn arguments(&self, ctx: &Context<'_>) -> Vec<OsString> {
+    fn arguments(&self, ctx: &Context<'_>, target_dir: PathBuf) -> Vec<OsString> {
         let fixed = ["build", "--release", "--target", TARGET, "--message-format=json-render-diagnostics"];
         let mut arguments: Vec<OsString> = fixed.map(OsString::from).into();
-        arguments.extend(["--target-dir".into(), ctx.state.cargo_target().into()]);
+        arguments.extend(["--target-dir".into(), target_dir.into()]);
         arguments.extend(["--manifest-path".into(), self.manifest.clone().into()]);
         arguments.extend(["--package".into(), self.id.repr.clone().into()]);
         if self.target.is_kind(TargetKind::Bin) {
@@ -176,5 +197,18 @@ fn choose_target(package: &Package, manifest: &Path) -> Result<Target, BuildErro
             programs.sort();
             BuildError::SeveralPrograms { manifest: manifest.to_owned(), programs }
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wetfile::RESERVED_FOR_RUST;
+
+    #[test]
+    fn what_is_set_for_cargo_cannot_be_declared() {
+        for name in CARGO_VARIABLES.map(|(name, _)| name).into_iter().chain(["RUSTC_WRAPPER"]) {
+            assert!(RESERVED_FOR_RUST.contains(&name), "{name}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::cli::error::Failure;
 use crate::cli::{env, exit_code, project, ui};
+use crate::escape;
 use crate::ops::{BuildOptions, Built, BuiltImage};
 
 /// Build guests and assemble images
@@ -48,7 +49,7 @@ fn try_run(args: &BuildArgs, verbose: bool) -> Result<(), Failure> {
     let project = project::load(args.json)?;
     let built = project::build(&project, &args.names, BuildOptions { offline: args.offline }, verbose)?;
     if args.json {
-        return ui::result_line(&as_json(&built).to_string()).map_err(failed);
+        return ui::result_line(&escape::json(&as_json(&built).to_string())).map_err(failed);
     }
     let here = env::working_directory().map_err(failed)?;
     for image in &built.images {

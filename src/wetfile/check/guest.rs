@@ -24,6 +24,11 @@ const CARGO_MANIFEST: &str = "Cargo.toml";
 /// The prefix of the variables that `ww` itself gives to a build.
 const RESERVED_PREFIX: &str = "WW_";
 
+/// Further variables that a Rust guest cannot declare. Without the wrapper its bytes would depend on the project's
+/// folder, with incremental state on what was built before; cargo's messages are read by `ww`.
+pub const RESERVED_FOR_RUST: [&str; 5] =
+    ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_INCREMENTAL", "CARGO_TERM_COLOR", "CARGO_TERM_PROGRESS_WHEN"];
+
 const NUL_HELP: &str = "leave it out: no program can be given one";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,8 +45,9 @@ pub(super) fn check(
     sink: &mut Sink<'_>,
 ) -> Option<Guest> {
     let embeds = embeds(ctx, table, sink);
-    let env = table.env.iter().filter_map(|(name, value)| variable(name, value, sink)).collect();
-    let language = language(table, sink)?;
+    let language = language(table, sink);
+    let env = table.env.iter().filter_map(|(name, value)| variable(name, value, language, sink)).collect();
+    let language = language?;
     let dir = dir(ctx, table, language, inputs, sink);
     let recipe = match language {
         Language::Rust => rust(ctx, table, dir.as_ref(), sink),
@@ -303,11 +309,18 @@ fn embeds(ctx: &Context<'_>, table: &GuestTable, sink: &mut Sink<'_>) -> Vec<Gue
     names
 }
 
-fn variable(name: &Written<String>, value: &Variable, sink: &mut Sink<'_>) -> Option<(String, EnvValue)> {
+fn variable(
+    name: &Written<String>,
+    value: &Variable,
+    language: Option<Language>,
+    sink: &mut Sink<'_>,
+) -> Option<(String, EnvValue)> {
     let problem = if !is_variable_name(&name.value) {
         Some(("is not a name of a variable", "use letters, digits and `_`, and no digit at the beginning"))
     } else if name.value.starts_with(RESERVED_PREFIX) {
         Some(("is set by ww itself", "choose a name that does not begin with `WW_`"))
+    } else if language == Some(Language::Rust) && RESERVED_FOR_RUST.contains(&name.value.as_str()) {
+        Some(("is set by ww itself for Rust guests", "leave it out"))
     } else {
         None
     };

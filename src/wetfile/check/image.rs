@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::{Context, Input, guest_name, out, place};
 use crate::escape;
+use crate::wetfile::MAIN_PATH;
 use crate::wetfile::diagnostic::{Code, Diagnostic, Sink, quoted};
 use crate::wetfile::name::ImageName;
 use crate::wetfile::path::{ImagePath, ProjectPath};
@@ -12,10 +13,7 @@ use crate::wetfile::project::{Image, Source};
 use crate::wetfile::schema::{FileEntry, ImageTable, SourceTable, Written};
 use crate::wetfile::tree::Kind;
 
-/// The program of an image: what a cell starts.
-const MAIN: &str = "bin/main.wasm";
-
-/// The folder of [`MAIN`], and the name in it.
+/// The folder of [`MAIN_PATH`], and the name in it.
 const MAIN_FOLDER: &str = "bin";
 const MAIN_FILE: &str = "main.wasm";
 
@@ -23,7 +21,7 @@ const MAIN_FILE: &str = "main.wasm";
 struct Entry<'e> {
     key: &'e Written<String>,
     source: Source,
-    is_folder: bool,
+    kind: Kind,
 }
 
 /// Checks one image and adds what it reads to `inputs`. Whatever is `None` was reported.
@@ -57,7 +55,7 @@ fn entries<'e>(
     for file in files {
         let path = image_path(&file.key, sink);
         let source = file.source.as_ref().and_then(|source| check_source(ctx, table, file, source, inputs, sink));
-        let (Some(path), Some((source, is_folder))) = (path, source) else { continue };
+        let (Some(path), Some((source, kind))) = (path, source) else { continue };
         match entries.get(&path) {
             Some(earlier) => {
                 let message =
@@ -65,7 +63,7 @@ fn entries<'e>(
                 collision(message, (&file.key, "again here"), (earlier.key, "first here"), sink);
             }
             None => {
-                entries.insert(path, Entry { key: &file.key, source, is_folder });
+                entries.insert(path, Entry { key: &file.key, source, kind });
             }
         }
     }
@@ -84,7 +82,7 @@ fn image_path(key: &Written<String>, sink: &mut Sink<'_>) -> Option<ImagePath> {
     None
 }
 
-/// Checks a source and tells whether it is a folder.
+/// Checks a source and tells what it is.
 fn check_source(
     ctx: &Context<'_>,
     table: &ImageTable,
@@ -92,23 +90,23 @@ fn check_source(
     source: &SourceTable,
     inputs: &mut Vec<Input>,
     sink: &mut Sink<'_>,
-) -> Option<(Source, bool)> {
+) -> Option<(Source, Kind)> {
     let text = match source {
-        SourceTable::Guest(name) => return Some((Source::Guest(guest_name(ctx, name, sink)?), false)),
+        SourceTable::Guest(name) => return Some((Source::Guest(guest_name(ctx, name, sink)?), Kind::File)),
         SourceTable::Path(text) => text,
     };
     let what = format!("the source of {} in image {}", quoted(&file.key.value), quoted(&table.name.value));
     let path = place::path(&ProjectPath::root(), text, &what, sink)?;
     let kind = place::existing(ctx, &path, text, &what, sink)?;
     inputs.push(Input { path: path.clone(), what, span: text.span.clone() });
-    Some((Source::Path(path), kind == Kind::Folder))
+    Some((Source::Path(path), kind))
 }
 
 /// Reports entries that lie below one that is no folder.
 fn check_ancestors(table: &ImageTable, entries: &BTreeMap<ImagePath, Entry<'_>>, sink: &mut Sink<'_>) {
     for (path, entry) in entries {
         let files = path.ancestors().filter_map(|ancestor| entries.get(&ancestor));
-        if let Some(file) = files.into_iter().find(|ancestor| !ancestor.is_folder) {
+        if let Some(file) = files.into_iter().find(|ancestor| ancestor.kind != Kind::Folder) {
             let (below, above) = (quoted(&entry.key.value), quoted(&file.key.value));
             let message = format!("image {} cannot have {below} below {above}", quoted(&table.name.value));
             collision(message, (entry.key, "below it"), (file.key, "a file, not a folder"), sink);
@@ -132,22 +130,32 @@ fn check_main(
     sink: &mut Sink<'_>,
 ) {
     let entry = |path: &str| ImagePath::new(path).ok().and_then(|path| entries.get(&path));
-    let (span, problem) = match (entry(MAIN), entry(MAIN_FOLDER)) {
-        (Some(main), _) if main.is_folder => (&main.key.span, "a folder, not a program"),
-        (Some(_), _) => return,
-        (None, Some(Entry { key, source: Source::Path(folder), is_folder: true })) => {
-            let main = folder.join(MAIN_FILE);
-            let found = main.map(|main| place::look(ctx.tree, &main));
-            if let Ok(place::Found::Kind(Kind::File | Kind::Symlink)) = found {
-                return;
-            }
-            (&key.span, "there is no `main.wasm` in this folder")
+    let (span, found) = match (entry(MAIN_PATH), entry(MAIN_FOLDER)) {
+        (Some(main), _) => (&main.key.span, Some(main.kind)),
+        (None, Some(Entry { key, source: Source::Path(folder), kind: Kind::Folder })) => {
+            (&key.span, folder.join(MAIN_FILE).ok().and_then(|main| kind_of(ctx, &main)))
         }
-        (None, _) => (files, "no entry is `bin/main.wasm`"),
+        (None, _) => (files, None),
+    };
+    let problem = match found {
+        Some(Kind::File) => return,
+        Some(Kind::Symlink) => "`bin/main.wasm` is a symlink, which is stored and not followed",
+        Some(Kind::Folder) => "`bin/main.wasm` is a folder",
+        Some(Kind::Other) => "`bin/main.wasm` is no file",
+        None if span == files => "no entry is `bin/main.wasm`",
+        None => "there is no `main.wasm` in this folder",
     };
     let label = sink.label(span, problem);
-    let message = format!("image {} has no program: `{MAIN}` is missing", quoted(&table.name.value));
+    let message = format!("image {} has no program at `{MAIN_PATH}`", quoted(&table.name.value));
     let guest = ctx.guests.keys().next().filter(|_| ctx.guests.len() == 1).copied().unwrap_or("NAME");
-    let help = format!("add `\"{MAIN}\" = {{ guest = \"{}\" }}`", escape::text(guest));
+    let help = format!("add `\"{MAIN_PATH}\" = {{ guest = \"{}\" }}`", escape::text(guest));
     sink.push(Diagnostic::error(Code::NoMain, message, label, help));
+}
+
+/// What lies at a path, if it can be reached.
+fn kind_of(ctx: &Context<'_>, path: &ProjectPath) -> Option<Kind> {
+    match place::look(ctx.tree, path) {
+        place::Found::Kind(kind) => Some(kind),
+        _ => None,
+    }
 }

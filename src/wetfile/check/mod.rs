@@ -8,6 +8,8 @@ mod image;
 mod out;
 mod place;
 
+pub use guest::RESERVED_FOR_RUST;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;

@@ -29,6 +29,9 @@ pub(super) fn check(
         Ok(path) if path.components().next().is_some_and(|first| RESERVED.contains(&first)) => {
             (reserved(&path), "name a folder outside of `target` that holds nothing else")
         }
+        Ok(path) if path.reserved_component().is_some() => {
+            ("has a name of the form `.NAME.ww`".to_owned(), "ww gives such names to its own files beside images")
+        }
         Ok(path) => match obstacle(ctx, &path) {
             None => return Some(path),
             Some(problem) => {

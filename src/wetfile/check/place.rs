@@ -41,19 +41,22 @@ pub(super) fn look(tree: &dyn Tree, path: &ProjectPath) -> Found {
 ///
 /// `what` names the thing in messages: "input `a.c` of guest `x`".
 pub(super) fn path(dir: &ProjectPath, text: &Written<String>, what: &str, sink: &mut Sink<'_>) -> Option<ProjectPath> {
-    let error = match dir.join(&text.value) {
-        Ok(path) => return Some(path),
-        Err(error) => error,
-    };
-    let (code, help) = match error {
-        PathError::Absolute | PathError::Leaves => (
+    let (code, problem, help) = match dir.join(&text.value) {
+        Ok(path) if path.reserved_component().is_none() => return Some(path),
+        Ok(_) => (
+            Code::InvalidPath,
+            "has a name of the form `.NAME.ww`".to_owned(),
+            "ww gives such names to its own files beside images, and removes them",
+        ),
+        Err(error @ (PathError::Absolute | PathError::Leaves)) => (
             Code::OutsideProject,
+            error.to_string(),
             "everything that is read lies in the folder of the Wetfile; write a path relative to it",
         ),
-        _ => (Code::InvalidPath, "write a path such as `guests/hello`"),
+        Err(error) => (Code::InvalidPath, error.to_string(), "write a path such as `guests/hello`"),
     };
-    let label = sink.label(&text.span, format!("this path {error}"));
-    sink.push(Diagnostic::error(code, format!("{what} {error}: {}", quoted(&text.value)), label, help));
+    let label = sink.label(&text.span, format!("this path {problem}"));
+    sink.push(Diagnostic::error(code, format!("{what} {problem}: {}", quoted(&text.value)), label, help));
     None
 }
 
