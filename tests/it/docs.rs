@@ -9,7 +9,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::{collect, root};
+use crate::project::Project;
+use crate::support::{collect, finish, root, ww};
 
 /// A command and what it is to print.
 struct Example {
@@ -106,6 +107,27 @@ fn examples_do_what_the_pages_say() {
         }
     }
     assert!(count > 5, "the examples were not found");
+}
+
+/// The contents of the first blocks of a page after a heading.
+fn blocks_after(page: &str, heading: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(page)).unwrap();
+    let (_, text) = text.split_once(heading).unwrap();
+    text.split("\n```").skip(1).step_by(2).map(|block| block.split_once('\n').unwrap().1.to_owned()).collect()
+}
+
+#[test]
+fn the_minimal_guest_builds_and_runs() {
+    let project = Project::new("greeter");
+    let blocks = blocks_after("docs/guests.md", "## A minimal guest");
+    let [manifest, program, wetfile, ..] = blocks.as_slice() else { panic!("{blocks:?}") };
+    let sdk = root().join("guests/sdk");
+    project.write("Cargo.toml", &manifest.replace("../ww/guests/sdk", sdk.to_str().unwrap()));
+    project.write("src/main.rs", program);
+    project.write("Wetfile.toml", wetfile);
+    let mut command = ww(&["-q", "run", "--listen", "/ip4/127.0.0.1/tcp/0", "greeter"]);
+    let done = finish(command.current_dir(project.path(""))).expect(0);
+    assert!(done.stdout.starts_with("this is 12D3KooW"), "{}", done.stdout);
 }
 
 #[test]
