@@ -2,10 +2,12 @@
 //!
 //! * [`block`]: a [`Block`] is bytes and the [`Cid`] that they were checked against.
 //! * [`pb`]: dag-pb, the format of a node with links.
+//! * [`car`]: archives of blocks.
 //!
 //! Everything here is pure: values in, values or errors out.
 
 pub mod block;
+pub mod car;
 pub mod pb;
 mod protobuf;
 #[cfg(test)]
