@@ -162,6 +162,15 @@ impl<'a> Node<'a> {
     }
 }
 
+/// A node without links whose data, of `data_len` bytes, `put_data` appends: for large data that is made in place.
+pub(super) fn encode_leaf(data_len: usize, put_data: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes_field_len(data_len));
+    put_bytes_head(&mut out, NODE_DATA, data_len);
+    put_data(&mut out);
+    debug_assert_eq!(out.len(), bytes_field_len(data_len), "the data has another length than was said");
+    out
+}
+
 /// The blocks that a block links to, in order and as often as it does; none for a raw block.
 ///
 /// # Errors
