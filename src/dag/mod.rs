@@ -18,6 +18,8 @@ pub mod car;
 pub mod pb;
 mod protobuf;
 #[cfg(test)]
+mod suites;
+#[cfg(test)]
 mod testing;
 pub mod unixfs;
 
