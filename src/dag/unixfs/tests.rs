@@ -139,13 +139,22 @@ fn check_tree(profile: &Profile, tree: &Tree, expected: &str) {
     assert_eq!(Memory::default().tree(profile, tree).cid.to_string(), expected, "{profile}");
 }
 
-/// A file of zeros, without keeping all of them.
+/// A file of zeros, of which every full chunk is the same and hashed once.
 fn check_zeros(profile: &Profile, size: usize, expected: &str) {
+    let sink = &mut |_| Ok::<_, TestError>(());
     let zeros = Bytes::from(vec![0; profile.chunk_bytes]);
-    let chunks =
-        (0..size.div_ceil(zeros.len())).map(|index| zeros.slice(..zeros.len().min(size - index * zeros.len())));
-    let root = Memory::default().file_of_chunks(profile, chunks);
-    assert_eq!(root.cid.to_string(), expected, "{size} zeros under {profile}");
+    let (_, full) = leaf(profile, zeros.clone()).unwrap();
+    let mut builder = FileBuilder::new(*profile);
+    for _ in 0..size / zeros.len() {
+        builder.push_leaf(full, sink).unwrap();
+    }
+    let rest = zeros.slice(..size % zeros.len());
+    if !rest.is_empty() {
+        builder.push(rest, sink).unwrap();
+    }
+    let root = builder.finish(sink).unwrap();
+    assert_eq!(root.subtree().cid.to_string(), expected, "{size} zeros under {profile}");
+    assert_eq!(root.size(), size as u64);
 }
 
 /// printf 'hello\n' | ipfs add, and so on.
@@ -193,6 +202,12 @@ fn files_at_the_edge_of_a_node() {
     check_zeros(&CIDV1, 45_613_056, "bafybeibxsa3ioclowpaq7b6gxl65gzqneopfr3fnhedak6sqr4bjz5lnyq");
     check_zeros(&V2015, 45_875_200, "QmaL1KiQRV8secNszpjjFPg722T53c77k2dz5UsNua59ZT");
     check_zeros(&CIDV1, 45_875_200, "bafybeigfps5vzivfspwgm3uwsfyl5s6bn3ysh7uqidgauxgopw4yi66lse");
+    check_zeros(&V2015, 7_936_671_744, "QmaUnuM6XbnxLbHUHmY5QxK8LkFqQcX9jvGPVjRF94EEsd");
+    check_zeros(&CIDV1, 7_936_671_744, "bafybeidxp6macmsb2fl24g2urxdvecsmmuspexpjyxcav2wyazeytjh5yi");
+    check_zeros(&V2015, 7_936_671_745, "QmVZLgevKqdMBkEdFhcauLccqzLNn2gmfwVaXhHEZJyqzm");
+    check_zeros(&CIDV1, 7_936_671_745, "bafybeic3bmw3lls6npgpysoz7577inmexlh7ulmlepk4qypu72heonqfhu");
+    check_zeros(&V2025, 1_073_741_824, "bafybeibqawkaltgjfdebq4no6nmfcvkcw7k52xqzclkwfmrkn6oxw7srmy");
+    check_zeros(&V2025, 1_073_741_825, "bafybeigx4uyebjbq65346xh6cjrt6yshbdudzudhnqecwbzvymslxj7gje");
 }
 
 /// A tree with only `bin/main.wasm`, the empty module with its version.
@@ -239,6 +254,78 @@ fn odd_names() {
     check_tree(&V2025, &tree, "bafybeig2e5r7jiczxoyis4f66h4rutahtovhpd4khoyeonojetubs3haua");
 }
 
+/// Each file holds its number in this list.
+#[test]
+fn odd_names_that_only_bytes_can_sort() {
+    let long = "a".repeat(255);
+    let names = [
+        "...",
+        ".hidden",
+        " ",
+        "a b",
+        "\n",
+        "\u{1}\u{7f}",
+        "-n",
+        "~",
+        "*",
+        "\\",
+        "CON",
+        &long,
+        "\u{e4}",
+        "a\u{308}",
+        "名前",
+        "\u{202e}gpj.exe",
+        "\u{1f600}",
+        "A",
+        "a",
+    ];
+    let check = |profile: Profile, expected: &str| {
+        let memory = &mut Memory::default();
+        let entries = names
+            .iter()
+            .enumerate()
+            .map(|(number, name)| entry(name, memory.file(&profile, number.to_string().as_bytes())));
+        let entries = entries.collect();
+        assert_eq!(memory.directory(&profile, entries).unwrap().cid.to_string(), expected, "{profile}");
+    };
+    check(V2015, "QmXcsez6rFVf1ApjkJJGjrMnxmc3yhE5K1XT6vtkAuHmKy");
+    check(CIDV1, "bafybeif636dl6mfleviq4bwyvzcd6ddmaliy6shaxmd3z2o5qoq6sxvtym");
+    check(V2025, "bafybeif636dl6mfleviq4bwyvzcd6ddmaliy6shaxmd3z2o5qoq6sxvtym");
+}
+
+/// Symbolic links, empty directories and files in turn, enough for a HAMT.
+#[test]
+fn directory_of_9000_entries_of_all_kinds() {
+    let check = |profile: Profile, expected: &str| {
+        let memory = &mut Memory::default();
+        let mut target = |index: usize| match index % 3 {
+            0 => memory.symlink(&profile, &format!("t{index}")),
+            1 => memory.directory(&profile, vec![]).unwrap(),
+            _ => memory.file(&profile, format!("y{index}").as_bytes()),
+        };
+        let entries = (0..9000).map(|index| entry(&format!("m{index}-ä"), target(index))).collect();
+        let root = memory.directory(&profile, entries).unwrap();
+        assert_eq!(root.cid.to_string(), expected, "{profile}");
+        assert_eq!(memory.list(root.cid).unwrap().len(), 9000);
+    };
+    check(V2015, "QmdDGD9aSbhBBf7finbx4QBPTkrsLYmtVhYVatmce1t2eq");
+    check(CIDV1, "bafybeiebtieba6ew7i5etuwai7jgjzbqkfib7l52zwxb5hia7rt6b5zidu");
+    check(V2025, "bafybeiebtieba6ew7i5etuwai7jgjzbqkfib7l52zwxb5hia7rt6b5zidu");
+}
+
+/// Two names that were searched for: no number of levels tells them apart.
+#[test]
+fn names_of_one_hash_are_refused_in_a_hamt_only() {
+    let memory = &mut Memory::default();
+    let file = memory.file(&V2025, b"x");
+    let names = ["MT'UYWTY_Q?MO- {", "fVo&t6SyEy\"H`Yte"];
+    assert_eq!(hamt::hash_name(names[0]), hamt::hash_name(names[1]));
+    let entries = names.map(|name| entry(name, file)).to_vec();
+    assert!(memory.directory(&V2025, entries.clone()).is_ok());
+    let sharded = memory.directory(&Profile { directory_size_max: 0, ..V2025 }, entries);
+    assert!(matches!(sharded, Err(TestError::Build(BuildError::HashCollision { .. }))));
+}
+
 /// Entries that all hold `content(name)`.
 fn entries(
     memory: &mut Memory,
@@ -280,6 +367,9 @@ fn directories_at_the_threshold() {
     let names = |count, width| (0..count).map(|index| format!("{index:0width$}")).collect::<Vec<_>>();
     check(V2015, names(4096, 30), "QmaXVduPXb8MRthXjdr88FLhMnNYQXW2VBurX8941jvA5n");
     check(V2015, names(4033, 31), "QmfHNN9YMvowvwtsGZ7iyEgv3sAk75hkEaJqWDtz2CrP6g");
+    let cidv1_with_last = [names(4095, 28), vec!["z".repeat(29)]].concat();
+    check(CIDV1, names(4096, 28), "bafybeihxa436ind63rmoa2vgp2nmt4f5ihowsifr7si3wzofgswy4e7nwm");
+    check(CIDV1, cidv1_with_last, "bafybeih42muiow4koesq3a6eo2w5ktfbgfjlikq76qhwlsxwurcpxhcwbm");
     let with_last = |width| [names(4765, 11), vec![format!("{:0width$}", 4765)]].concat();
     check(V2025, with_last(21), "bafybeicveixuifizb4qr7hxrzl7wwpywjepxdttisd6bingqvra7obgcx4");
     check(V2025, with_last(22), "bafybeihvjss4brfqeq6lbsrbhkbqmhggne3jj7xhhjzlicct4rwso7c2nu");
@@ -621,9 +711,10 @@ proptest! {
 
     #[test]
     fn files_of_any_size_come_back(size in 0usize..3_000_000) {
+        let period: Vec<u8> = (0..251).collect();
+        let content = period.repeat(size / period.len() + 1)[..size].to_vec();
         for profile in Profile::ALL {
             let memory = &mut Memory::default();
-            let content: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
             let root = memory.file(&profile, &content);
             prop_assert_eq!(&memory.read(root.cid).unwrap(), &content);
         }
