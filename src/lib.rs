@@ -9,6 +9,8 @@
 //! 5. `vat` carries Cap'n Proto RPC between the sandbox and its host, `caps` are the capabilities it finds there,
 //!    and `swarm` is the libp2p node behind them; `host` joins these to a running cell.
 //!
+//! `dag` has the codecs of IPFS, which name a tree by its content.
+//!
 //! `ops` has one function per thing a user can ask for, and `cli` is the command line over it. `ARCHITECTURE.md`
 //! tells which module may use which, who owns what on disk, and where trust ends.
 //!
@@ -22,6 +24,7 @@ pub mod caps;
 pub mod cell;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod cli;
+pub mod dag;
 pub mod escape;
 mod folder;
 #[cfg(all(feature = "cell", feature = "swarm"))]
