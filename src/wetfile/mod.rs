@@ -165,5 +165,6 @@ fn read_bounded(root: &Path, file: &Path) -> Result<Vec<u8>, WetfileError> {
 }
 
 // They look at diagnostics as the command line shows them.
-#[cfg(all(test, feature = "cell", feature = "swarm"))]
+#[cfg(test)]
+#[cfg(all(feature = "cell", feature = "swarm"))]
 mod tests;
