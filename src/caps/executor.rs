@@ -86,7 +86,8 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
     }
 }
 
-fn texts(list: capnp::text_list::Reader<'_>) -> Result<Vec<String>, Error> {
+/// The texts of a list; one that is not UTF-8 is an error.
+pub(super) fn texts(list: capnp::text_list::Reader<'_>) -> Result<Vec<String>, Error> {
     list.iter().map(|text| Ok(text?.to_string()?)).collect()
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use capnp::Error;
 use ww_schema::peer_capnp::{executor, host};
 
-use super::executor::failed;
+use super::executor::{failed, texts};
 use crate::swarm::Swarm;
 
 /// The capability over this node's `swarm`, with the `executor` that belongs to the cell it is made for.
@@ -44,7 +44,7 @@ impl host::Server for Server {
     async fn connect(self: Rc<Self>, params: host::ConnectParams, _: host::ConnectResults) -> Result<(), Error> {
         let params = params.get()?;
         let id = params.get_id()?.to_str()?;
-        let addrs = params.get_addrs()?.iter().map(|addr| Ok(addr?.to_string()?)).collect::<Result<Vec<_>, Error>>()?;
+        let addrs = texts(params.get_addrs()?)?;
         self.swarm.connect(id, &addrs).await.map_err(|error| failed(&error))
     }
 
