@@ -9,7 +9,7 @@
 //! 5. `vat` carries Cap'n Proto RPC between the sandbox and its host, `caps` are the capabilities it finds there,
 //!    and `swarm` is the libp2p node behind them; `host` joins these to a running cell.
 //!
-//! `dag` has the codecs of IPFS, which name a tree by its content.
+//! `dag` has the codecs of IPFS, which name a tree by its content; `remote` has clients of those who keep such content.
 //!
 //! `ops` has one function per thing a user can ask for, and `cli` is the command line over it. `ARCHITECTURE.md`
 //! tells which module may use which, who owns what on disk, and where trust ends.
@@ -32,6 +32,7 @@ pub mod host;
 pub mod image;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod ops;
+pub mod remote;
 #[cfg(feature = "swarm")]
 pub mod swarm;
 #[cfg(feature = "cell")]
