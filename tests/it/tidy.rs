@@ -10,8 +10,9 @@ const LAYERS: &[&[&str]] = &[
     &["ops"],
     &["host"],
     &["caps"],
-    &["cell", "vat", "swarm", "build", "image"],
+    &["cell", "vat", "swarm", "build", "image", "remote"],
     &["wetfile", "blockstore"],
+    &["tree"],
     &["dag"],
     &["atomic_file", "escape", "folder", "wasm_binary"],
 ];
