@@ -34,6 +34,7 @@ pub mod host;
 pub mod image;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod ops;
+pub mod remote;
 #[cfg(feature = "swarm")]
 pub mod swarm;
 pub mod tree;
