@@ -10,10 +10,10 @@ use clap::Args;
 use super::error::Failure;
 use super::{env, exit_code, ui};
 use crate::blockstore::{Blockstore, StoreError};
-use crate::dag::ContentPath;
+use crate::dag::{ContentPath, Scope};
 use crate::dag::unixfs::WalkError;
 use crate::escape;
-use crate::ops::fetch::{self, DagRequest, FetchError, FetchEvent, FetchLimits, Fetched, Missing, Scope, Source};
+use crate::ops::fetch::{self, DagRequest, FetchError, FetchEvent, FetchLimits, Fetched, Missing, Source};
 use crate::remote::kubo::ApiFileError;
 use crate::remote::{Deadlines, gateway, kubo};
 

@@ -24,7 +24,7 @@ use reqwest::{Response, StatusCode, Url};
 use tokio::time::{Instant, timeout};
 
 use super::{Blocks, BoxError, Cause, Deadlines, RemoteError, Stage, shown};
-use crate::dag::{BLOCK_BYTES_MAX, Block, Cid};
+use crate::dag::{BLOCK_BYTES_MAX, Block, Cid, Scope};
 
 pub use address::{Address, AddressError};
 
@@ -34,28 +34,6 @@ pub const REDIRECTS_MAX: usize = 5;
 const TYPE_RAW: &str = "application/vnd.ipld.raw";
 const TYPE_CAR: &str = "application/vnd.ipld.car";
 const ACCEPT_CAR: &str = "application/vnd.ipld.car;version=1;order=dfs;dups=n";
-
-/// How much of a DAG is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Everything below.
-    All,
-    /// A file whole, a directory's own blocks without what its entries stand for.
-    Entity,
-    /// One block.
-    Block,
-}
-
-impl Scope {
-    /// As it stands in a URL.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Entity => "entity",
-            Self::Block => "block",
-        }
-    }
-}
 
 /// A client of one gateway. Clones share its connections.
 #[derive(Clone, Debug)]
