@@ -11,7 +11,8 @@ const LAYERS: &[&[&str]] = &[
     &["host"],
     &["caps"],
     &["cell", "vat", "swarm", "build", "image", "remote"],
-    &["wetfile"],
+    &["wetfile", "blockstore"],
+    &["tree"],
     &["dag"],
     &["atomic_file", "escape", "folder", "wasm_binary"],
 ];
@@ -30,6 +31,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("annotate_snippets", &["cli"]),
     ("cargo_metadata", &["build"]),
+    ("rusqlite", &["blockstore"]),
 ];
 
 fn root() -> &'static Path {
