@@ -10,6 +10,8 @@
 
 mod blocks;
 pub mod kubo;
+#[cfg(test)]
+mod testing;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -12,8 +12,6 @@ mod api_file;
 mod connect;
 mod request;
 #[cfg(test)]
-mod testing;
-#[cfg(test)]
 mod tests;
 mod token;
 mod upload;
