@@ -4,6 +4,7 @@
 //! environment.
 
 mod build;
+pub mod fetch;
 mod publish;
 mod push;
 mod run;
