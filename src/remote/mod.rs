@@ -11,6 +11,8 @@
 mod blocks;
 pub mod gateway;
 pub mod kubo;
+#[cfg(test)]
+mod testing;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -27,7 +27,8 @@ pub(super) struct Walk {
 
 impl Walk {
     pub(super) fn new(request: DagRequest, limits: FetchLimits) -> Result<Self, FetchError> {
-        let path = PathWalk::new(request.root, &request.path).map_err(|error| FetchError::Path(WalkError::Path(error)))?;
+        let path =
+            PathWalk::new(request.root, &request.path).map_err(|error| FetchError::Path(WalkError::Path(error)))?;
         check_supported(&request.root)?;
         let mut walk = Self {
             limits,
