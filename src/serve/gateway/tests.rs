@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::blockstore::{MemoryBlockstore, PinName};
+use crate::dag::Scope;
 use crate::dag::block::CODEC_DAG_PB;
 use crate::dag::car::{Decoder, Item};
 use crate::dag::unixfs::{self, BuildError, Entry, EntryName, FileBuilder, Profile, Subtree};
