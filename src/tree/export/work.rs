@@ -190,8 +190,7 @@ impl Export<'_> {
         self.check_stopped()?;
         let block = self.get(&cid, path)?;
         let node = Node::decode(&block);
-        let node =
-            node.map_err(|source| ExportError::Node { path: path.to_owned(), cid: Box::new(cid), source })?;
+        let node = node.map_err(|source| ExportError::Node { path: path.to_owned(), cid: Box::new(cid), source })?;
         match node {
             Node::File(_) => self.make_file(folder, name, &block, path),
             Node::Directory(_) | Node::Shard(_) => self.make_folder(folder, name, &block, path, depth),
