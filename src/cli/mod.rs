@@ -11,6 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::build::rustc_wrapper;
 
 mod commands;
+mod content;
 pub mod diagnostics;
 mod env;
 mod error;
@@ -20,6 +21,7 @@ mod logging;
 mod meter;
 mod progress;
 mod project;
+mod signals;
 mod sources;
 mod store;
 mod ui;
@@ -50,6 +52,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(commands::build::BuildArgs),
+    Gateway(commands::gateway::GatewayArgs),
     Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
 }
@@ -77,13 +80,14 @@ pub fn main() -> ExitCode {
         let message = format!("failed to enter {}", crate::escape::path(directory));
         let code = match cli.command {
             Command::Run(_) => exit_code::RUN_FAILURE,
-            Command::Build(_) | Command::Publish(_) => exit_code::USAGE,
+            Command::Build(_) | Command::Gateway(_) | Command::Publish(_) => exit_code::USAGE,
         };
         ui::failure(&error::Failure::caused(code, message, &source));
         return ExitCode::from(code);
     }
     match cli.command {
         Command::Build(args) => commands::build::run(&args, cli.verbose),
+        Command::Gateway(args) => commands::gateway::run(&args),
         Command::Publish(args) => commands::publish::run(&args, cli.verbose, cli.quiet),
         Command::Run(args) => commands::run::run(args, cli.verbose),
     }

@@ -4,7 +4,9 @@
 //! environment.
 
 mod build;
+mod checkout;
 pub mod fetch;
+mod gateway;
 mod publish;
 mod push;
 mod run;
@@ -14,6 +16,8 @@ use crate::image::ImageError;
 use crate::wetfile::{GuestName, ImageName};
 
 pub use build::{BuildOptions, Built, BuiltImage, Environment, build};
+pub use checkout::{Checkout, CheckoutError, checkout};
+pub use gateway::{GatewayError, serve_gateway};
 pub use publish::{PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
 pub use run::{RunError, RunOptions, RunOutcome, run};

@@ -80,7 +80,9 @@ impl Gateway {
         let found = tokio::task::spawn_blocking(move || find(&*store, &reach, &content)).await;
         let found = found.map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "failed"))?;
         let found = found.map_err(|refusal| match refusal.status {
-            StatusCode::NOT_FOUND if asked.only_if_cached => Refusal { status: StatusCode::PRECONDITION_FAILED, ..refusal },
+            StatusCode::NOT_FOUND if asked.only_if_cached => {
+                Refusal { status: StatusCode::PRECONDITION_FAILED, ..refusal }
+            }
             _ => refusal,
         })?;
         let etag = etag(&asked);
@@ -93,9 +95,7 @@ impl Gateway {
         let body = match found {
             // What answers HEAD is not sent. This one has a length to tell, and that of an archive is not known.
             Found::Raw(block) => full(block.data().clone()),
-            Found::Car { .. } if *request.method() == Method::HEAD => {
-                StreamBody::new(stream::empty()).boxed_unsync()
-            }
+            Found::Car { .. } if *request.method() == Method::HEAD => StreamBody::new(stream::empty()).boxed_unsync(),
             Found::Car { contents, .. } => {
                 let pieces = car::pieces(self.store.clone(), contents);
                 let frames = stream::unfold(pieces, async |mut pieces| {
