@@ -16,9 +16,11 @@ mod answer;
 mod tests;
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures::{StreamExt, TryStreamExt};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, LOCATION};
 use reqwest::{Response, StatusCode, Url};
 use tokio::time::{Instant, timeout};
@@ -67,7 +69,7 @@ impl Client {
             .referer(false);
         if address.is_loopback() {
             // A proxy's own loopback interface is another one.
-            builder = builder.no_proxy();
+            builder = builder.no_proxy().dns_resolver(Arc::new(Localhost));
         }
         let http = builder.build().map_err(|error| RemoteError {
             remote: address.to_string(),
@@ -166,6 +168,21 @@ impl Client {
                 .ok_or_else(|| Cause::Redirect { status: answer.status().as_u16(), location: shown(&location) })?;
         }
         Err(Cause::Malformed(format!("it redirects more than {REDIRECTS_MAX} times").into()))
+    }
+}
+
+/// Knows that `NAME.localhost` is this machine (RFC 6761, section 6.3), to which a gateway at `localhost` leads. Not every
+/// system's resolver does.
+struct Localhost;
+
+impl Resolve for Localhost {
+    fn resolve(&self, name: Name) -> Resolving {
+        let name = name.as_str().to_owned();
+        Box::pin(async move {
+            let name = if name.ends_with(".localhost") { "localhost" } else { &name };
+            let addresses: Vec<_> = tokio::net::lookup_host((name, 0)).await?.collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
     }
 }
 
