@@ -10,8 +10,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::build::rustc_wrapper;
 
+mod checkout;
 mod commands;
-mod content;
 pub mod diagnostics;
 mod env;
 mod error;

@@ -11,7 +11,7 @@ use crate::cell::ExitStatus;
 use crate::cli::error::Failure;
 use crate::cli::signals::{StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
-use crate::cli::{content, env, exit_code, project, ui};
+use crate::cli::{checkout, env, exit_code, project, ui};
 use crate::dag::ContentPath;
 use crate::ops::{self, BuildOptions, RunOptions, RunOutcome};
 use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
@@ -117,7 +117,7 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
         let mut signals = StopSignals::new().map_err(failed)?;
         let (name, folder, checkout) = match image {
             Image::Folder(folder) => (folder.clone(), folder, None),
-            Image::Content(content) => match content::check_out(content, args.sources, &mut signals).await? {
+            Image::Content(content) => match checkout::check_out(content, args.sources, &mut signals).await? {
                 ControlFlow::Continue(checkout) => (args.image, checkout.image(), Some(checkout)),
                 ControlFlow::Break(signal) => return Ok(RunOutcome::Stopped(signal)),
             },
