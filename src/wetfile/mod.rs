@@ -5,7 +5,7 @@
 //! paths, what is on disk). `graph` knows the order of guests. A [`Diagnostic`] is plain data that `cli` renders.
 //!
 //! What it deliberately does not do: print, look for the Wetfile in parent folders, read anything but the Wetfile
-//! itself, decide what is stale, or write. That a path was fine when it was checked does not bind the disk: whoever
+//! itself (and [`lock`], its lock), decide what is stale, or write. That a path was fine when it was checked does not bind the disk: whoever
 //! uses a path later looks again.
 //!
 //! `docs/wetfile.md` is the reference of the format.
@@ -14,6 +14,7 @@ pub mod argument;
 mod check;
 mod diagnostic;
 mod graph;
+pub mod lock;
 mod name;
 mod path;
 mod project;
