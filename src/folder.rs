@@ -45,6 +45,36 @@ pub(crate) struct Stat {
     pub(crate) mode: u32,
 }
 
+/// What is different whenever a file's content is, unless somebody can set the clock or write to the disk itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) size_bytes: u64,
+    /// When the content was last written: seconds since 1970, and nanoseconds. Anybody may set it.
+    pub(crate) mtime: (i64, u32),
+    /// As `mtime`, for content and all else that is known of the file. Nobody but the file system sets it.
+    pub(crate) ctime: (i64, u32),
+    pub(crate) inode: u64,
+    pub(crate) device: u64,
+}
+
+impl Stamp {
+    fn new(stat: &fs::Stat) -> Self {
+        // The types of these fields differ from one system to another.
+        Self {
+            size_bytes: u64::try_from(stat.st_size).unwrap_or_default(),
+            mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as u32),
+            ctime: (stat.st_ctime as i64, stat.st_ctime_nsec as u32),
+            inode: stat.st_ino as u64,
+            device: stat.st_dev as u64,
+        }
+    }
+
+    /// That of an open file.
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        Ok(Self::new(&fs::fstat(file)?))
+    }
+}
+
 impl Folder {
     /// Opens a folder by path. Symlinks on the way are followed: for paths that are trusted, such as a project's root.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
@@ -97,6 +127,17 @@ impl Folder {
         }
     }
 
+    /// As [`Folder::file`], with what the file was when it was opened.
+    pub(crate) fn file_with_stamp(&self, name: &str) -> io::Result<(File, Stamp)> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = fs::openat(&self.0, name, flags, Mode::empty())?;
+        let stat = fs::fstat(&file)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok((file.into(), Stamp::new(&stat))),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        }
+    }
+
     /// The target of a symlink, as stored.
     pub(crate) fn symlink_target(&self, name: &str) -> io::Result<OsString> {
         Ok(OsString::from_vec(fs::readlinkat(&self.0, name, Vec::new())?.into_bytes()))
@@ -131,6 +172,28 @@ impl Folder {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// All names in this folder with what they stand for, without `.` and `..`, in no particular order.
+    pub(crate) fn entries(&self) -> io::Result<Vec<(OsString, Kind)>> {
+        let mut entries = Vec::new();
+        for entry in fs::Dir::read_from(&self.0)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                // Some file systems do not keep it with the name.
+                FileType::Unknown => {
+                    let stat = fs::statat(&self.0, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                    kind_of(FileType::from_raw_mode(stat.st_mode))
+                }
+                file_type => kind_of(file_type),
+            };
+            entries.push((OsString::from_vec(name.to_vec()), kind));
+        }
+        Ok(entries)
     }
 
     /// Whether both are the same folder, whatever their names.

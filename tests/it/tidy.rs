@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["caps"],
     &["cell", "vat", "swarm", "build", "image"],
     &["wetfile"],
+    &["tree"],
     &["dag"],
     &["atomic_file", "escape", "folder", "wasm_binary"],
 ];
