@@ -10,6 +10,21 @@ pub(super) const WETFILE: u8 = 3;
 pub(super) const BUILD: u8 = 4;
 /// An image could not be assembled.
 pub(super) const IMAGE: u8 = 5;
+/// The lock is missing, cannot be used, or is out of date. This and the following are the findings of `ww verify`; of
+/// several the first in this order counts.
+pub(super) const LOCK: u8 = 10;
+/// `ww verify`: a file is not what it was, is missing, or is too much.
+pub(super) const ALTERED: u8 = 11;
+/// `ww verify`: a program is empty or no component.
+pub(super) const NOT_COMPONENT: u8 = 12;
+/// `ww verify`: `bin/main.wasm` does not export `wasi:cli/run`.
+pub(super) const NOT_PROGRAM: u8 = 13;
+/// `ww verify`: a program imports what no cell has.
+pub(super) const IMPORT: u8 = 14;
+/// `ww verify`: a CID was made under another profile.
+pub(super) const PROFILE: u8 = 15;
+/// `ww verify`: a guest was compiled by a toolchain that the lock does not know, and all else agrees.
+pub(super) const INCONCLUSIVE: u8 = 16;
 
 /// `ww run`: `ww` itself failed, also by a wrong command line. This and the following are those of shells and of
 /// `docker run`.

@@ -1,4 +1,6 @@
 //! One file per command: its flags, and the operation that they are turned into.
 
 pub(super) mod build;
+pub(super) mod inspect;
 pub(super) mod run;
+pub(super) mod verify;
