@@ -99,7 +99,7 @@ fn size(object: &InspectedObject) -> u64 {
     }
 }
 
-/// Documented in `docs/inspect.md`.
+/// Documented in `docs/snapshots.md`.
 fn as_json(inspected: &Inspected) -> Value {
     let object = |object: &InspectedObject| {
         let mut shown = json!({ "path": object.path, "cid": object.cid.to_string() });
