@@ -22,6 +22,9 @@ const PERMISSION_BITS: u32 = 0o7777;
 
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// A FIFO that is opened with these does not block.
+const FILE_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
 /// An open folder.
 #[derive(Debug)]
 pub(crate) struct Folder(File);
@@ -82,6 +85,11 @@ impl Folder {
         Ok(Self(fs::open(path, flags, Mode::empty())?.into()))
     }
 
+    /// As [`Folder::open`], but not if the path's last name is that of a symlink. With a slash after it, it is followed.
+    pub(crate) fn open_real(path: &Path) -> io::Result<Self> {
+        Ok(Self(fs::open(path, FOLDER_FLAGS, Mode::empty())?.into()))
+    }
+
     /// Opens a folder in this one.
     pub(crate) fn folder(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
         Ok(Self(fs::openat(&self.0, name.as_ref(), FOLDER_FLAGS, Mode::empty())?.into()))
@@ -118,24 +126,18 @@ impl Folder {
 
     /// Opens a regular file for reading. Anything else is an error, and a FIFO does not block.
     pub(crate) fn file(&self, name: &str) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(fs::openat(&self.0, name, flags, Mode::empty())?);
-        if file.metadata()?.is_file() {
-            Ok(file)
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
-        }
+        Ok(self.file_with_stamp(name)?.0)
     }
 
     /// As [`Folder::file`], with what the file was when it was opened.
     pub(crate) fn file_with_stamp(&self, name: &str) -> io::Result<(File, Stamp)> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = fs::openat(&self.0, name, flags, Mode::empty())?;
-        let stat = fs::fstat(&file)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok((file.into(), Stamp::new(&stat))),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
-        }
+        regular_file(fs::openat(&self.0, name, FILE_FLAGS, Mode::empty())?.into())
+    }
+
+    /// What a name stands for and its stamp, without following it.
+    pub(crate) fn stamp(&self, name: &str) -> io::Result<(Kind, Stamp)> {
+        let stat = fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok((kind_of(FileType::from_raw_mode(stat.st_mode)), Stamp::new(&stat)))
     }
 
     /// The target of a symlink, as stored.
@@ -330,6 +332,19 @@ impl Folder {
     /// Waits until the names in this folder are on disk.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(fs::fsync(&self.0)?)
+    }
+}
+
+/// Opens a regular file by path, which may lead through symlinks but not to one; gives it with its stamp.
+pub(crate) fn open_real_file(path: &Path) -> io::Result<(File, Stamp)> {
+    regular_file(fs::open(path, FILE_FLAGS, Mode::empty())?.into())
+}
+
+fn regular_file(file: File) -> io::Result<(File, Stamp)> {
+    let stat = fs::fstat(&file)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok((file, Stamp::new(&stat))),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
     }
 }
 

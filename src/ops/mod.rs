@@ -4,6 +4,7 @@
 //! environment.
 
 mod build;
+pub mod fetch;
 mod inspect;
 mod listing;
 mod lock;

@@ -10,8 +10,8 @@ const LAYERS: &[&[&str]] = &[
     &["ops"],
     &["host"],
     &["caps"],
-    &["cell", "vat", "swarm", "build", "image"],
-    &["wetfile"],
+    &["cell", "vat", "swarm", "build", "image", "remote"],
+    &["wetfile", "blockstore"],
     &["tree"],
     &["dag"],
     &["atomic_file", "escape", "folder", "wasm_binary"],
@@ -24,9 +24,14 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("wasmtime_wasi", &["cell"]),
     ("capnp", &["vat", "caps"]),
     ("capnp_rpc", &["vat", "caps", "host"]),
+    ("hyper", &["remote"]),
+    ("hyper_util", &["remote"]),
+    ("rustls_platform_verifier", &["remote"]),
+    ("tokio_rustls", &["remote"]),
     ("clap", &["cli"]),
     ("annotate_snippets", &["cli"]),
     ("cargo_metadata", &["build"]),
+    ("rusqlite", &["blockstore"]),
 ];
 
 fn root() -> &'static Path {

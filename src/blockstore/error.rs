@@ -1,0 +1,143 @@
+//! Why a store cannot do what it was asked.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::dag::Cid;
+use crate::dag::block::BlockError;
+use crate::dag::pb::PbError;
+use crate::escape;
+
+/// Why a store cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The file system refused; the disk may be full.
+    #[error("cannot {action} {}", escape::path(.path))]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The file system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// SQLite refused to read or write the index.
+    #[error("cannot use the index {}", escape::path(.path))]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's answer.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A newer `ww` has written here.
+    #[error("the blockstore {} was written by a newer ww: use that one", escape::path(.dir))]
+    Newer {
+        /// The folder of the store.
+        dir: PathBuf,
+    },
+    /// Something else than a folder or file of ours has its name, such as a symlink.
+    #[error("{} is not what ww keeps under this name: {expected} is needed", escape::path(.path))]
+    Misplaced {
+        /// What is there.
+        path: PathBuf,
+        /// `a folder` or `a regular file`.
+        expected: &'static str,
+    },
+    /// The file of pins is not what a `ww` writes. It is left as it is.
+    #[error("the pins in {} cannot be read: {reason}", escape::path(.path))]
+    Pins {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A block has other bytes than its name says.
+    #[error("block {cid} is damaged in the blockstore")]
+    Damaged {
+        /// The block.
+        cid: Box<Cid>,
+        /// What is wrong.
+        #[source]
+        source: DamageError,
+    },
+    /// Blocks of a DAG are not here.
+    #[error("{root} is incomplete in the blockstore: {}", missing_text(.missing, *.more))]
+    Incomplete {
+        /// The root of the DAG.
+        root: Box<Cid>,
+        /// What is missing, as far as it is known: blocks that only they link to are not. At least one, at most
+        /// [`MISSING_MAX`](super::MISSING_MAX).
+        missing: Vec<Cid>,
+        /// Whether more is missing than listed.
+        more: bool,
+    },
+    /// A block of a DAG is in a codec whose links are not known, so nobody can tell what belongs to the DAG.
+    #[error("cannot follow the links of {cid}: codec 0x{codec:x} is neither raw nor dag-pb")]
+    UnknownCodec {
+        /// The block.
+        cid: Box<Cid>,
+        /// Its codec.
+        codec: u64,
+    },
+    /// A block of a DAG is not what its CID says it is.
+    #[error("cannot follow the links of {cid}")]
+    MalformedNode {
+        /// The block.
+        cid: Box<Cid>,
+        /// What is wrong with it.
+        #[source]
+        source: PbError,
+    },
+    /// A block was put whose hash cannot be checked.
+    #[error("cannot keep block {cid}: its hash function 0x{hash:x} is not supported")]
+    UnsupportedHash {
+        /// The block.
+        cid: Box<Cid>,
+        /// Its multihash code.
+        hash: u64,
+    },
+    /// What was waited for did not happen before the wait was cut short.
+    #[error("stopped")]
+    Cancelled,
+}
+
+/// What is wrong with a damaged block.
+#[derive(Debug, thiserror::Error)]
+pub enum DamageError {
+    /// It has other bytes.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// The file with it is not there, or too short.
+    #[error("cannot read it from {}", escape::path(.pack))]
+    Pack {
+        /// The file.
+        pack: PathBuf,
+        /// The file system's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+
+    pub(super) fn unsupported_hash(cid: &Cid) -> Self {
+        Self::UnsupportedHash { cid: Box::new(*cid), hash: cid.hash().code() }
+    }
+}
+
+fn missing_text(missing: &[Cid], more: bool) -> String {
+    let list: Vec<_> = missing.iter().map(Cid::to_string).collect();
+    let (last, first) = list.split_last().map_or(("", &[][..]), |(last, first)| (last.as_str(), first));
+    match (first, more) {
+        ([], false) => format!("{last} is missing"),
+        (_, true) => format!("{} and more are missing", list.join(", ")),
+        (first, false) => format!("{} and {last} are missing", first.join(", ")),
+    }
+}

@@ -1,0 +1,144 @@
+//! Finding everything that can be reached from a root.
+//!
+//! Blocks are numbered by who keeps them, so that what was seen takes two bits each. What waits to be followed takes 40
+//! bytes a block, and no block waits twice; a raw block never waits.
+
+use std::collections::HashMap;
+
+use super::StoreError;
+use super::key::Key;
+use crate::dag::block::{CODEC_DAG_PB, CODEC_RAW};
+use crate::dag::pb::{self, PbError};
+use crate::dag::{Block, Cid};
+
+/// The most missing blocks that are named: a handful tells a person what kind of thing is missing.
+pub const MISSING_MAX: usize = 8;
+
+/// Where blocks are looked for.
+pub(super) trait Graph {
+    /// The number of a block; `None` if it is not here. Never asked for an identity CID.
+    fn number(&mut self, cid: &Cid) -> Result<Option<u64>, StoreError>;
+
+    /// A block that was said to be here.
+    fn block(&mut self, cid: &Cid) -> Result<Option<Block>, StoreError>;
+}
+
+/// A set of numbers, which are mostly close to each other.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    /// Bits by the number without its last twelve bits.
+    pages: HashMap<u64, Box<[u64; 64]>>,
+}
+
+impl Numbers {
+    /// Adds a number; `false` if it was in already.
+    pub(super) fn insert(&mut self, number: u64) -> bool {
+        let page = self.pages.entry(number >> 12).or_insert_with(|| Box::new([0; 64]));
+        let word = &mut page[(number >> 6) as usize & 63];
+        let bit = 1 << (number & 63);
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    /// Whether a number is in.
+    pub(super) fn contains(&self, number: u64) -> bool {
+        let page = self.pages.get(&(number >> 12));
+        page.is_some_and(|page| page[(number >> 6) as usize & 63] & (1 << (number & 63)) != 0)
+    }
+}
+
+/// What has been reached so far.
+#[derive(Debug, Default)]
+pub(super) struct Reached {
+    /// Blocks that were seen.
+    pub(super) seen: Numbers,
+    /// Those of them whose links were followed: not the same, as a block may be linked to as raw and as dag-pb.
+    followed: Numbers,
+    pending: Vec<Key>,
+}
+
+impl Reached {
+    /// Adds all that can be reached from a root.
+    ///
+    /// # Errors
+    /// [`StoreError::Incomplete`] if some of it is missing, and all reasons for which a block's links cannot be read.
+    pub(super) fn add(&mut self, graph: &mut dyn Graph, root: &Cid) -> Result<(), StoreError> {
+        self.pending.clear();
+        let mut missing = Vec::new();
+        self.meet(graph, root, &mut missing)?;
+        while let Some(key) = self.pending.pop() {
+            let cid = key.to_node_cid();
+            match graph.block(&cid)? {
+                Some(block) => self.follow(graph, &block, &mut missing)?,
+                None => missing.push(cid),
+            }
+            if missing.len() > MISSING_MAX {
+                break;
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let more = missing.len() > MISSING_MAX;
+        missing.truncate(MISSING_MAX);
+        Err(StoreError::Incomplete { root: Box::new(*root), missing, more })
+    }
+
+    fn follow(&mut self, graph: &mut dyn Graph, block: &Block, missing: &mut Vec<Cid>) -> Result<(), StoreError> {
+        for link in links(block)? {
+            if missing.len() > MISSING_MAX {
+                break;
+            }
+            self.meet(graph, &link, missing)?;
+        }
+        Ok(())
+    }
+
+    fn meet(&mut self, graph: &mut dyn Graph, cid: &Cid, missing: &mut Vec<Cid>) -> Result<(), StoreError> {
+        if let Some(block) = Block::from_identity(cid) {
+            // What is in an identity CID is shorter than the CID, so this ends.
+            return self.follow(graph, &block, missing);
+        }
+        let is_node = match cid.codec() {
+            CODEC_RAW => false,
+            CODEC_DAG_PB => true,
+            codec => return Err(StoreError::UnknownCodec { cid: Box::new(*cid), codec }),
+        };
+        let Some(number) = graph.number(cid)? else {
+            // A missing block is named once, however often it is linked to.
+            if !missing.contains(cid) {
+                missing.push(*cid);
+            }
+            return Ok(());
+        };
+        self.seen.insert(number);
+        if is_node && self.followed.insert(number) {
+            self.pending.extend(Key::new(cid));
+        }
+        Ok(())
+    }
+}
+
+fn links(block: &Block) -> Result<Vec<Cid>, StoreError> {
+    let cid = || Box::new(*block.cid());
+    pb::links(block).map_err(|error| match error {
+        PbError::Codec(codec) => StoreError::UnknownCodec { cid: cid(), codec },
+        source => StoreError::MalformedNode { cid: cid(), source },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_a_set() {
+        let mut numbers = Numbers::default();
+        for number in [0, 1, 63, 64, 4095, 4096, u64::MAX] {
+            assert!(!numbers.contains(number));
+            assert!(numbers.insert(number) && !numbers.insert(number) && numbers.contains(number));
+        }
+        assert!(!numbers.contains(2) && !numbers.contains(u64::MAX - 1));
+    }
+}
