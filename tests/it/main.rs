@@ -9,6 +9,7 @@ mod children;
 mod docs;
 mod kubo;
 mod layout;
+mod oracle;
 mod project;
 mod run;
 mod support;
