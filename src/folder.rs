@@ -17,10 +17,17 @@ pub(crate) const FOLDER_MODE: u32 = 0o755;
 /// As [`FOLDER_MODE`], for files.
 pub(crate) const FILE_MODE: u32 = 0o644;
 
+/// Modes of what is only for its owner.
+const PRIVATE_FOLDER_MODE: u32 = 0o700;
+const PRIVATE_FILE_MODE: u32 = 0o600;
+
 /// Bits of a mode that `chmod` sets.
 const PERMISSION_BITS: u32 = 0o7777;
 
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A FIFO that is opened with these does not block.
+const FILE_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// An open folder.
 #[derive(Debug)]
@@ -82,6 +89,11 @@ impl Folder {
         Ok(Self(fs::open(path, flags, Mode::empty())?.into()))
     }
 
+    /// As [`Folder::open`], but not if the path's last name is that of a symlink. With a slash after it, it is followed.
+    pub(crate) fn open_real(path: &Path) -> io::Result<Self> {
+        Ok(Self(fs::open(path, FOLDER_FLAGS, Mode::empty())?.into()))
+    }
+
     /// Opens a folder in this one.
     pub(crate) fn folder(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
         Ok(Self(fs::openat(&self.0, name.as_ref(), FOLDER_FLAGS, Mode::empty())?.into()))
@@ -111,6 +123,32 @@ impl Folder {
         Ok(File::from(file))
     }
 
+    /// Opens a folder in this one, making it for its owner alone if there is nothing.
+    pub(crate) fn private_folder_or_new(&self, name: &str) -> io::Result<Self> {
+        match fs::mkdirat(&self.0, name, Mode::from_raw_mode(PRIVATE_FOLDER_MODE)) {
+            Ok(()) | Err(Errno::EXIST) => self.folder(name),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a file for its owner alone, for reading and writing, that must not exist yet.
+    pub(crate) fn new_private_file(&self, name: &str) -> io::Result<File> {
+        self.private_file(name, OFlags::CREATE | OFlags::EXCL)
+    }
+
+    /// Opens a regular file for reading and writing, making it for its owner alone if there is nothing.
+    pub(crate) fn private_file_or_new(&self, name: &str) -> io::Result<File> {
+        let file = self.private_file(name, OFlags::CREATE | OFlags::NONBLOCK)?;
+        let is_file = file.metadata()?.is_file();
+        let wrong_kind = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        is_file.then_some(file).ok_or_else(wrong_kind)
+    }
+
+    fn private_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(fs::openat(&self.0, name, flags, Mode::from_raw_mode(PRIVATE_FILE_MODE))?))
+    }
+
     /// Makes a symlink that must not exist yet.
     pub(crate) fn new_symlink(&self, name: &str, target: &str) -> io::Result<()> {
         Ok(fs::symlinkat(target, &self.0, name)?)
@@ -118,24 +156,18 @@ impl Folder {
 
     /// Opens a regular file for reading. Anything else is an error, and a FIFO does not block.
     pub(crate) fn file(&self, name: &str) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(fs::openat(&self.0, name, flags, Mode::empty())?);
-        if file.metadata()?.is_file() {
-            Ok(file)
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
-        }
+        Ok(self.file_with_stamp(name)?.0)
     }
 
     /// As [`Folder::file`], with what the file was when it was opened.
     pub(crate) fn file_with_stamp(&self, name: &str) -> io::Result<(File, Stamp)> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = fs::openat(&self.0, name, flags, Mode::empty())?;
-        let stat = fs::fstat(&file)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok((file.into(), Stamp::new(&stat))),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
-        }
+        regular_file(fs::openat(&self.0, name, FILE_FLAGS, Mode::empty())?.into())
+    }
+
+    /// What a name stands for and its stamp, without following it.
+    pub(crate) fn stamp(&self, name: &str) -> io::Result<(Kind, Stamp)> {
+        let stat = fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok((kind_of(FileType::from_raw_mode(stat.st_mode)), Stamp::new(&stat)))
     }
 
     /// The target of a symlink, as stored.
@@ -330,6 +362,19 @@ impl Folder {
     /// Waits until the names in this folder are on disk.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(fs::fsync(&self.0)?)
+    }
+}
+
+/// Opens a regular file by path, which may lead through symlinks but not to one; gives it with its stamp.
+pub(crate) fn open_real_file(path: &Path) -> io::Result<(File, Stamp)> {
+    regular_file(fs::open(path, FILE_FLAGS, Mode::empty())?.into())
+}
+
+fn regular_file(file: File) -> io::Result<(File, Stamp)> {
+    let stat = fs::fstat(&file)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok((file, Stamp::new(&stat))),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use super::exit_code;
-use crate::ops::{self, RunError};
+use crate::ops::{self, PublishError, RunError};
 
 /// A failure as the user sees it.
 #[derive(Debug)]
@@ -85,6 +85,15 @@ impl From<RunError> for Failure {
                 failure.with_help("build for the target wasm32-wasip2, whose programs are components")
             }
             _ => failure,
+        }
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Store(source) => Self::from(source),
+            error => Self::new(exit_code::FAILURE, &error),
         }
     }
 }

@@ -15,9 +15,13 @@ pub mod diagnostics;
 mod env;
 mod error;
 mod exit_code;
+mod kubo;
 mod logging;
+mod meter;
 mod progress;
 mod project;
+mod sources;
+mod store;
 mod ui;
 
 /// Over the options that every command has.
@@ -46,6 +50,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(commands::build::BuildArgs),
+    Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
 }
 
@@ -72,13 +77,14 @@ pub fn main() -> ExitCode {
         let message = format!("failed to enter {}", crate::escape::path(directory));
         let code = match cli.command {
             Command::Run(_) => exit_code::RUN_FAILURE,
-            Command::Build(_) => exit_code::USAGE,
+            Command::Build(_) | Command::Publish(_) => exit_code::USAGE,
         };
         ui::failure(&error::Failure::caused(code, message, &source));
         return ExitCode::from(code);
     }
     match cli.command {
         Command::Build(args) => commands::build::run(&args, cli.verbose),
+        Command::Publish(args) => commands::publish::run(&args, cli.verbose, cli.quiet),
         Command::Run(args) => commands::run::run(args, cli.verbose),
     }
 }

@@ -4,6 +4,9 @@
 //! environment.
 
 mod build;
+pub mod fetch;
+mod publish;
+mod push;
 mod run;
 
 use crate::build::{BuildError, StateError};
@@ -11,6 +14,8 @@ use crate::image::ImageError;
 use crate::wetfile::{GuestName, ImageName};
 
 pub use build::{BuildOptions, Built, BuiltImage, Environment, build};
+pub use publish::{PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
+pub use push::{DagError, PushError, PushEvent, Pushed, push};
 pub use run::{RunError, RunOptions, RunOutcome, run};
 
 /// Why an operation on a project failed. The cause is the source.

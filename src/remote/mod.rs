@@ -1,15 +1,18 @@
 //! Clients of other people's services that keep content: a place to push blocks to and to pull them from.
 //!
+//! * [`gateway`]: trustless HTTP gateways.
 //! * [`kubo`]: the RPC of a Kubo node.
 //! * [`Blocks`]: the blocks of a CAR that somebody sends, each checked against its CID.
 //!
 //! Every answer is taken for hostile. Nothing of it is kept before it is compared with a limit, no block leaves here
-//! that was not checked against its CID, foreign text in errors is escaped, redirects are not followed, and everything
-//! ends within the [`Deadlines`]. What is not here: where blocks are stored, which of several sources is asked, and
+//! that was not checked against its CID, foreign text in errors is escaped, and everything ends within the [`Deadlines`]. What is not here: where blocks are stored, which of several sources is asked, and
 //! whether a DAG is complete; whoever asks for one walks it.
 
 mod blocks;
+pub mod gateway;
 pub mod kubo;
+#[cfg(test)]
+mod testing;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -8,7 +8,7 @@ mod stat_cache;
 
 use std::error::Error;
 
-pub use import::{BlockSink, DEPTH_MAX, ImportError, ImportOptions, Imported, RootSymlink, import};
+pub use import::{BlockSink, DEPTH_MAX, ImportError, ImportOptions, Imported, RootSymlink, THREADS_MAX, import};
 pub use stat_cache::StatCache;
 
 /// Why a sink or a source of blocks failed. Only whoever gave it knows its type.

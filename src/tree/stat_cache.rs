@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
+use multihash::Multihash;
 use sha2::{Digest, Sha256};
 
+use crate::dag::block::{CODEC_DAG_PB, CODEC_RAW, HASH_SHA2_256};
 use crate::dag::unixfs::{Profile, Subtree};
-use crate::dag::{Cid, block};
+use crate::dag::{Cid, Version};
 use crate::folder::Stamp;
 
 /// The first bytes of an encoded cache. The number is the version of what follows; another one is no cache.
@@ -40,12 +42,58 @@ pub struct StatCache {
     is_changed: bool,
 }
 
-/// A file that was read.
+/// A file that was read. There may be a million of them, so they are small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CachedFile {
-    pub(super) name: String,
+    pub(super) name: Box<str>,
     pub(super) stamp: Stamp,
-    pub(super) subtree: Subtree,
+    root: CachedRoot,
+}
+
+/// The root of a file's blocks: a [`Subtree`], as files have it under the profiles that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct CachedRoot {
+    form: CidForm,
+    /// The SHA2-256.
+    digest: [u8; DIGEST_BYTES],
+    dag_size: u64,
+}
+
+/// What a CID has beside its digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CidForm {
+    Raw = 0,
+    DagPbV0 = 1,
+    DagPbV1 = 2,
+}
+
+const DIGEST_BYTES: usize = 32;
+
+impl CachedFile {
+    /// `None` if the CID is of a form that files do not have.
+    pub(super) fn new(name: &str, stamp: Stamp, subtree: &Subtree) -> Option<Self> {
+        let form = match (subtree.cid.version(), subtree.cid.codec()) {
+            (Version::V1, CODEC_RAW) => CidForm::Raw,
+            (Version::V0, CODEC_DAG_PB) => CidForm::DagPbV0,
+            (Version::V1, CODEC_DAG_PB) => CidForm::DagPbV1,
+            _ => return None,
+        };
+        let hash = subtree.cid.hash();
+        let digest = hash.digest().try_into().ok().filter(|_| hash.code() == HASH_SHA2_256)?;
+        Some(Self { name: name.into(), stamp, root: CachedRoot { form, digest, dag_size: subtree.dag_size } })
+    }
+
+    /// The root of its blocks.
+    pub(super) fn subtree(&self) -> Subtree {
+        let CachedRoot { form, digest, dag_size } = self.root;
+        let hash = Multihash::wrap(HASH_SHA2_256, &digest).expect("a digest of 32 bytes fits");
+        let cid = match form {
+            CidForm::Raw => Cid::new_v1(CODEC_RAW, hash),
+            CidForm::DagPbV0 => Cid::new_v0(hash).expect("the hash is SHA2-256"),
+            CidForm::DagPbV1 => Cid::new_v1(CODEC_DAG_PB, hash),
+        };
+        Subtree { cid, dag_size }
+    }
 }
 
 impl StatCache {
@@ -110,15 +158,14 @@ impl StatCache {
         self.is_changed = false;
         let previous_len = previous.len();
         for (path, files) in seen {
+            let known = previous.remove(&path);
+            kept += usize::from(known.is_some());
             let files = match files {
                 Some(files) => {
-                    self.is_changed = true;
+                    self.is_changed |= known.unwrap_or_default() != files;
                     files
                 }
-                None => {
-                    kept += 1;
-                    previous.remove(&path).unwrap_or_default()
-                }
+                None => known.unwrap_or_default(),
             };
             if !files.is_empty() {
                 self.folders.insert(path, files);
@@ -181,8 +228,9 @@ fn put_file(out: &mut Vec<u8>, file: &CachedFile) {
     let Stamp { size_bytes, mtime, ctime, inode, device } = file.stamp;
     [size_bytes, inode, device].into_iter().for_each(|number| put_u64(out, number));
     [mtime, ctime].into_iter().for_each(|time| put_time(out, time));
-    put_u64(out, file.subtree.dag_size);
-    file.subtree.cid.write_bytes(out).expect("writing to a Vec does not fail");
+    put_u64(out, file.root.dag_size);
+    out.push(file.root.form as u8);
+    out.extend_from_slice(&file.root.digest);
 }
 
 fn take_array<const LENGTH: usize>(rest: &mut &[u8]) -> Option<[u8; LENGTH]> {
@@ -207,20 +255,20 @@ fn take_time(rest: &mut &[u8]) -> Option<(i64, u32)> {
 }
 
 fn take_file(rest: &mut &[u8]) -> Option<CachedFile> {
-    let name = take_text(rest)?.to_owned();
+    let name = take_text(rest)?.into();
     let (size_bytes, inode, device) = (take_u64(rest)?, take_u64(rest)?, take_u64(rest)?);
     let (mtime, ctime) = (take_time(rest)?, take_time(rest)?);
     let dag_size = take_u64(rest)?;
-    let (cid, left): (Cid, _) = block::split_cid(rest).ok()?;
-    *rest = left;
-    let stamp = Stamp { size_bytes, mtime, ctime, inode, device };
-    Some(CachedFile { name, stamp, subtree: Subtree { cid, dag_size } })
+    let [form] = take_array(rest)?;
+    let form = [CidForm::Raw, CidForm::DagPbV0, CidForm::DagPbV1].into_iter().find(|known| *known as u8 == form)?;
+    let root = CachedRoot { form, digest: take_array(rest)?, dag_size };
+    Some(CachedFile { name, stamp: Stamp { size_bytes, mtime, ctime, inode, device }, root })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dag::Version;
+    use crate::dag::Block;
     use bytes::Bytes;
 
     const PROFILE: Profile = Profile::UNIXFS_V1_2025;
@@ -228,8 +276,8 @@ mod tests {
     fn file(name: &str) -> CachedFile {
         let stamp =
             Stamp { size_bytes: 7, mtime: (-5, 1), ctime: (1_700_000_000, 999_999_999), inode: u64::MAX, device: 3 };
-        let block = block::Block::seal(Version::V1, 0x55, Bytes::copy_from_slice(name.as_bytes())).unwrap();
-        CachedFile { name: name.to_owned(), stamp, subtree: Subtree { cid: *block.cid(), dag_size: 9 } }
+        let block = Block::seal(Version::V1, CODEC_RAW, Bytes::copy_from_slice(name.as_bytes())).unwrap();
+        CachedFile::new(name, stamp, &Subtree { cid: *block.cid(), dag_size: 9 }).unwrap()
     }
 
     fn example() -> StatCache {
@@ -253,6 +301,19 @@ mod tests {
         assert_eq!(decoded.len(), 3);
         assert!(StatCache::decode(&Profile::KUBO_CIDV1, &cache.encode()).is_empty());
         assert!(cache.files(&Profile::KUBO_CIDV1, "").is_empty());
+    }
+
+    #[test]
+    fn roots_of_files_come_back() {
+        for version in [Version::V0, Version::V1] {
+            for codec in [CODEC_RAW, CODEC_DAG_PB] {
+                let Ok(block) = Block::seal(version, codec, Bytes::from_static(b"x")) else { continue };
+                let subtree = Subtree { cid: *block.cid(), dag_size: u64::MAX };
+                assert_eq!(CachedFile::new("x", file("x").stamp, &subtree).unwrap().subtree(), subtree);
+            }
+        }
+        let identity = "bafkqaaa".parse().unwrap();
+        assert!(CachedFile::new("x", file("x").stamp, &Subtree { cid: identity, dag_size: 0 }).is_none());
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! One file per command: its flags, and the operation that they are turned into.
 
 pub(super) mod build;
+pub(super) mod publish;
 pub(super) mod run;

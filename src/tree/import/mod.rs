@@ -1,6 +1,10 @@
 //! From files to blocks.
 
+mod file;
+mod node;
+mod queue;
 mod walk;
+mod work;
 
 use std::fmt;
 use std::io;
@@ -15,6 +19,9 @@ use crate::escape;
 /// How deep folders may be nested. Each level on the way down to a file is a folder that is open, and a process may have
 /// 1,024 files open unless somebody raised it.
 pub const DEPTH_MAX: usize = 256;
+
+/// The most threads that one import uses. Each may hold a piece of a file, which is up to a mebibyte.
+pub const THREADS_MAX: usize = 32;
 
 /// Where the blocks of an import go.
 ///
@@ -40,7 +47,8 @@ pub trait BlockSink: Send {
 pub struct ImportOptions<'a> {
     /// What the CIDs depend on.
     pub profile: Profile,
-    /// How many threads read and hash. The result does not depend on it.
+    /// How many threads read and hash, that of the caller among them; at most [`THREADS_MAX`]. The result does not
+    /// depend on it.
     pub threads: NonZeroUsize,
     /// What a symlink is taken for, if it is the root itself.
     pub root_symlink: RootSymlink,

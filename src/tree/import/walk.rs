@@ -1,84 +1,71 @@
-//! The work of an import.
+//! Finds what there is to import.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::SystemTime;
-use std::{fs, io};
 
-use bytes::Bytes;
-
-use super::{BlockSink, BoxError, DEPTH_MAX, ImportError, ImportOptions, Imported, RootSymlink};
-use crate::dag::Block;
-use crate::dag::unixfs::{self, BuildError, Entry, EntryName, FileBuilder, Subtree};
-use crate::folder::{Folder, Kind, Stamp};
+use super::file::LargeFile;
+use super::node::{Contents, Node};
+use super::queue::Queue;
+use super::work::{Buffer, CloseOnPanic, Counts, Items, Shared, Task};
+use super::{BlockSink, DEPTH_MAX, ImportError, ImportOptions, Imported, RootSymlink, THREADS_MAX};
+use crate::folder::{Folder, Kind, open_real_file};
 use crate::tree::StatCache;
-use crate::tree::stat_cache::{CachedFile, is_settled};
-
-struct Import<'a, 's> {
-    root: &'a Path,
-    options: &'a ImportOptions<'a>,
-    cache: Option<&'a StatCache>,
-    seen: Vec<(String, Option<Vec<CachedFile>>)>,
-    sink: Option<&'s mut dyn BlockSink>,
-    start: SystemTime,
-    files: u64,
-    bytes: u64,
-    folders: u64,
-    symlinks: u64,
-    files_cached: u64,
-}
-
-/// Why a block did not get into the sink.
-enum PutError {
-    Build(BuildError),
-    Sink(BoxError),
-}
-
-impl From<BuildError> for PutError {
-    fn from(error: BuildError) -> Self {
-        Self::Build(error)
-    }
-}
 
 pub(super) fn import(
     path: &Path,
     options: &ImportOptions<'_>,
-    mut cache: Option<&mut StatCache>,
+    cache: Option<&mut StatCache>,
     sink: Option<&mut dyn BlockSink>,
 ) -> Result<Imported, ImportError> {
-    let mut import = Import {
+    let shared = Shared {
         root: path,
         options,
         cache: cache.as_deref(),
-        seen: Vec::new(),
-        sink,
+        sink: sink.map(Mutex::new),
         start: SystemTime::now(),
-        files: 0,
-        bytes: 0,
-        folders: 0,
-        symlinks: 0,
-        files_cached: 0,
+        queue: Queue::new(),
+        seen: Mutex::default(),
+        counts: Counts::default(),
+        result: OnceLock::new(),
     };
-    let subtree = import.root()?;
-    let Import { seen, files, bytes, folders, symlinks, files_cached, .. } = import;
-    if let Some(cache) = &mut cache {
-        cache.update(&options.profile, seen);
+    thread::scope(|scope| {
+        for _ in 1..options.threads.get().min(THREADS_MAX) {
+            // Where there can be no more threads, those that there are do it.
+            let _ = thread::Builder::new().name("ww-import".into()).spawn_scoped(scope, || shared.work());
+        }
+        let _closing = CloseOnPanic(&shared.queue);
+        match shared.walk_root() {
+            Ok(()) => shared.work(),
+            Err(error) => shared.fail(error),
+        }
+    });
+    let Shared { result, seen, counts, .. } = shared;
+    let subtree = result.into_inner().expect("an import that ends has a result")?;
+    if let Some(cache) = cache {
+        cache.update(&options.profile, seen.into_inner().unwrap_or_else(PoisonError::into_inner));
     }
-    Ok(Imported { subtree, files, bytes, folders, symlinks, files_cached })
+    Ok(Imported {
+        subtree,
+        files: counts.files.into_inner(),
+        bytes: counts.bytes.into_inner(),
+        folders: counts.folders.into_inner(),
+        symlinks: counts.symlinks.into_inner(),
+        files_cached: counts.files_cached.into_inner(),
+    })
 }
 
-impl Import<'_, '_> {
-    fn root(&mut self) -> Result<Subtree, ImportError> {
+impl Shared<'_, '_> {
+    fn walk_root(&self) -> Result<(), ImportError> {
         let mut path = self.root.to_owned();
         let mut metadata = fs::symlink_metadata(&path).map_err(ImportError::io("read", self.root))?;
         if metadata.is_symlink() {
             match self.options.root_symlink {
                 RootSymlink::Refuse => return Err(ImportError::RootSymlink { path }),
-                RootSymlink::Store => {
-                    let target = fs::read_link(&path).map_err(ImportError::io("read", self.root))?;
-                    return self.symlink(target.as_os_str().as_encoded_bytes(), "");
-                }
+                RootSymlink::Store => return self.add_root_symlink(&path),
                 RootSymlink::Follow => {
                     path = fs::canonicalize(&path).map_err(ImportError::io("follow", self.root))?;
                     metadata = fs::symlink_metadata(&path).map_err(ImportError::io("read", self.root))?;
@@ -86,150 +73,85 @@ impl Import<'_, '_> {
             }
         }
         if metadata.is_dir() {
-            let folder = Folder::open(&path).map_err(ImportError::io("open", self.root))?;
-            return self.folder(&folder, "", 0);
-        }
-        let name = path.file_name().and_then(|name| name.to_str().map(str::to_owned));
-        let name = name.ok_or_else(|| ImportError::NotUtf8 { path: path.clone() })?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let parent = Folder::open(parent).map_err(ImportError::io("open", self.root))?;
-        if !metadata.is_file() {
-            return Err(ImportError::Kind { path });
-        }
-        let (subtree, cached) = self.file(&parent, &name, "", "")?;
-        self.seen.push((String::new(), Some(cached.into_iter().collect())));
-        Ok(subtree)
-    }
-
-    fn path(&self, below: &str) -> PathBuf {
-        if below.is_empty() { self.root.to_owned() } else { self.root.join(below) }
-    }
-
-    fn put(&mut self, below: &str, block: &Block) -> Result<(), ImportError> {
-        put(&mut self.sink, block).map_err(|error| self.failed(below, error))
-    }
-
-    fn failed(&self, below: &str, error: PutError) -> ImportError {
-        match error {
-            PutError::Build(source) => ImportError::Build { path: self.path(below), source },
-            PutError::Sink(source) => ImportError::Sink(source),
+            let root = Node::root(true);
+            let folder = Folder::open_real(&path).map_err(|error| self.open_error(&root, "", error))?;
+            self.walk(folder, &root, 0)
+        } else if metadata.is_file() {
+            self.add_root_file(&path)
+        } else {
+            Err(ImportError::Kind { path })
         }
     }
 
-    fn folder(&mut self, folder: &Folder, below: &str, depth: usize) -> Result<Subtree, ImportError> {
+    fn add_root_symlink(&self, path: &Path) -> Result<(), ImportError> {
+        let root = Node::root(false);
+        let target = fs::read_link(path).map_err(ImportError::io("read", path))?;
+        let subtree = self.symlink(&root, "", target.as_os_str().as_encoded_bytes())?;
+        self.add(&root, Contents::child(String::new(), subtree), 1)
+    }
+
+    fn add_root_file(&self, path: &Path) -> Result<(), ImportError> {
+        let root = Node::root(false);
+        let (file, stamp) = open_real_file(path).map_err(|error| self.open_error(&root, "", error))?;
+        let known = self.cache.and_then(|cache| cache.files(&self.options.profile, "").first());
+        let known = known.map_or(Ok(None), |known| self.look_up(known, &stamp))?;
+        if let Some(subtree) = known {
+            return self.add(&root, Contents { hits: vec![0], ..Contents::child(String::new(), subtree) }, 1);
+        }
+        if stamp.size_bytes > self.options.profile.chunk_bytes as u64 {
+            let large = LargeFile::new(root, String::new(), file, stamp, &self.options.profile);
+            self.queue.push(Arc::new(Task::Pieces(large)));
+            return Ok(());
+        }
+        let subtree = self.small_file(&root, "", &file, &stamp, &mut Buffer::default())?;
+        let fresh = self.cached("", &stamp, &subtree).into_iter().collect();
+        self.add(&root, Contents { fresh, ..Contents::child(String::new(), subtree) }, 1)
+    }
+
+    /// Hands out what is in a folder, and goes into the folders in it. Recurses no deeper than [`DEPTH_MAX`].
+    fn walk(&self, folder: Folder, node: &Arc<Node>, depth: usize) -> Result<(), ImportError> {
         if depth > DEPTH_MAX {
-            return Err(ImportError::TooDeep { path: self.path(below) });
+            return Err(ImportError::TooDeep { path: node.shown(self.root, "") });
         }
-        let path = self.path(below);
-        let names = folder.entries().map_err(ImportError::io("read", &path))?;
-        let mut entries = Vec::with_capacity(names.len());
-        let mut seen = Vec::new();
-        for (name, kind) in names {
-            if (self.options.cancel)() {
-                return Err(ImportError::Cancelled);
-            }
-            let name = name.into_string().map_err(|name| ImportError::NotUtf8 { path: path.join(name) })?;
-            let inner = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
-            let target = match kind {
-                Kind::Folder => {
-                    let folder = folder.folder(&name).map_err(ImportError::io("open", self.path(&inner)))?;
-                    self.folder(&folder, &inner, depth + 1)?
-                }
-                Kind::File => {
-                    let (subtree, cached) = self.file(folder, &name, below, &name)?;
-                    seen.extend(cached);
-                    subtree
-                }
-                Kind::Symlink => {
-                    let target = folder.symlink_target(&name).map_err(ImportError::io("read", self.path(&inner)))?;
-                    self.symlink(target.as_encoded_bytes(), &inner)?
-                }
-                Kind::Other => return Err(ImportError::Kind { path: self.path(&inner) }),
-            };
-            let name = EntryName::new(name).map_err(|error| self.failed(&inner, BuildError::from(error).into()))?;
-            entries.push(Entry { name, target });
+        let (items, folders) = self.list(&folder, node)?;
+        node.expect(items.len() + folders.len());
+        let folder = Arc::new(folder);
+        if !items.is_empty() {
+            let items = Items { node: node.clone(), folder: folder.clone(), items, next: AtomicUsize::new(0) };
+            self.queue.push(Arc::new(Task::Items(items)));
         }
-        seen.sort_unstable_by(|first, second| first.name.cmp(&second.name));
-        let is_known = self.cache.is_some_and(|cache| cache.files(&self.options.profile, below) == seen);
-        self.seen.push((below.to_owned(), (!is_known).then_some(seen)));
-        self.folders += 1;
-        let sink = &mut self.sink;
-        let made = unixfs::directory(&self.options.profile, entries, &mut |block| put(sink, &block));
-        made.map_err(|error| self.failed(below, error))
+        for name in folders {
+            self.check_stopped()?;
+            self.help();
+            let inner = folder.folder(&name).map_err(|error| self.open_error(node, &name, error))?;
+            self.walk(inner, &Node::folder(node, name), depth + 1)?;
+        }
+        self.add(node, Contents::default(), 1)
     }
 
-    fn symlink(&mut self, target: &[u8], below: &str) -> Result<Subtree, ImportError> {
-        let made = unixfs::symlink(&self.options.profile, target);
-        let (block, subtree) = made.map_err(|error| self.failed(below, error.into()))?;
-        self.put(below, &block)?;
-        self.symlinks += 1;
-        Ok(subtree)
-    }
-
-    /// Reads a file, or takes it from the cache. Gives what the cache is to know of it.
-    fn file(
-        &mut self,
-        folder: &Folder,
-        name: &str,
-        below: &str,
-        cached_name: &str,
-    ) -> Result<(Subtree, Option<CachedFile>), ImportError> {
-        let path = if below.is_empty() { cached_name.to_owned() } else { format!("{below}/{cached_name}") };
-        let (file, stamp) = folder.file_with_stamp(name).map_err(ImportError::io("open", self.path(&path)))?;
-        let files = self.cache.map_or(&[][..], |cache| cache.files(&self.options.profile, below));
-        let known = files.iter().find(|known| known.name == cached_name && known.stamp == stamp).cloned();
-        if let Some(known) = known {
-            let has = self.sink.as_mut().map_or(Ok(true), |sink| sink.has(&known.subtree.cid));
-            if has.map_err(ImportError::Sink)? {
-                self.count(&stamp);
-                (self.options.progress)(stamp.size_bytes);
-                self.files_cached += 1;
-                return Ok((known.subtree, Some(known)));
+    /// The files and symlinks of a folder, and the folders in it.
+    fn list(&self, folder: &Folder, node: &Node) -> Result<(Vec<(String, Kind)>, Vec<String>), ImportError> {
+        let listed = folder.entries().map_err(ImportError::io("read", node.shown(self.root, "")))?;
+        let mut folders = Vec::new();
+        let mut items = Vec::with_capacity(listed.len());
+        for (name, kind) in listed {
+            let shown = |name: &Path| -> PathBuf { node.shown(self.root, "").join(name) };
+            let name = name.into_string().map_err(|name| ImportError::NotUtf8 { path: shown(Path::new(&name)) })?;
+            match kind {
+                Kind::Folder => folders.push(name),
+                Kind::File | Kind::Symlink => items.push((name, kind)),
+                Kind::Other => return Err(ImportError::Kind { path: shown(Path::new(&name)) }),
             }
         }
-        let subtree = self.read(&file, &stamp, &path)?;
-        self.count(&stamp);
-        let cached =
-            is_settled(&stamp, self.start).then(|| CachedFile { name: cached_name.to_owned(), stamp, subtree });
-        Ok((subtree, cached))
+        folders.sort_unstable();
+        Ok((items, folders))
     }
 
-    fn count(&mut self, stamp: &Stamp) {
-        self.files += 1;
-        self.bytes += stamp.size_bytes;
-    }
-
-    fn read(&mut self, file: &File, stamp: &Stamp, path: &str) -> Result<Subtree, ImportError> {
-        let mut builder = FileBuilder::new(self.options.profile);
-        let mut offset = 0;
-        while offset < stamp.size_bytes {
-            if (self.options.cancel)() {
-                return Err(ImportError::Cancelled);
-            }
-            let length = (stamp.size_bytes - offset).min(self.options.profile.chunk_bytes as u64);
-            let mut chunk = vec![0; length as usize];
-            match file.read_exact_at(&mut chunk, offset) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(ImportError::Changed { path: self.path(path) });
-                }
-                other => other.map_err(ImportError::io("read", self.path(path)))?,
-            }
-            let sink = &mut self.sink;
-            let pushed = builder.push(Bytes::from(chunk), &mut |block| put(sink, &block));
-            pushed.map_err(|error| self.failed(path, error))?;
-            offset += length;
-            (self.options.progress)(length);
+    /// Does some of the work if there is much of it, so that the names of what is to be done do not pile up.
+    fn help(&self) {
+        let mut buffer = Buffer::default();
+        while let Some(task) = self.queue.surplus() {
+            self.take_part(&task, &mut buffer);
         }
-        let now = Stamp::of(file).map_err(ImportError::io("read", self.path(path)))?;
-        if now != *stamp {
-            return Err(ImportError::Changed { path: self.path(path) });
-        }
-        let sink = &mut self.sink;
-        let finished = builder.finish(&mut |block| put(sink, &block));
-        Ok(finished.map_err(|error| self.failed(path, error))?.subtree())
     }
-}
-
-fn put(sink: &mut Option<&mut dyn BlockSink>, block: &Block) -> Result<(), PutError> {
-    sink.as_mut().map_or(Ok(()), |sink| sink.put(block).map_err(PutError::Sink))
 }
