@@ -75,9 +75,6 @@ impl From<RunError> for Failure {
         };
         let failure = Self::new(code, &error);
         match error {
-            RunError::NoImage { path } if path.starts_with("/ipfs") || path.starts_with("ipfs:") => {
-                failure.with_help("this version runs images from folders only")
-            }
             RunError::NoImage { .. } => failure.with_help("`ww build` makes the images of a Wetfile.toml"),
             RunError::NoProgram { .. } => {
                 failure.with_help("an image is a folder such as `ww build` makes: bin/main.wasm, etc/, usr/lib/")

@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::build::rustc_wrapper;
 
+mod checkout;
 mod commands;
 pub mod diagnostics;
 mod env;
@@ -20,6 +21,7 @@ mod logging;
 mod meter;
 mod progress;
 mod project;
+mod signals;
 mod sources;
 mod store;
 mod ui;
@@ -51,6 +53,7 @@ struct Cli {
 enum Command {
     Build(commands::build::BuildArgs),
     Inspect(commands::inspect::InspectArgs),
+    Gateway(commands::gateway::GatewayArgs),
     Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
     Verify(commands::verify::VerifyArgs),
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Build(args) => commands::build::run(&args, cli.verbose),
         Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Gateway(args) => commands::gateway::run(&args),
         Command::Publish(args) => commands::publish::run(&args, cli.verbose, cli.quiet),
         Command::Run(args) => commands::run::run(args, cli.verbose),
         Command::Verify(args) => commands::verify::run(&args),

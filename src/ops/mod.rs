@@ -4,7 +4,9 @@
 //! environment.
 
 mod build;
+mod checkout;
 pub mod fetch;
+mod gateway;
 mod inspect;
 mod listing;
 mod lock;
@@ -23,6 +25,8 @@ use crate::wetfile::lock::{LOCK_FILE_NAME, LockError};
 use crate::wetfile::{GuestName, ImageName};
 
 pub use build::{BuildOptions, Built, BuiltImage, Environment, LockChange, build};
+pub use checkout::{Checkout, CheckoutError, checkout};
+pub use gateway::{GatewayError, serve_gateway};
 pub use inspect::{Inspected, InspectedKind, InspectedObject, inspect, snapshot};
 pub use listing::{Listed, ListedKind, Listing, ListingError};
 pub use lock::OutOfDate;

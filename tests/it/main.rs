@@ -7,6 +7,7 @@ mod build;
 mod build_command;
 mod children;
 mod docs;
+mod fetch;
 mod fuzz;
 mod kubo;
 mod layout;

@@ -9,11 +9,11 @@ use std::time::SystemTime;
 
 use super::file::LargeFile;
 use super::node::{Contents, Node};
-use super::queue::Queue;
-use super::work::{Buffer, CloseOnPanic, Counts, Items, Shared, Task};
+use super::work::{Buffer, Counts, Items, Shared, Task};
 use super::{BlockSink, DEPTH_MAX, ImportError, ImportOptions, Imported, RootSymlink, THREADS_MAX};
 use crate::folder::{Folder, Kind, open_real_file};
 use crate::tree::StatCache;
+use crate::tree::queue::{CloseOnPanic, Queue};
 
 pub(super) fn import(
     path: &Path,

@@ -13,12 +13,12 @@ use rustix::io::Errno;
 
 use super::file::LargeFile;
 use super::node::{Contents, Node};
-use super::queue::{Job, Queue};
 use super::{BlockSink, BoxError, ImportError, ImportOptions};
 use crate::dag::unixfs::{self, BuildError, Entry, EntryName, FilePart, LeafHasher, Subtree};
 use crate::dag::{Block, Cid};
 use crate::folder::{Folder, Kind, Stamp};
 use crate::tree::StatCache;
+use crate::tree::queue::{CloseOnPanic, Job, Queue};
 use crate::tree::stat_cache::{CachedFile, is_settled};
 
 /// How many bytes are read at a time where only the hash is wanted: they are still in the processor's cache when they are
@@ -411,16 +411,5 @@ impl Buffer {
     fn of_size(&mut self, size: usize) -> &mut [u8] {
         self.0.resize(size, 0);
         &mut self.0
-    }
-}
-
-/// Lets the other threads go when this one panics, so that the panic is seen and nobody waits for ever.
-pub(super) struct CloseOnPanic<'a>(pub(super) &'a Queue<Task>);
-
-impl Drop for CloseOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.close();
-        }
     }
 }
