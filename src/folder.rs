@@ -17,6 +17,10 @@ pub(crate) const FOLDER_MODE: u32 = 0o755;
 /// As [`FOLDER_MODE`], for files.
 pub(crate) const FILE_MODE: u32 = 0o644;
 
+/// Modes of what is only for its owner.
+const PRIVATE_FOLDER_MODE: u32 = 0o700;
+const PRIVATE_FILE_MODE: u32 = 0o600;
+
 /// Bits of a mode that `chmod` sets.
 const PERMISSION_BITS: u32 = 0o7777;
 
@@ -117,6 +121,32 @@ impl Folder {
         let file = fs::openat(&self.0, name, flags, Mode::from_raw_mode(FILE_MODE))?;
         fs::fchmod(&file, Mode::from_raw_mode(FILE_MODE))?;
         Ok(File::from(file))
+    }
+
+    /// Opens a folder in this one, making it for its owner alone if there is nothing.
+    pub(crate) fn private_folder_or_new(&self, name: &str) -> io::Result<Self> {
+        match fs::mkdirat(&self.0, name, Mode::from_raw_mode(PRIVATE_FOLDER_MODE)) {
+            Ok(()) | Err(Errno::EXIST) => self.folder(name),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a file for its owner alone, for reading and writing, that must not exist yet.
+    pub(crate) fn new_private_file(&self, name: &str) -> io::Result<File> {
+        self.private_file(name, OFlags::CREATE | OFlags::EXCL)
+    }
+
+    /// Opens a regular file for reading and writing, making it for its owner alone if there is nothing.
+    pub(crate) fn private_file_or_new(&self, name: &str) -> io::Result<File> {
+        let file = self.private_file(name, OFlags::CREATE | OFlags::NONBLOCK)?;
+        let is_file = file.metadata()?.is_file();
+        let wrong_kind = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        is_file.then_some(file).ok_or_else(wrong_kind)
+    }
+
+    fn private_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(fs::openat(&self.0, name, flags, Mode::from_raw_mode(PRIVATE_FILE_MODE))?))
     }
 
     /// Makes a symlink that must not exist yet.

@@ -18,11 +18,16 @@ impl Key {
     /// The key of a CID; `None` if its hash is none that a store keeps blocks of.
     pub(super) fn new(cid: &Cid) -> Option<Self> {
         let digest = cid.hash().digest();
-        match cid.hash().code() {
-            HASH_SHA2_256 => digest.try_into().ok().map(Self::Short),
-            HASH_SHA2_512 => digest.try_into().ok().map(|digest| Self::Long(Box::new(digest))),
+        match (cid.hash().code(), digest.len()) {
+            (HASH_SHA2_256, 32) | (HASH_SHA2_512, 64) => Self::of_digest(digest),
             _ => None,
         }
+    }
+
+    /// The key of a digest; `None` if it has the length of none.
+    pub(super) fn of_digest(digest: &[u8]) -> Option<Self> {
+        let short = digest.try_into().ok().map(Self::Short);
+        short.or_else(|| digest.try_into().ok().map(|digest| Self::Long(Box::new(digest))))
     }
 
     /// The digest, by which the index has the block.

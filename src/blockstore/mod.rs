@@ -1,6 +1,7 @@
 //! Blocks that are kept, under the names of roots that are to stay.
 //!
-//! * [`Blockstore`] is what every store can do. [`MemoryBlockstore`] keeps nothing on disk.
+//! * [`Blockstore`] is what every store can do. [`DiskBlockstore`] is the one for use, [`MemoryBlockstore`] its twin without
+//!   files; both pass the same tests.
 //! * A [`Writer`] adds blocks. They appear together, at [`Writer::commit`], with the pins that name their roots.
 //! * A [`Pin`] is a name for a root. What can be reached from a pin stays; the rest goes with the next [`Blockstore::gc`].
 //!
@@ -10,6 +11,7 @@
 //! Everything here is synchronous and may wait for a disk. Nothing here fetches what is missing, and nothing knows of
 //! images or trees: to a store, a DAG is blocks with links.
 
+mod disk;
 mod error;
 mod key;
 mod memory;
@@ -18,6 +20,7 @@ mod pin;
 mod tests;
 mod walk;
 
+pub use disk::{DiskBlockstore, Options, StoreEvent};
 pub use error::{DamageError, StoreError};
 pub use memory::MemoryBlockstore;
 pub use pin::{PIN_NAME_BYTES_MAX, Pin, PinName, PinNameError};

@@ -3,8 +3,12 @@
 use std::error::Error;
 
 use super::exit_code;
+<<<<<<< HEAD
 use crate::ops::{self, RunError};
 use crate::wetfile::lock::{LockError, ParseError};
+=======
+use crate::ops::{self, PublishError, RunError};
+>>>>>>> main
 
 /// A failure as the user sees it.
 #[derive(Debug)]
@@ -86,6 +90,15 @@ impl From<RunError> for Failure {
                 failure.with_help("build for the target wasm32-wasip2, whose programs are components")
             }
             _ => failure,
+        }
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Store(source) => Self::from(source),
+            error => Self::new(exit_code::FAILURE, &error),
         }
     }
 }

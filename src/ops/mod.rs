@@ -5,9 +5,14 @@
 
 mod build;
 pub mod fetch;
+<<<<<<< HEAD
 mod inspect;
 mod listing;
 mod lock;
+=======
+mod publish;
+mod push;
+>>>>>>> main
 mod run;
 pub mod verify;
 
@@ -20,10 +25,16 @@ use crate::image::ImageError;
 use crate::wetfile::lock::{LOCK_FILE_NAME, LockError};
 use crate::wetfile::{GuestName, ImageName};
 
+<<<<<<< HEAD
 pub use build::{BuildOptions, Built, BuiltImage, Environment, LockChange, build};
 pub use inspect::{Inspected, InspectedKind, InspectedObject, inspect, snapshot};
 pub use listing::{Listed, ListedKind, Listing, ListingError};
 pub use lock::OutOfDate;
+=======
+pub use build::{BuildOptions, Built, BuiltImage, Environment, build};
+pub use publish::{PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
+pub use push::{DagError, PushError, PushEvent, Pushed, push};
+>>>>>>> main
 pub use run::{RunError, RunOptions, RunOutcome, run};
 
 /// Why an operation on a project failed. The cause is the source.

@@ -54,10 +54,7 @@ fn a_first_build_writes_it_and_says_so_once() {
     assert_eq!(echo.inputs.roots.keys().collect::<Vec<_>>(), ["*.wasm"]);
     assert_eq!(echo.outputs.keys().map(|toolchain| toolchain.as_str()).collect::<Vec<_>>(), ["command"]);
     let image = &lock.images[&ImageName::new("echo").unwrap()];
-    assert_eq!(
-        image.files.keys().collect::<Vec<_>>(),
-        ["bin/main.wasm", "etc/deep/file", "etc/motd", "usr/lib"]
-    );
+    assert_eq!(image.files.keys().collect::<Vec<_>>(), ["bin/main.wasm", "etc/deep/file", "etc/motd", "usr/lib"]);
     let cid = image.cids.values().next().unwrap().to_string();
     assert!(done.stdout.trim_end().ends_with(&cid), "{}", done.stdout);
 
@@ -139,7 +136,11 @@ fn outputs_of_other_toolchains_stay_until_inputs_change() {
     project.write("Wetfile.lock", &text(&project).replace(&toolchain, other));
 
     let done = run(&project, &["build", "--locked"]).expect(0);
-    assert!(done.stderr.contains(&format!("x: Wetfile.lock has nothing to compare it with of this toolchain: {toolchain}")), "{}", done.stderr);
+    assert!(
+        done.stderr.contains(&format!("x: Wetfile.lock has nothing to compare it with of this toolchain: {toolchain}")),
+        "{}",
+        done.stderr
+    );
     assert!(!text(&project).contains(&toolchain), "--locked has changed it");
 
     run(&project, &["-q", "build"]).expect(0);
@@ -275,7 +276,8 @@ fn a_package_below_a_workspace_that_does_not_have_it() {
          [workspace.dependencies]\ndeep = { path = 'libs/deep' }\n",
     );
     let package = "[package]\nedition = '2024'\nversion.workspace = true\n";
-    project.write("libs/shared/Cargo.toml", &format!("{package}name = 'shared'\n[dependencies]\ndeep.workspace = true\n"));
+    project
+        .write("libs/shared/Cargo.toml", &format!("{package}name = 'shared'\n[dependencies]\ndeep.workspace = true\n"));
     project.write("libs/shared/src/lib.rs", "pub use deep::hello;");
     project.write("libs/deep/Cargo.toml", &format!("{package}name = 'deep'\n"));
     project.write("libs/deep/src/lib.rs", "pub fn hello() {}");
@@ -299,7 +301,8 @@ fn what_lies_outside_of_the_project_is_told() {
     let dependency = format!("name = \"g\"\n[dependencies]\nelsewhere = {{ path = '{}' }}", outside.display());
     project.package("g", &dependency, "src/main.rs", "fn main() {}");
     let done = run(&project, &["build"]).expect(0);
-    let expected = format!("x: warning: it depends on {}, outside of the project", outside.canonicalize().unwrap().display());
+    let expected =
+        format!("x: warning: it depends on {}, outside of the project", outside.canonicalize().unwrap().display());
     assert!(done.stderr.contains(&expected), "{}", done.stderr);
     assert!(!text(&project).contains("elsewhere"));
 }

@@ -167,7 +167,8 @@ fn programs_of_folders() {
     check(b"\0asm\x01\0\0\0", 12, "is a core module, where a component is needed");
     check(b"\0asm\x0d\0\x01\0\x07\xff", 12, "is damaged");
     check(b"\0asm\x0d\0\x01\0", 13, "is a library, not a program: it does not export wasi:cli/run@0.2 but nothing");
-    let library = component("(component (import \"wasi:io/poll@0.2.0\" (instance $i)) (export \"a:b/c\" (instance $i)))");
+    let library =
+        component("(component (import \"wasi:io/poll@0.2.0\" (instance $i)) (export \"a:b/c\" (instance $i)))");
     check(&library, 13, "does not export wasi:cli/run@0.2 but a:b/c");
     let program = component(
         "(component (import \"wasi:io/poll@0.2.0\" (instance $i)) (import \"some:other/thing@1.0.0\" (instance))\
@@ -230,15 +231,14 @@ fn another_toolchain_is_inconclusive() {
     project.write("Wetfile.lock", &other);
     run(&project, &["-q", "build", "--locked"]).expect(0);
     let done = run(&project, &["verify"]).expect(16);
-    let expected = format!("warning[inconclusive]: image `x`: `bin/main.wasm` of guest `x` cannot be told: locked with rustc 1.0.0 (other), this is {here}");
+    let expected = format!(
+        "warning[inconclusive]: image `x`: `bin/main.wasm` of guest `x` cannot be told: locked with rustc 1.0.0 (other), this is {here}"
+    );
     assert!(done.stderr.contains(&expected), "{}", done.stderr);
     assert!(done.stdout.starts_with("image x: inconclusive, 1 file"), "{}", done.stdout);
 
     project.write("out/etc/extra", "x");
-    assert_eq!(
-        found(&project, 11),
-        pairs(&[("inconclusive", "out/bin/main.wasm"), ("altered", "out/etc/extra")])
-    );
+    assert_eq!(found(&project, 11), pairs(&[("inconclusive", "out/bin/main.wasm"), ("altered", "out/etc/extra")]));
     fs::remove_file(project.path("out/etc/extra")).unwrap();
     let mut program = project.read("out/bin/main.wasm");
     *program.last_mut().unwrap() ^= 1;

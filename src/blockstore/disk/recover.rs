@@ -1,0 +1,158 @@
+//! Making the index say what is in the packs.
+//!
+//! The packs are what counts. A finished pack that the index lacks is one whose writer was killed before it could tell, or one
+//! that was known before a loss of power took the end of the index's log. A pack that the index has and the folder lacks was
+//! removed by a collection whose change was lost in the same way. An index that cannot be used is thrown away and made again
+//! from all packs. In either case every block is hashed, so what the index says is so.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+
+use super::super::StoreError;
+use super::super::key::Key;
+use super::index::{Index, IndexError};
+use super::layout::PackId;
+use super::pack::{Extent, PackError, PackReader};
+use super::{Inner, StoreEvent, lock};
+
+/// Blocks of one pack that are gathered before the index is told.
+const BATCH: usize = 1 << 16;
+
+impl Inner {
+    /// Opens the index, and makes it where there is none that can be used. Nobody may collect meanwhile.
+    pub(super) fn open_index(&self) -> Result<Index, StoreError> {
+        match Index::open(&self.index_path()) {
+            Ok(index) => Ok(index),
+            Err(IndexError::Unusable(_)) => self.make_index(),
+            Err(error) => Err(error.into_store_error(self.index_path())),
+        }
+    }
+
+    /// Makes the index from the packs, unless somebody else has just done so.
+    fn make_index(&self) -> Result<Index, StoreError> {
+        let _lock = lock::moment(&self.layout, "index.lock", &self.options)?;
+        let reason = match Index::open(&self.index_path()) {
+            Ok(index) => return Ok(index),
+            Err(IndexError::Unusable(reason)) => reason,
+            Err(error) => return Err(error.into_store_error(self.index_path())),
+        };
+        let (packs, _) = self.layout.packs()?;
+        if !packs.is_empty() {
+            (self.options.events)(StoreEvent::MakingIndex { reason, packs: packs.len() });
+        }
+        self.replace_index()?;
+        let mut index = Index::open(&self.index_path()).map_err(|error| self.index_error(error))?;
+        index.begin_log().map_err(|error| self.index_error(error))?;
+        self.adopt(&mut index, &packs)?;
+        Ok(index)
+    }
+
+    /// Puts an empty index in the place of the one that is there. Those who have that open see that it was replaced.
+    fn replace_index(&self) -> Result<(), StoreError> {
+        let root = self.layout.root();
+        let failed = || StoreError::io("replace", self.index_path());
+        for name in ["index.sqlite.new", "index.sqlite.new-wal", "index.sqlite.new-shm"] {
+            root.remove_file(name).map_err(failed())?;
+        }
+        // With the mode of the database SQLite makes its other files.
+        drop(root.new_private_file("index.sqlite.new").map_err(failed())?);
+        Index::create(&self.layout.path("index.sqlite.new")).map_err(|error| self.index_error(error))?;
+        // Without a database its log means nothing; a new one must never be found with the log of an old one.
+        match root.replace("index.sqlite", root, "index.sqlite.damaged") {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed()(error)),
+            _ => {}
+        }
+        for name in ["index.sqlite-wal", "index.sqlite-shm", "index.sqlite.new-wal", "index.sqlite.new-shm"] {
+            root.remove_file(name).map_err(failed())?;
+        }
+        root.replace("index.sqlite.new", root, "index.sqlite").map_err(failed())
+    }
+
+    /// Makes the index and the folder agree, if that needs no waiting: who collects sees to it as well.
+    pub(super) fn try_reconcile(&self, index: &mut Index) -> Result<(), StoreError> {
+        if self.differences(index)?.is_none() {
+            return Ok(());
+        }
+        match self.holders.try_hold(&self.layout)? {
+            Some(_hold) => self.reconcile(index),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the index and the folder agree. Nobody else may collect meanwhile.
+    pub(super) fn reconcile(&self, index: &mut Index) -> Result<(), StoreError> {
+        let Some((gone, unknown)) = self.differences(index)? else { return Ok(()) };
+        if !gone.is_empty() {
+            let removed = index.change(|change| change.remove_packs(&gone)).map_err(|error| self.index_error(error))?;
+            if removed > 0 {
+                (self.options.events)(StoreEvent::BlocksLost { blocks: removed });
+            }
+        }
+        self.adopt(index, &unknown)
+    }
+
+    /// The packs that only the index has, and those that only the folder has; `None` if there are none.
+    fn differences(&self, index: &Index) -> Result<Option<(Vec<PackId>, Vec<PackId>)>, StoreError> {
+        // In this order: a pack gets its name before it is in the index.
+        let known: BTreeSet<_> =
+            index.packs().map_err(|error| self.index_error(error))?.into_iter().map(|(pack, _)| pack).collect();
+        let there: BTreeSet<_> = self.layout.packs()?.0.into_iter().collect();
+        if known == there {
+            return Ok(None);
+        }
+        Ok(Some((known.difference(&there).copied().collect(), there.difference(&known).copied().collect())))
+    }
+
+    /// Tells the index of the blocks in these packs, but for those whose writers are about to.
+    fn adopt(&self, index: &mut Index, packs: &[PackId]) -> Result<(), StoreError> {
+        for pack in packs {
+            self.adopt_pack(index, *pack)?;
+        }
+        Ok(())
+    }
+
+    fn adopt_pack(&self, index: &mut Index, pack: PackId) -> Result<(), StoreError> {
+        let path = self.layout.pack_path(pack);
+        let mut reader = match PackReader::open_abandoned(&self.layout, pack) {
+            Ok(Some(reader)) => reader,
+            // What is no file, or has just been removed, has no blocks.
+            Ok(None) => return Ok(()),
+            Err(PackError::Read(error))
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) =>
+            {
+                return Ok(());
+            }
+            Err(PackError::Read(error)) => return Err(StoreError::io("read", path)(error)),
+            Err(PackError::Car(_)) => return Ok(()),
+        };
+        let size_bytes = fs::symlink_metadata(&path).map_err(StoreError::io("read", &path))?.len();
+        let mut blocks: Vec<(Key, Extent)> = Vec::new();
+        loop {
+            if (self.options.cancelled)() {
+                return Err(StoreError::Cancelled);
+            }
+            let section = match reader.next_section() {
+                Ok(section) => section,
+                Err(PackError::Read(error)) => return Err(StoreError::io("read", path)(error)),
+                // What comes after the damage cannot be found. `verify` reports it.
+                Err(_) => None,
+            };
+            let is_end = section.is_none();
+            blocks.extend(section.and_then(|section| {
+                let extent = Extent { at: section.data_offset, size: u32::try_from(section.data.len()).ok()? };
+                Some((Key::new(section.into_block().ok()?.cid())?, extent))
+            }));
+            if is_end || blocks.len() >= BATCH {
+                blocks.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+                let sorted: Vec<_> = blocks.iter().map(|(key, extent)| (key, *extent)).collect();
+                let added = index.change(|change| change.add_pack(pack, size_bytes, &sorted));
+                added.map_err(|error| self.index_error(error))?;
+                blocks.clear();
+            }
+            if is_end {
+                return Ok(());
+            }
+        }
+    }
+}
