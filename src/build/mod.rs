@@ -299,9 +299,7 @@ fn compile(
             (Recipe::Command { run, .. }, _) => {
                 (lang::command::build(ctx, guest, run, &artifacts, environment)?, Toolchain::command())
             }
-            (Recipe::Rust, Some(prepared)) => {
-                (lang::rust::build(ctx, guest, prepared)?, prepared.identity.clone())
-            }
+            (Recipe::Rust, Some(prepared)) => (lang::rust::build(ctx, guest, prepared)?, prepared.identity.clone()),
             (Recipe::Rust, None) => unreachable!("Rust guests are prepared"),
         };
         if digest()? == before {

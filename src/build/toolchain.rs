@@ -216,8 +216,7 @@ mod tests {
             fs::write(libraries.join("libstd.rlib"), "std").unwrap();
             fs::write(bin.join("rust-lld"), "lld").unwrap();
             fs::write(dir.path().join("lib/rustlib").join(file), content).unwrap();
-            let version =
-                Version { release: "1.95.0".into(), commit: commit.map(str::to_owned), host: "host".into() };
+            let version = Version { release: "1.95.0".into(), commit: commit.map(str::to_owned), host: "host".into() };
             let sysroot = dir.path().to_owned();
             let toolchain = Toolchain { sysroot, target_libraries: libraries, cfgs: Vec::new(), version };
             toolchain.identity().unwrap().to_string()

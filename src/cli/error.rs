@@ -3,12 +3,8 @@
 use std::error::Error;
 
 use super::exit_code;
-<<<<<<< HEAD
-use crate::ops::{self, RunError};
-use crate::wetfile::lock::{LockError, ParseError};
-=======
 use crate::ops::{self, PublishError, RunError};
->>>>>>> main
+use crate::wetfile::lock::{LockError, ParseError};
 
 /// A failure as the user sees it.
 #[derive(Debug)]
@@ -115,9 +111,8 @@ impl From<ops::Error> for Failure {
         let failure = Self::new(code, &error);
         match error {
             ops::Error::LockMissing => failure.with_help("`ww build` without --locked writes it; then commit it"),
-            ops::Error::OutOfDate(_) => {
-                failure.with_help("`ww build` without --locked brings it up to date; look at what changes, and commit it")
-            }
+            ops::Error::OutOfDate(_) => failure
+                .with_help("`ww build` without --locked brings it up to date; look at what changes, and commit it"),
             ops::Error::Lock(LockError::Invalid { source: ParseError::Malformed { .. }, .. }) => {
                 failure.with_help("take it from version control, or remove it and let `ww build` write it anew")
             }

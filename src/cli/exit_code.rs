@@ -10,7 +10,14 @@ pub(super) const WETFILE: u8 = 3;
 pub(super) const BUILD: u8 = 4;
 /// An image could not be assembled.
 pub(super) const IMAGE: u8 = 5;
-<<<<<<< HEAD
+/// All was published in the local blockstore, but not pushed to the Kubo node.
+pub(super) const PUSH: u8 = 6;
+/// Content was not found: it is not in the store, nobody had it, or the path does not lead to it.
+pub(super) const NOT_FOUND: u8 = 7;
+/// Content is malformed, or over a limit.
+pub(super) const INVALID: u8 = 8;
+/// The blockstore is damaged.
+pub(super) const STORE_DAMAGED: u8 = 9;
 /// The lock is missing, cannot be used, or is out of date. This and the following are the findings of `ww verify`; of
 /// several the first in this order counts.
 pub(super) const LOCK: u8 = 10;
@@ -26,16 +33,6 @@ pub(super) const IMPORT: u8 = 14;
 pub(super) const PROFILE: u8 = 15;
 /// `ww verify`: a guest was compiled by a toolchain that the lock does not know, and all else agrees.
 pub(super) const INCONCLUSIVE: u8 = 16;
-=======
-/// All was published in the local blockstore, but not pushed to the Kubo node.
-pub(super) const PUSH: u8 = 6;
-/// Content was not found: it is not in the store, nobody had it, or the path does not lead to it.
-pub(super) const NOT_FOUND: u8 = 7;
-/// Content is malformed, or over a limit.
-pub(super) const INVALID: u8 = 8;
-/// The blockstore is damaged.
-pub(super) const STORE_DAMAGED: u8 = 9;
->>>>>>> main
 
 /// `ww run`: `ww` itself failed, also by a wrong command line. This and the following are those of shells and of
 /// `docker run`.

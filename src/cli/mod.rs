@@ -50,11 +50,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(commands::build::BuildArgs),
-<<<<<<< HEAD
     Inspect(commands::inspect::InspectArgs),
-=======
     Publish(commands::publish::PublishArgs),
->>>>>>> main
     Run(commands::run::RunArgs),
     Verify(commands::verify::VerifyArgs),
 }
@@ -82,22 +79,15 @@ pub fn main() -> ExitCode {
         let message = format!("failed to enter {}", crate::escape::path(directory));
         let code = match cli.command {
             Command::Run(_) => exit_code::RUN_FAILURE,
-<<<<<<< HEAD
             _ => exit_code::USAGE,
-=======
-            Command::Build(_) | Command::Publish(_) => exit_code::USAGE,
->>>>>>> main
         };
         ui::failure(&error::Failure::caused(code, message, &source));
         return ExitCode::from(code);
     }
     match cli.command {
         Command::Build(args) => commands::build::run(&args, cli.verbose),
-<<<<<<< HEAD
         Command::Inspect(args) => commands::inspect::run(&args),
-=======
         Command::Publish(args) => commands::publish::run(&args, cli.verbose, cli.quiet),
->>>>>>> main
         Command::Run(args) => commands::run::run(args, cli.verbose),
         Command::Verify(args) => commands::verify::run(&args),
     }

@@ -12,18 +12,14 @@ use super::error::Failure;
 use super::progress::Progress;
 use super::{diagnostics, env, exit_code, ui};
 use crate::build::{Cancel, Event};
+use crate::dag::ContentPath;
 use crate::escape;
-<<<<<<< HEAD
 use crate::ops::{self, BuildOptions, Built, LockChange};
 use crate::wetfile::lock::LOCK_FILE_NAME;
 use crate::wetfile::{self, ImageName, Project, WetfileError};
 
 /// With a value other than `0` and `false`, builds do not change the lock.
 const LOCKED_VARIABLE: &str = "WW_LOCKED";
-=======
-use crate::ops::{self, BuildOptions, Built};
-use crate::wetfile::{self, ImageName, Project, WetfileError};
->>>>>>> main
 
 /// Whether there is a Wetfile here or in a folder above.
 pub(super) fn is_here() -> bool {
@@ -81,12 +77,17 @@ pub(super) fn shown(path: &Path, here: &Path) -> String {
 pub(super) enum GivenImage {
     /// An image of this project.
     OfProject(Box<Project>, ImageName),
+    /// Content in the local blockstore.
+    Content(ContentPath),
     /// Something by itself.
     Path(PathBuf),
 }
 
 /// Finds out which image is meant. Nothing is built.
 pub(super) fn image(given: &Path) -> Result<GivenImage, Failure> {
+    if let Some(content) = content(given)? {
+        return Ok(GivenImage::Content(content));
+    }
     if !is_here() {
         return Ok(GivenImage::Path(given.to_owned()));
     }
@@ -101,6 +102,16 @@ pub(super) fn image(given: &Path) -> Result<GivenImage, Failure> {
     match by_path.or(name.filter(|name| real.is_none() && project.images.contains_key(name))) {
         Some(name) => Ok(GivenImage::OfProject(Box::new(project), name)),
         None => Ok(GivenImage::Path(given.to_owned())),
+    }
+}
+
+/// The content that is meant, if it is content: `/ipfs/CID`, `ipfs://CID`, or a bare CID where nothing has that name.
+fn content(given: &Path) -> Result<Option<ContentPath>, Failure> {
+    let Some(text) = given.to_str() else { return Ok(None) };
+    match text.parse::<ContentPath>() {
+        Ok(content) if ContentPath::is_meant(text) || given.symlink_metadata().is_err() => Ok(Some(content)),
+        Err(error) if ContentPath::is_meant(text) => Err(Failure::new(exit_code::USAGE, &error)),
+        _ => Ok(None),
     }
 }
 
@@ -122,15 +133,13 @@ pub(super) fn build(
     let environment = ops::Environment { variables: &variables, ww: &ww, cancel: &cancel, events: &events };
     let options = BuildOptions { locked: options.locked || is_locked(), ..options };
     let built = ops::build(&environment, project, names, options);
-<<<<<<< HEAD
-    if let Some(signal) = stopped.signal() {
-        // However far it came, the user wants no more of it, and knows why.
-        return Err(Failure::message(exit_code::SIGNAL_BASE.saturating_add(signal), String::new()));
-    }
-    let built = built.map_err(|error| {
-        progress.show_withheld();
+    let built = stopped.result(built.map_err(|error| {
+        // After a signal nobody wants to know what was being said.
+        if stopped.signal().is_none() {
+            progress.show_withheld();
+        }
         Failure::from(error)
-    })?;
+    }))?;
     say_of_lock(&built);
     Ok(built)
 }
@@ -149,15 +158,10 @@ fn say_of_lock(built: &Built) {
         LockChange::Updated => ui::progress(&format!("updated {LOCK_FILE_NAME}")),
     }
     for (guest, toolchain) in &built.not_held {
-        ui::progress(&format!("{guest}: {LOCK_FILE_NAME} has nothing to compare it with of this toolchain: {toolchain}"));
-=======
-    stopped.result(built.map_err(|error| {
-        // After a signal nobody wants to know what was being said.
-        if stopped.signal().is_none() {
-            progress.show_withheld();
-        }
-        error.into()
-    }))
+        ui::progress(&format!(
+            "{guest}: {LOCK_FILE_NAME} has nothing to compare it with of this toolchain: {toolchain}"
+        ));
+    }
 }
 
 /// That there is no such image, nor a folder of this name, with what may have been meant; `code` is the failure's.
@@ -171,7 +175,6 @@ pub(super) fn no_such_image(code: u8, name: &ImageName, project: &Project) -> Fa
         }
         Some(nearest) => failure.with_help(format!("did you mean `{nearest}`?")),
         None => failure.with_help(format!("it has the images {}", images().collect::<Vec<_>>().join(", "))),
->>>>>>> main
     }
 }
 

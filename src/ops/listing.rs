@@ -155,7 +155,9 @@ struct Nodes(HashMap<Cid, Block>);
 
 impl BlockSink for Nodes {
     fn put(&mut self, block: &Block) -> Result<(), BoxError> {
-        if block.cid().codec() != CODEC_RAW && !matches!(Node::decode(block), Ok(Node::File(node)) if node.children.is_empty()) {
+        if block.cid().codec() != CODEC_RAW
+            && !matches!(Node::decode(block), Ok(Node::File(node)) if node.children.is_empty())
+        {
             self.0.insert(*block.cid(), block.clone());
         }
         Ok(())
@@ -195,7 +197,9 @@ impl Lister<'_> {
         let cid = subtree.cid;
         let kind = match self.block(&path, &cid)? {
             None => ListedKind::File { size_bytes: subtree.dag_size },
-            Some(block) => match Node::decode(&block).map_err(|source| ListingError::Node { cid: Box::new(cid), source })? {
+            Some(block) => match Node::decode(&block)
+                .map_err(|source| ListingError::Node { cid: Box::new(cid), source })?
+            {
                 Node::File(node) => ListedKind::File { size_bytes: node.size },
                 Node::Symlink(target) => ListedKind::Symlink { target: String::from_utf8_lossy(target).into_owned() },
                 Node::Directory(_) | Node::Shard(_) => return self.folder(path, cid),

@@ -65,11 +65,8 @@ pub(super) struct Reading<'a> {
 impl Reading<'_> {
     /// Lists what is at a path. What earlier builds have kept under `name` is made use of.
     pub(super) fn list(&self, path: &Path, profile: Profile, name: &str) -> Result<Listing, ListingError> {
-        let options = ImportOptions {
-            root_symlink: RootSymlink::Store,
-            cancel: self.stopped,
-            ..ImportOptions::new(profile)
-        };
+        let options =
+            ImportOptions { root_symlink: RootSymlink::Store, cancel: self.stopped, ..ImportOptions::new(profile) };
         let mut cache = build::cached(self.root, name)
             .map_or_else(|| StatCache::new(&profile), |bytes| StatCache::decode(&profile, &bytes));
         let listing = Listing::of_disk(path, &options, Some(&mut cache))?;
@@ -178,9 +175,7 @@ pub(super) fn stale_image(lock: &Lock, image: &Image, sources: &Sources) -> Vec<
     }
     for (place, source) in &image.files {
         let is_locked = match source {
-            Source::Guest(guest) => {
-                locked.files.get(place.as_str()) == Some(&LockedFile::Guest(guest.clone()))
-            }
+            Source::Guest(guest) => locked.files.get(place.as_str()) == Some(&LockedFile::Guest(guest.clone())),
             Source::Path(_) => locked.sources.contains_key(place),
         };
         if !is_locked {
@@ -192,7 +187,8 @@ pub(super) fn stale_image(lock: &Lock, image: &Image, sources: &Sources) -> Vec<
         let source = ImagePath::new(path).ok().and_then(|path| image.files.get(&path));
         source.is_some_and(|source| matches!(source, Source::Guest(_)) == is_guest)
     };
-    let guests = locked.files.iter().filter(|(_, file)| matches!(file, LockedFile::Guest(_))).map(|(path, _)| path.as_str());
+    let guests =
+        locked.files.iter().filter(|(_, file)| matches!(file, LockedFile::Guest(_))).map(|(path, _)| path.as_str());
     let gone = guests.filter(|path| !is_listed(path, true));
     for path in gone.chain(locked.sources.keys().map(ImagePath::as_str).filter(|path| !is_listed(path, false))) {
         let problem = format!("the Wetfile does not list `{}` any more", escape::text(path));
@@ -235,8 +231,12 @@ fn changed_source(image: &Image, locked: &ImageLock, place: &ImagePath, listing:
     for (path, file) in locked.files.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix)) {
         let below = &path[prefix.len()..];
         // Another entry of the Wetfile may have put it there.
-        let is_other = image.files.keys().any(|other| other != place && (path == other.as_str() || path.starts_with(&format!("{other}/"))));
-        if matches!(file, LockedFile::Copied(cid) if *cid != empty_folder()) && !is_other && !leaves.contains_key(below) {
+        let is_other = image
+            .files
+            .keys()
+            .any(|other| other != place && (path == other.as_str() || path.starts_with(&format!("{other}/"))));
+        if matches!(file, LockedFile::Copied(cid) if *cid != empty_folder()) && !is_other && !leaves.contains_key(below)
+        {
             problems.insert(join(source.as_str(), below), "is gone");
         }
     }

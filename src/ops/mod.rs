@@ -3,16 +3,14 @@
 //! An operation takes values and returns values or errors. It knows nothing of flags, prints nothing, and reads no
 //! environment.
 
+mod blocks;
 mod build;
 pub mod fetch;
-<<<<<<< HEAD
 mod inspect;
 mod listing;
 mod lock;
-=======
 mod publish;
 mod push;
->>>>>>> main
 mod run;
 pub mod verify;
 
@@ -25,16 +23,13 @@ use crate::image::ImageError;
 use crate::wetfile::lock::{LOCK_FILE_NAME, LockError};
 use crate::wetfile::{GuestName, ImageName};
 
-<<<<<<< HEAD
+pub use blocks::{GetBlock, ReadError, resolve};
 pub use build::{BuildOptions, Built, BuiltImage, Environment, LockChange, build};
-pub use inspect::{Inspected, InspectedKind, InspectedObject, inspect, snapshot};
+pub use inspect::{InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, snapshot};
 pub use listing::{Listed, ListedKind, Listing, ListingError};
 pub use lock::OutOfDate;
-=======
-pub use build::{BuildOptions, Built, BuiltImage, Environment, build};
 pub use publish::{PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
->>>>>>> main
 pub use run::{RunError, RunOptions, RunOutcome, run};
 
 /// Why an operation on a project failed. The cause is the source.

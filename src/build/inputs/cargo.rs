@@ -110,7 +110,9 @@ impl Packages {
         // Whatever is there: it was asked about.
         self.workspaces.insert(package.to_owned(), workspace.clone());
         for package in &metadata.packages {
-            let Some(folder) = package.manifest_path.parent().map(|folder| real(folder.as_std_path())) else { continue };
+            let Some(folder) = package.manifest_path.parent().map(|folder| real(folder.as_std_path())) else {
+                continue;
+            };
             let paths = package.dependencies.iter().filter_map(|dependency| dependency.path.as_ref());
             self.dependencies.insert(folder.clone(), paths.map(|path| path.clone().into_std_path_buf()).collect());
             self.workspaces.insert(folder, workspace.clone());

@@ -196,8 +196,7 @@ fn rust_roots<'r>(
 /// The settings files that are there.
 fn settings<'p>(project: &'p Project, guest: &'p Guest) -> impl Iterator<Item = ProjectPath> + 'p {
     let folders = std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes());
-    let candidates =
-        folders.flat_map(|folder| SETTINGS.into_iter().filter_map(move |name| folder.join(name).ok()));
+    let candidates = folders.flat_map(|folder| SETTINGS.into_iter().filter_map(move |name| folder.join(name).ok()));
     candidates.filter(|path| path.to_path(&project.root).is_file())
 }
 
@@ -206,11 +205,7 @@ fn project_path(text: &str) -> Option<ProjectPath> {
     ProjectPath::new(text).ok().filter(|path| path.to_string() == text)
 }
 
-fn command_roots(
-    project: &Project,
-    guest: &Guest,
-    inputs: &[String],
-) -> Result<BTreeMap<String, Digest>, InputsError> {
+fn command_roots(project: &Project, guest: &Guest, inputs: &[String]) -> Result<BTreeMap<String, Digest>, InputsError> {
     let mut digests = BTreeMap::new();
     for input in inputs {
         let digest = if is_glob(input) {

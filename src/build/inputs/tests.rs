@@ -83,7 +83,8 @@ fn what_git_sees_of_a_package_counts() {
     example.check(true, write("guests/g/src/keep.tmp"));
     example.check(true, write("guests/g/.gitignore"));
     example.check(true, || fs::remove_file(example.path("guests/g/src/new.rs")).unwrap());
-    example.check(true, || fs::rename(example.path("guests/g/src/main.rs"), example.path("guests/g/src/m.rs")).unwrap());
+    example
+        .check(true, || fs::rename(example.path("guests/g/src/main.rs"), example.path("guests/g/src/m.rs")).unwrap());
     example.write("guests/g/.gitignore", "local\n");
     example.check(false, write("guests/g/local/x"));
     example.check(false, write("guests/g/generated/x"));
@@ -166,7 +167,9 @@ fn settings_on_the_way_count() {
 #[test]
 fn a_root_that_is_gone_is_missed() {
     let example = Example::rust(&[("lib/x", "")]);
-    let roots = |example: &Example| example.inputs_of(&["guests/g", "lib", "../x", "Cargo.toml#workspace"], &Variables::new()).roots;
+    let roots = |example: &Example| {
+        example.inputs_of(&["guests/g", "lib", "../x", "Cargo.toml#workspace"], &Variables::new()).roots
+    };
     assert_eq!(roots(&example).keys().collect::<Vec<_>>(), ["guests/g", "lib"]);
     fs::remove_dir_all(example.path("lib")).unwrap();
     assert_eq!(roots(&example).keys().collect::<Vec<_>>(), ["guests/g"]);
@@ -175,7 +178,9 @@ fn a_root_that_is_gone_is_missed() {
 #[test]
 fn of_another_workspace_what_is_inherited_counts() {
     let manifest = |dependency: &str, version: &str| {
-        format!("[package]\nname = 'x'\n[dependencies]\n{dependency}\n[workspace.package]\n# why\nversion = '{version}'\n")
+        format!(
+            "[package]\nname = 'x'\n[dependencies]\n{dependency}\n[workspace.package]\n# why\nversion = '{version}'\n"
+        )
     };
     let example = Example::rust(&[("Cargo.toml", &manifest("", "1"))]);
     let digest = || example.inputs_of(&["Cargo.toml#workspace"], &Variables::new()).roots["Cargo.toml#workspace"];
@@ -190,7 +195,13 @@ fn of_another_workspace_what_is_inherited_counts() {
 fn inputs_of_commands() {
     let example = Example::command(
         "['*.c', 'include', '../shared/**/*.h', 'one file']",
-        &[("src/a.c", ""), ("src/include/x", ""), ("src/one file", ""), ("src/.gitignore", "*.c\n"), ("shared/h.h", "")],
+        &[
+            ("src/a.c", ""),
+            ("src/include/x", ""),
+            ("src/one file", ""),
+            ("src/.gitignore", "*.c\n"),
+            ("shared/h.h", ""),
+        ],
     );
     let write = |path: &'static str| {
         let example = &example;

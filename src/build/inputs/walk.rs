@@ -127,7 +127,10 @@ impl Skipped {
         let name = entry.file_name();
         name == ".git"
             || self.paths.contains(entry.path())
-            || name.to_str().and_then(|name| ProjectPath::new(name).ok()).is_some_and(|name| name.reserved_component().is_some())
+            || name
+                .to_str()
+                .and_then(|name| ProjectPath::new(name).ok())
+                .is_some_and(|name| name.reserved_component().is_some())
             || entry.depth() > 0 && entry.file_type().is_some_and(|kind| kind.is_dir()) && is_cache(entry.path())
     }
 }
@@ -139,11 +142,7 @@ fn is_cache(folder: &Path) -> bool {
 }
 
 /// The files and symlinks that a walk sees at or below `path`, sorted by path.
-fn collect(
-    walk: &WalkBuilder,
-    path: &Path,
-    shown: &ProjectPath,
-) -> Result<Vec<(PathBuf, FileType)>, InputsError> {
+fn collect(walk: &WalkBuilder, path: &Path, shown: &ProjectPath) -> Result<Vec<(PathBuf, FileType)>, InputsError> {
     let mut seen = Vec::new();
     for entry in walk.build() {
         let entry = entry.map_err(|source| InputsError::Walk { folder: shown.to_string(), source })?;

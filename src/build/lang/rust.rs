@@ -60,8 +60,7 @@ pub(in crate::build) fn prepare(
     }
     let manifest = dir.join("Cargo.toml");
     let package = FoundPackage::choose(&metadata(ctx, guest, &manifest, &environment)?, manifest)?;
-    let roots =
-        cargo_roots(project, guest, &mut |manifest: &Path| metadata(ctx, guest, manifest, &environment))?;
+    let roots = cargo_roots(project, guest, &mut |manifest: &Path| metadata(ctx, guest, manifest, &environment))?;
     let mut prefixes = toolchain.library_sources();
     prefixes.extend(own_prefixes(ctx.state.root(), &environment));
     environment.insert(MODE_VARIABLE.into(), Prefixes::new(prefixes).encode());
@@ -75,8 +74,7 @@ pub(in crate::build) fn build(ctx: &Context<'_>, guest: &Guest, prepared: &Prepa
     let dir = guest.dir.to_path(ctx.state.root());
     let mut artifact = None;
     let arguments = package.arguments(ctx, prepared.target_dir.clone());
-    let call =
-        Call { program: "cargo", arguments: &arguments, dir: &dir, environment, line_bytes_max: LINE_BYTES_MAX };
+    let call = Call { program: "cargo", arguments: &arguments, dir: &dir, environment, line_bytes_max: LINE_BYTES_MAX };
     let result = build::run(ctx, &guest.name, &call, &mut |line| match serde_json::from_str(line) {
         Ok(Message::CompilerArtifact(message)) => {
             artifact = package.program_of(&message).or(artifact.take());
@@ -97,7 +95,10 @@ pub(in crate::build) fn build(ctx: &Context<'_>, guest: &Guest, prepared: &Prepa
 pub(in crate::build) fn warn(ctx: &Context<'_>, guest: &Guest, prepared: &Prepared) {
     warn_of_settings(ctx, guest, &prepared.toolchain, &prepared.environment);
     for path in &prepared.roots.outside {
-        let text = format!("it depends on {}, outside of the project: the lock does not see what changes there", escape::path(path));
+        let text = format!(
+            "it depends on {}, outside of the project: the lock does not see what changes there",
+            escape::path(path)
+        );
         (ctx.events)(Event::Warning { guest: &guest.name, text });
     }
 }
@@ -115,13 +116,8 @@ fn metadata(
     let mut answer = String::new();
     // In the guest's folder, which decides which cargo answers.
     let dir = guest.dir.to_path(ctx.state.root());
-    let call = Call {
-        program: "cargo",
-        arguments: &arguments,
-        dir: &dir,
-        environment,
-        line_bytes_max: METADATA_BYTES_MAX,
-    };
+    let call =
+        Call { program: "cargo", arguments: &arguments, dir: &dir, environment, line_bytes_max: METADATA_BYTES_MAX };
     build::run(ctx, &guest.name, &call, &mut |line| {
         answer.push_str(line);
         true

@@ -51,7 +51,8 @@ pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> ExitCode {
 fn try_run(args: &BuildArgs, verbose: bool) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
     let project = project::load(args.json)?;
-    let built = project::build(&project, &args.names, BuildOptions { offline: args.offline, locked: args.locked }, verbose)?;
+    let built =
+        project::build(&project, &args.names, BuildOptions { offline: args.offline, locked: args.locked }, verbose)?;
     if args.json {
         return ui::result_line(&escape::json(&as_json(&built).to_string())).map_err(failed);
     }

@@ -1,10 +1,7 @@
 //! One file per command: its flags, and the operation that they are turned into.
 
 pub(super) mod build;
-<<<<<<< HEAD
 pub(super) mod inspect;
-=======
 pub(super) mod publish;
->>>>>>> main
 pub(super) mod run;
 pub(super) mod verify;

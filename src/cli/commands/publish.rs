@@ -120,7 +120,7 @@ fn items(args: &PublishArgs, verbose: bool) -> Result<(Vec<Target>, Vec<PublishI
     let targets = targets(args, project.as_ref())?;
     let images: Vec<String> = targets.iter().filter_map(Target::image).map(ToString::to_string).collect();
     if let Some(project) = project.as_ref().filter(|_| !images.is_empty()) {
-        project::build(project, &images, BuildOptions { offline: args.offline }, verbose)?;
+        project::build(project, &images, BuildOptions { offline: args.offline, ..BuildOptions::default() }, verbose)?;
     }
     let item = |target: &Target| match (target, &project) {
         (Target::Image(name), Some(project)) => image_item(name, project),

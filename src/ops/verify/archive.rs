@@ -73,7 +73,13 @@ pub fn verify_archive(
         Ok(archive) => archive,
         Err(ArchiveError::Stopped) => return Err(Stopped),
         Err(error) => {
-            report.checked.push(Checked { subject: subject.clone(), path: Some(path.into()), cid: None, profile, files: 0 });
+            report.checked.push(Checked {
+                subject: subject.clone(),
+                path: Some(path.into()),
+                cid: None,
+                profile,
+                files: 0,
+            });
             report.findings.push(Finding::new(FindingKind::Altered, subject, with_causes(&error)));
             return Ok(report);
         }
@@ -86,7 +92,7 @@ pub fn verify_archive(
     for root in &archive.roots {
         let block = |cid: &Cid| archive.block(cid);
         let target = DagTarget { subject: &subject, path: Some(path), root: *root, block: &block, profile };
-        report.add(verify_dag(&target, stopped)?);
+        report.add(verify_dag(&target, None, stopped)?);
     }
     Ok(report)
 }

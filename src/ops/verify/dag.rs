@@ -10,18 +10,12 @@ use super::folder::check_structure;
 use super::program;
 use super::project::count_files;
 use super::{Checked, Finding, FindingKind, Report, Stopped};
-use crate::dag::unixfs::{self, Blocks, BuildError, Chunker, Entry, EntryName, FileBuilder, Profile, Subtree, WalkError};
+use crate::dag::unixfs::{self, Blocks, BuildError, Chunker, Entry, EntryName, FileBuilder, Profile, Subtree};
 use crate::dag::{Block, Cid};
+use crate::ops::blocks::{self, CONTENT_BYTES_MAX, GetBlock, ReadError, Source};
 use crate::ops::listing::{ListedKind, Listing};
 use crate::ops::lock::with_causes;
-use crate::tree::BoxError;
 use crate::wasm_binary;
-
-/// Most bytes of files that are read from a DAG. Its parts may be shared, so a small one can stand for more than there is.
-const CONTENT_BYTES_MAX: u64 = 64 << 30;
-
-/// Gives the block that a CID names, checked; `None` if it is not there.
-pub type GetBlock<'a> = &'a dyn Fn(&Cid) -> Result<Option<Block>, BoxError>;
 
 /// What is verified: a root, and where its blocks are.
 #[derive(Clone, Copy)]
@@ -38,32 +32,23 @@ pub struct DagTarget<'a> {
     pub profile: Profile,
 }
 
-/// Why a DAG could not be read through.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error("block {cid} is missing")]
-    Missing { cid: Box<Cid> },
-    #[error("cannot read a block")]
-    Block(#[source] BoxError),
-    #[error(transparent)]
-    Walk(#[from] WalkError),
-    #[error("it cannot be built again")]
-    Build(#[from] BuildError),
-    #[error("its files have more than {CONTENT_BYTES_MAX} bytes")]
-    TooLarge,
-    #[error("stopped")]
-    Stopped,
-}
-
 /// Verifies the image that a DAG is: that all of it is there, its structure and programs, and that its CID is the one that
-/// it has under the profile.
+/// it has under the profile, and the expected one, if one is expected.
 ///
 /// # Errors
 ///
 /// [`Stopped`], and nothing else: whatever cannot be read is a finding.
-pub fn verify_dag(target: &DagTarget<'_>, stopped: &(dyn Fn() -> bool + Sync)) -> Result<Report, Stopped> {
+pub fn verify_dag(
+    target: &DagTarget<'_>,
+    expected: Option<&Cid>,
+    stopped: &(dyn Fn() -> bool + Sync),
+) -> Result<Report, Stopped> {
     let DagTarget { subject, root, profile, .. } = *target;
     let mut report = Report::default();
+    if let Some(expected) = expected.filter(|expected| **expected != root) {
+        let message = format!("it is {root}, not {expected}");
+        report.findings.push(Finding::new(FindingKind::Altered, subject, message));
+    }
     let path = target.path.map(PathBuf::from);
     let mut checked = Checked { subject: subject.to_owned(), path, cid: Some(root), profile, files: 0 };
     let listing = Listing::of_blocks(Subtree { cid: root, dag_size: 0 }, target.block, true);
@@ -115,29 +100,7 @@ fn check_profile(
 /// Reads the file at a path whole, if it is no larger than programs are.
 fn read_file(target: &DagTarget<'_>, listing: &Listing, path: &str) -> io::Result<Vec<u8>> {
     let object = listing.objects.iter().find(|object| object.path == path).ok_or(io::ErrorKind::NotFound)?;
-    match object.kind {
-        ListedKind::File { size_bytes } if size_bytes <= wasm_binary::SIZE_BYTES_MAX => {}
-        ListedKind::File { .. } => return Err(io::ErrorKind::FileTooLarge.into()),
-        _ => return Err(io::ErrorKind::InvalidInput.into()),
-    }
-    let mut bytes = Vec::new();
-    let read = unixfs::read_file(&Source(target.block), object.cid, &mut |piece: Bytes| {
-        bytes.extend_from_slice(&piece);
-        Ok::<_, ReadError>(())
-    });
-    read.map_err(io::Error::other)?;
-    Ok(bytes)
-}
-
-struct Source<'a>(GetBlock<'a>);
-
-impl Blocks for Source<'_> {
-    type Error = ReadError;
-
-    fn block(&self, cid: &Cid) -> Result<Block, ReadError> {
-        let found = (self.0)(cid).map_err(ReadError::Block)?;
-        found.ok_or_else(|| ReadError::Missing { cid: Box::new(*cid) })
-    }
+    blocks::read_file(target.block, object.cid, wasm_binary::SIZE_BYTES_MAX)
 }
 
 /// Builds a tree again from its content.

@@ -26,7 +26,8 @@ pub fn verify_folder(
 ) -> Result<Report, Stopped> {
     let subject = escape::path(path);
     let mut report = Report::default();
-    let list = |profile| Listing::of_disk(path, &ImportOptions { cancel: stopped, ..ImportOptions::new(profile) }, None);
+    let list =
+        |profile| Listing::of_disk(path, &ImportOptions { cancel: stopped, ..ImportOptions::new(profile) }, None);
     let listing = match list(profile) {
         Ok(listing) => listing,
         Err(error) if is_stop(&error) => return Err(Stopped),

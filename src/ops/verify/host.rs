@@ -81,7 +81,9 @@ mod tests {
 
     #[tokio::test]
     async fn cells_have_nothing_else() {
-        for import in ["wasi:cli/run@0.2.0", "wasi:http/types@0.2.0", "ww:cell/rpc@0.2.0", "wasi:io/poll@0.3.0", "a:b/c"] {
+        for import in
+            ["wasi:cli/run@0.2.0", "wasi:http/types@0.2.0", "ww:cell/rpc@0.2.0", "wasi:io/poll@0.3.0", "a:b/c"]
+        {
             assert!(!is_provided(import) && !is_linked(import).await, "{import}");
         }
         for import in ["wasi:io/poll@0.2.", "wasi:io/poll@0.2.0-rc", "wasi:io/poll", "", "@0.2.0"] {

@@ -52,7 +52,9 @@ impl Comparison<'_> {
             match (file, leaves.get(path.as_str())) {
                 (_, None) => findings.extend(self.missing(path)),
                 (LockedFile::Copied(locked), Some(cid)) if locked == *cid => {}
-                (LockedFile::Copied(_), Some(_)) => findings.push(self.finding(FindingKind::Altered, path, "was altered")),
+                (LockedFile::Copied(_), Some(_)) => {
+                    findings.push(self.finding(FindingKind::Altered, path, "was altered"))
+                }
                 (LockedFile::Guest(guest), Some(cid)) => match self.compiled(path, guest, cid) {
                     Ok(toolchain) => drop(toolchains.insert(toolchain)),
                     Err(finding) => findings.push(finding),
@@ -77,9 +79,11 @@ impl Comparison<'_> {
 
     /// A folder that was to be empty, and holds something, is not missing: what it holds is too much.
     fn missing(&self, path: &str) -> Option<Finding> {
-        let is_folder = self.listing.objects.iter().any(|object| {
-            object.path == path && matches!(object.kind, ListedKind::Folder { .. })
-        });
+        let is_folder = self
+            .listing
+            .objects
+            .iter()
+            .any(|object| object.path == path && matches!(object.kind, ListedKind::Folder { .. }));
         (!is_folder).then(|| self.finding(FindingKind::Altered, path, "is missing"))
     }
 
@@ -118,7 +122,10 @@ impl Comparison<'_> {
             Some(Record { toolchain, .. }) => self.finding(
                 FindingKind::Inconclusive,
                 path,
-                &format!("of guest `{guest}` cannot be told: locked with {}, this is {toolchain}", list(&locked.outputs)),
+                &format!(
+                    "of guest `{guest}` cannot be told: locked with {}, this is {toolchain}",
+                    list(&locked.outputs)
+                ),
             ),
         })
     }

@@ -18,7 +18,7 @@ use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
 
 pub use archive::verify_archive;
-pub use dag::{DagTarget, GetBlock, verify_dag};
+pub use dag::{DagTarget, verify_dag};
 pub use folder::verify_folder;
 pub use host::is_provided;
 pub use project::verify_project;

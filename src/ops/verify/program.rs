@@ -36,7 +36,11 @@ pub(super) fn check(subject: &str, listing: &Listing, read: ReadFile<'_>, findin
 }
 
 fn not_component(subject: &str, problem: &str) -> Vec<Finding> {
-    vec![Finding::new(FindingKind::NotComponent, subject, format!("`{MAIN_PATH}` {problem}, where a component is needed"))]
+    vec![Finding::new(
+        FindingKind::NotComponent,
+        subject,
+        format!("`{MAIN_PATH}` {problem}, where a component is needed"),
+    )]
 }
 
 fn check_file(subject: &str, path: &str, is_main: bool, read: ReadFile<'_>) -> Vec<Finding> {

@@ -60,7 +60,8 @@ fn load(project: &Project, findings: &mut Vec<Finding>) -> Option<Lock> {
 }
 
 fn of_lock(found: OutOfDate) -> Finding {
-    let finding = Finding::new(FindingKind::Lock, found.subject, format!("{}: {LOCK_FILE_NAME} is out of date", found.problem));
+    let finding =
+        Finding::new(FindingKind::Lock, found.subject, format!("{}: {LOCK_FILE_NAME} is out of date", found.problem));
     match found.path {
         Some(path) => finding.with_path(path),
         None => finding.with_path(LOCK_FILE_NAME),
@@ -90,7 +91,8 @@ fn verify_image(
     // The image itself is always read, whatever is remembered of it.
     let profile = locked.map_or_else(Profile::default, |locked| locked.profile);
     if profile != Profile::default() {
-        let message = format!("the lock has its CIDs under the profile {profile}, and not under {}", Profile::default());
+        let message =
+            format!("the lock has its CIDs under the profile {profile}, and not under {}", Profile::default());
         report.findings.push(Finding::new(FindingKind::Profile, &subject, message).with_path(LOCK_FILE_NAME));
     }
     let root = image.out.to_path(&project.root);
@@ -114,8 +116,7 @@ fn verify_image(
     });
     if let (Some(lock), Some(locked)) = (lock, locked) {
         let shown = image.out.as_str();
-        let comparison =
-            Comparison { project, lock, locked, subject: &subject, root: &root, shown, listing: &listing };
+        let comparison = Comparison { project, lock, locked, subject: &subject, root: &root, shown, listing: &listing };
         comparison.check(&mut report.findings);
     }
     let mut programs = Vec::new();

@@ -134,9 +134,9 @@ impl Reader<'_> {
         self.check_keys(table, &["profile", "guests", "sources", "files", "cids"])?;
         let profile = self.required(table, "profile", place)?;
         let name = self.string(profile)?;
-        let profile = name.parse().map_err(|_| {
-            self.error(&profile.span(), &format!("{} is no profile that ww knows", quoted(name)))
-        })?;
+        let profile = name
+            .parse()
+            .map_err(|_| self.error(&profile.span(), &format!("{} is no profile that ww knows", quoted(name))))?;
         let image_path = |key: &str| ImagePath::new(key).ok().filter(|path| path.as_str() == key);
         Ok(ImageLock {
             profile,

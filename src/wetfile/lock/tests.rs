@@ -5,7 +5,10 @@ fn digest(byte: u8) -> Digest {
 }
 
 fn cid(text: &str) -> Cid {
-    crate::dag::Block::seal(crate::dag::Version::V1, 0x55, bytes::Bytes::copy_from_slice(text.as_bytes())).unwrap().cid().to_owned()
+    crate::dag::Block::seal(crate::dag::Version::V1, 0x55, bytes::Bytes::copy_from_slice(text.as_bytes()))
+        .unwrap()
+        .cid()
+        .to_owned()
 }
 
 fn guest_name(name: &str) -> GuestName {
@@ -85,11 +88,17 @@ fn check(change: (&str, &str), expected: &str) {
 fn a_newer_version_says_which_ww_it_needs() {
     check(
         ("version = 1\nww = \">= 0.1.0\"", "version = 7\nww = \">= 3.2.0\""),
-        &format!("it has format version 7, which needs ww >= 3.2.0; this is ww {}, which reads version 1", env!("CARGO_PKG_VERSION")),
+        &format!(
+            "it has format version 7, which needs ww >= 3.2.0; this is ww {}, which reads version 1",
+            env!("CARGO_PKG_VERSION")
+        ),
     );
     check(
         ("version = 1\nww = \">= 0.1.0\"", "version = 7\nunknown = [[]]"),
-        &format!("it has format version 7, which needs ww of a later version; this is ww {}, which reads version 1", env!("CARGO_PKG_VERSION")),
+        &format!(
+            "it has format version 7, which needs ww of a later version; this is ww {}, which reads version 1",
+            env!("CARGO_PKG_VERSION")
+        ),
     );
 }
 
@@ -97,13 +106,22 @@ fn a_newer_version_says_which_ww_it_needs() {
 fn what_is_not_a_lock_is_refused_with_its_line() {
     check(("version = 1", "version = 0"), "line 2: `version` is none that Wetfile.lock ever had");
     check(("version = 1\n", ""), "line 1: the key `version` is missing");
-    check(("[guest.child]", "[guest.Child]"), &format!("line 5: `Child` is not a valid name: {}", crate::wetfile::NAME_RULE));
+    check(
+        ("[guest.child]", "[guest.Child]"),
+        &format!("line 5: `Child` is not a valid name: {}", crate::wetfile::NAME_RULE),
+    );
     check(("recipe = ", "rezipe = "), "line 6: the key `rezipe` means nothing here");
     check(("recipe = \"01", "recipe = \"0g"), "line 6: not a SHA-256 in hexadecimal digits");
     check(("profile = \"unixfs-v1-2025\"", "profile = 'x\u{1b}'"), "line 31: `x\\u{1b}` is no profile that ww knows");
-    check(("\"bin/main.wasm\"", "\"bin/../main.wasm\""), "line 40: `bin/../main.wasm` is not allowed as a key of `files`");
+    check(
+        ("\"bin/main.wasm\"", "\"bin/../main.wasm\""),
+        "line 40: `bin/../main.wasm` is not allowed as a key of `files`",
+    );
     check(("{ guest = \"parent\" }", "{ guest = 1 }"), "line 40: a string is needed here");
-    check(("[guest.child.inputs]", "<<<<<<< HEAD\n[guest.child.inputs]"), "line 9 has the mark of a merge conflict: take either side, then `ww build` puts it right");
+    check(
+        ("[guest.child.inputs]", "<<<<<<< HEAD\n[guest.child.inputs]"),
+        "line 9 has the mark of a merge conflict: take either side, then `ww build` puts it right",
+    );
     let deep = format!("version = 1\na = {}", "[".repeat(100));
     assert_eq!(parse(&deep).unwrap_err().to_string(), "line 2: it is nested too deep");
 }
