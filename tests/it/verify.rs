@@ -392,3 +392,29 @@ fn images_in_archives() {
     let (root, all) = blocks(dir.path(), Profile::default());
     check(&archive(&[root], &all), &[], 13, "is a library, not a program");
 }
+
+#[test]
+fn content_of_the_blockstore() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = image(&[("bin/main.wasm", &guest("child-echo"))]);
+    let run = |args: &[&str], code: i32| {
+        let mut command = ww(args);
+        finish(command.current_dir(home.path()).env("WW_HOME", home.path().join("state"))).expect(code)
+    };
+    let path = dir.path().to_str().unwrap();
+    let cid = run(&["-q", "publish", "--no-push", path], 0).stdout.trim().to_owned();
+    for given in [cid.clone(), format!("/ipfs/{cid}"), format!("ipfs://{cid}")] {
+        let done = run(&["verify", &given, "--cid", &cid], 0);
+        assert_eq!(done.stdout, format!("/ipfs/{cid}: ok, 1 file, {cid}\n"));
+    }
+    run(&["verify", &cid, "--cid", "bafkqaaa"], 11);
+    run(&["verify", &cid, "--profile", "unixfs-v0-2015"], 15);
+    run(&["verify", &format!("/ipfs/{cid}/bin")], 12);
+    run(&["verify", &format!("/ipfs/{cid}/nothing")], 7);
+    run(&["verify", "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"], 7);
+    run(&["verify", "/ipfs/nonsense"], 2);
+    for format in [["--format", "snapshot"].as_slice(), &["--json"]] {
+        let of = |given: &str| run(&[&["inspect", given], format].concat(), 0).stdout;
+        assert_eq!(of(&cid), of(path));
+    }
+}
