@@ -9,7 +9,12 @@ mod children;
 mod docs;
 mod kubo;
 mod layout;
+/// A server that plays what a test tells it; the unit tests of the clients have it, too.
+#[allow(dead_code, reason = "not every test wants all of it")]
+#[path = "../../src/remote/testing.rs"]
+mod mock;
 mod project;
+mod publish;
 mod run;
 mod support;
 mod swarm;
