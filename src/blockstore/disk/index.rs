@@ -146,7 +146,7 @@ impl Index {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))?;
         // The database must be whole without the log, which is left behind when the file is renamed.
-        connection.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()))?;
+        connection.pragma(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))?;
         Ok(())
     }
 
@@ -278,7 +278,7 @@ impl Index {
     fn shorten_log(&self) -> Result<()> {
         let is_long = fs::metadata(self.log_path()).is_ok_and(|log| log.len() > LOG_BYTES_MAX);
         if is_long && !self.keeps_log {
-            self.connection.pragma_query(None, "wal_checkpoint(PASSIVE)", |_| Ok(()))?;
+            self.connection.pragma(None, "wal_checkpoint", "PASSIVE", |_| Ok(()))?;
         }
         Ok(())
     }
