@@ -4,12 +4,15 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::{self, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::kubo::Kubo;
 use crate::mock::{Mock, Step, answer, ok, ok_unfinished, ok_with_trailer};
@@ -76,7 +79,7 @@ fn a_folder_has_the_cid_that_kubo_gives() {
     let user = User::with_tree();
     let done = user.publish(&["tree"]).expect(0);
     assert_eq!(done.stdout, format!("folder tree: {TREE}\n"));
-    assert!(done.stderr.starts_with("published 4 new blocks of "), "{}", done.stderr);
+    assert!(done.stderr.starts_with("published 5 new blocks; read 3 B, "), "{}", done.stderr);
     let again = user.publish(&["./tree/"]).expect(0);
     assert_eq!((again.stdout, again.stderr), (format!("folder tree: {TREE}\n"), String::new()));
     let quiet = finish(user.command(&["tree", "--profile", "unixfs-v0-2015"]).arg("-q")).expect(0);
@@ -86,15 +89,13 @@ fn a_folder_has_the_cid_that_kubo_gives() {
         "profile": "unixfs-v1-2025",
         "published": [{
             "image": null, "path": path, "pin": "other", "cid": TREE, "files": 2, "size_bytes": 3,
-            "dag_size_bytes": 264, "changed": true,
+            "dag_size_bytes": 204, "changed": true,
         }],
         "new_blocks": 0,
         "new_bytes": 0,
         "push": null,
     });
-    let mut shown = user.json(&["tree", "--name", "other"], 0);
-    shown["published"][0]["dag_size_bytes"] = json!(264);
-    assert_eq!(shown, expected);
+    assert_eq!(user.json(&["tree", "--name", "other"], 0), expected);
     let verbose = finish(user.command(&["tree"]).arg("-v")).expect(0);
     let looked = format!("not pushed: no Kubo API was found: there is no {}/api", user.path("ipfs").display());
     assert!(verbose.stderr.contains(&looked) && verbose.stderr.contains("--kubo names a node"), "{}", verbose.stderr);
@@ -198,7 +199,7 @@ fn root_line(pin_error: &str) -> String {
     json!({ "Root": { "Cid": { "/": TREE }, "PinErrorMsg": pin_error } }).to_string() + "\n"
 }
 
-const STATS: &str = "{\"Stats\":{\"BlockCount\":4,\"BlockBytesCount\":1}}\n";
+const STATS: &str = "{\"Stats\":{\"BlockCount\":5,\"BlockBytesCount\":1}}\n";
 
 #[test]
 fn a_push_is_an_import_and_a_named_pin() {
@@ -227,7 +228,7 @@ fn every_way_in_which_an_import_fails_is_one() {
     let failed = root_line("ipld: could not find x");
     let other = root_line("").replace(TREE, TREE_V0);
     let report = br#"{"Message":"it broke","Code":0,"Type":"error"}"#;
-    let few = STATS.replace('4', "3");
+    let few = STATS.replace('5', "4");
     for (import, expected) in [
         (ok(&[failed.as_bytes(), stats]), "it says: ipld: could not find x"),
         (ok(&[root, stats, report]), "it says: it broke"),
@@ -236,7 +237,7 @@ fn every_way_in_which_an_import_fails_is_one() {
         (ok(&[]), "the answer is empty"),
         (ok(&[root]), "may have stopped half-way"),
         (ok(&[other.as_bytes(), stats]), &format!("answered about {TREE_V0} instead of {TREE}")),
-        (ok(&[root, few.as_bytes()]), "read 3 blocks where 4 were sent"),
+        (ok(&[root, few.as_bytes()]), "read 4 blocks where 5 were sent"),
         (answer("403 Forbidden", "", "403 - Forbidden"), "access is denied (HTTP 403)"),
         (answer("405 Method Not Allowed", "", ""), "it does not know this request (HTTP 405)"),
         (answer("307 Temporary Redirect", "Location: http://127.0.0.1:9/\r\n", ""), "which is not followed"),
@@ -288,6 +289,54 @@ fn a_unix_socket_and_a_token_are_used() {
     assert!(!done.stderr.contains("s3cret"), "{}", done.stderr);
     let request = mock.requests().remove(0);
     assert!(request.starts_with("POST /api/v0/") && request.contains("authorization: Bearer s3cret"), "{request}");
+}
+
+/// A server on TLS with this certificate that denies everything; its address.
+fn denying_tls_server(certified: &rcgen::CertifiedKey) -> String {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key = PrivateKeyDer::try_from(certified.key_pair.serialize_der()).unwrap();
+    let config = builder.with_no_client_auth().with_single_cert(vec![certified.cert.der().clone()], key).unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = ServerConnection::new(config.clone()).unwrap();
+            let mut stream = StreamOwned::new(connection, stream.unwrap());
+            let mut head = Vec::new();
+            // A client that does not trust the certificate goes away.
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                match stream.read(&mut byte) {
+                    Ok(1) => head.push(byte[0]),
+                    _ => break,
+                }
+            }
+            let _ = stream.write_all(&answer("403 Forbidden", "", "no"));
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        }
+    });
+    address
+}
+
+#[test]
+fn tls_is_for_those_whom_the_system_trusts() {
+    let user = User::with_tree();
+    let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let file = user.path("certificate");
+    for (certified, trusted, expected) in [
+        (&certified, certified.cert.pem(), "access is denied (HTTP 403): no"),
+        (&certified, other.cert.pem(), "no TLS connection came about"),
+        (&other, other.cert.pem(), "no TLS connection came about"),
+    ] {
+        fs::write(&file, trusted).unwrap();
+        let address = denying_tls_server(certified);
+        let done = finish(user.command(&["tree", "--kubo", &address]).env("SSL_CERT_FILE", &file)).expect(6);
+        assert!(done.stderr.contains(expected), "{}", done.stderr);
+    }
 }
 
 #[test]
