@@ -34,12 +34,13 @@ demo: build ## set up, build everything and run the image pid0
 	$(WW) build
 	$(WW) run examples/images/pid0
 
-test: setup ## all tests; they use the guests and images
+test: setup ## the tests, but for those that want a Kubo or take long; they use the guests and images
 	$(WW) build
 	cargo test --release --locked --workspace
 	cd guests && cargo test --locked --workspace
 
-test-all: test ## the same: there are no slow tests that `test` leaves out
+test-all: setup ## all tests, none skipped; installs a Kubo, for which it needs Go
+	WW_KUBO=$$(scripts/kubo) && export WW_KUBO WW_SLOW=1 WW_REQUIRE="kubo $$WW_REQUIRE" && $(MAKE) test
 
 ci: ## what CI runs
 	.ci/run

@@ -26,6 +26,9 @@ const PERMISSION_BITS: u32 = 0o7777;
 
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// A FIFO that is opened with these does not block.
+const FILE_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
 /// An open folder.
 #[derive(Debug)]
 pub(crate) struct Folder(File);
@@ -49,11 +52,46 @@ pub(crate) struct Stat {
     pub(crate) mode: u32,
 }
 
+/// What is different whenever a file's content is, unless somebody can set the clock or write to the disk itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) size_bytes: u64,
+    /// When the content was last written: seconds since 1970, and nanoseconds. Anybody may set it.
+    pub(crate) mtime: (i64, u32),
+    /// As `mtime`, for content and all else that is known of the file. Nobody but the file system sets it.
+    pub(crate) ctime: (i64, u32),
+    pub(crate) inode: u64,
+    pub(crate) device: u64,
+}
+
+impl Stamp {
+    fn new(stat: &fs::Stat) -> Self {
+        // The types of these fields differ from one system to another.
+        Self {
+            size_bytes: u64::try_from(stat.st_size).unwrap_or_default(),
+            mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as u32),
+            ctime: (stat.st_ctime as i64, stat.st_ctime_nsec as u32),
+            inode: stat.st_ino as u64,
+            device: stat.st_dev as u64,
+        }
+    }
+
+    /// That of an open file.
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        Ok(Self::new(&fs::fstat(file)?))
+    }
+}
+
 impl Folder {
     /// Opens a folder by path. Symlinks on the way are followed: for paths that are trusted, such as a project's root.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self(fs::open(path, flags, Mode::empty())?.into()))
+    }
+
+    /// As [`Folder::open`], but not if the path's last name is that of a symlink. With a slash after it, it is followed.
+    pub(crate) fn open_real(path: &Path) -> io::Result<Self> {
+        Ok(Self(fs::open(path, FOLDER_FLAGS, Mode::empty())?.into()))
     }
 
     /// Opens a folder in this one.
@@ -118,13 +156,18 @@ impl Folder {
 
     /// Opens a regular file for reading. Anything else is an error, and a FIFO does not block.
     pub(crate) fn file(&self, name: &str) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(fs::openat(&self.0, name, flags, Mode::empty())?);
-        if file.metadata()?.is_file() {
-            Ok(file)
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
-        }
+        Ok(self.file_with_stamp(name)?.0)
+    }
+
+    /// As [`Folder::file`], with what the file was when it was opened.
+    pub(crate) fn file_with_stamp(&self, name: &str) -> io::Result<(File, Stamp)> {
+        regular_file(fs::openat(&self.0, name, FILE_FLAGS, Mode::empty())?.into())
+    }
+
+    /// What a name stands for and its stamp, without following it.
+    pub(crate) fn stamp(&self, name: &str) -> io::Result<(Kind, Stamp)> {
+        let stat = fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok((kind_of(FileType::from_raw_mode(stat.st_mode)), Stamp::new(&stat)))
     }
 
     /// The target of a symlink, as stored.
@@ -161,6 +204,28 @@ impl Folder {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// All names in this folder with what they stand for, without `.` and `..`, in no particular order.
+    pub(crate) fn entries(&self) -> io::Result<Vec<(OsString, Kind)>> {
+        let mut entries = Vec::new();
+        for entry in fs::Dir::read_from(&self.0)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                // Some file systems do not keep it with the name.
+                FileType::Unknown => {
+                    let stat = fs::statat(&self.0, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                    kind_of(FileType::from_raw_mode(stat.st_mode))
+                }
+                file_type => kind_of(file_type),
+            };
+            entries.push((OsString::from_vec(name.to_vec()), kind));
+        }
+        Ok(entries)
     }
 
     /// Whether both are the same folder, whatever their names.
@@ -297,6 +362,19 @@ impl Folder {
     /// Waits until the names in this folder are on disk.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(fs::fsync(&self.0)?)
+    }
+}
+
+/// Opens a regular file by path, which may lead through symlinks but not to one; gives it with its stamp.
+pub(crate) fn open_real_file(path: &Path) -> io::Result<(File, Stamp)> {
+    regular_file(fs::open(path, FILE_FLAGS, Mode::empty())?.into())
+}
+
+fn regular_file(file: File) -> io::Result<(File, Stamp)> {
+    let stat = fs::fstat(&file)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok((file, Stamp::new(&stat))),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
     }
 }
 

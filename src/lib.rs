@@ -9,7 +9,8 @@
 //! 5. `vat` carries Cap'n Proto RPC between the sandbox and its host, `caps` are the capabilities it finds there,
 //!    and `swarm` is the libp2p node behind them; `host` joins these to a running cell.
 //!
-//! `dag` has the codecs of IPFS, which name a tree by its content, and `blockstore` keeps the blocks that it becomes.
+//! `dag` has the codecs of IPFS, which name a tree by its content; `tree` reads and writes such trees on disk, `blockstore`
+//! keeps the blocks that they become, `remote` asks others for blocks and brings them some.
 //!
 //! `ops` has one function per thing a user can ask for, and `cli` is the command line over it. `ARCHITECTURE.md`
 //! tells which module may use which, who owns what on disk, and where trust ends.
@@ -33,8 +34,10 @@ pub mod host;
 pub mod image;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod ops;
+pub mod remote;
 #[cfg(feature = "swarm")]
 pub mod swarm;
+pub mod tree;
 #[cfg(feature = "cell")]
 pub mod vat;
 pub mod wasm_binary;

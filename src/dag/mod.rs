@@ -5,6 +5,7 @@
 //! * [`unixfs`]: files, directories and symbolic links as dag-pb nodes; built under a named [`unixfs::Profile`], such that
 //!   the CIDs are those that Kubo gives, and walked again.
 //! * [`car`]: archives of blocks.
+//! * [`ContentPath`]: `/ipfs/CID/a/b` and the like, as people type it.
 //!
 //! Everything here is pure: values in, values or errors out. Nothing opens a file, waits, or keeps a block; who calls
 //! brings the bytes and takes them. Everything that decodes takes bytes from anyone: it never panics, recurses no deeper
@@ -15,6 +16,7 @@
 
 pub mod block;
 pub mod car;
+mod path;
 pub mod pb;
 mod protobuf;
 #[cfg(test)]
@@ -25,3 +27,4 @@ pub mod unixfs;
 
 pub use block::{BLOCK_BYTES_MAX, Block, BlockError, Cid};
 pub use cid::Version;
+pub use path::{ContentPath, ContentPathError};

@@ -162,6 +162,13 @@ impl<'a> Node<'a> {
     }
 }
 
+/// What stands before the data, of `data_len` bytes, in a node without links; nothing stands after it.
+pub(super) fn leaf_head(data_len: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_bytes_head(&mut out, NODE_DATA, data_len);
+    out
+}
+
 /// A node without links whose data, of `data_len` bytes, `put_data` appends: for large data that is made in place.
 pub(super) fn encode_leaf(data_len: usize, put_data: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes_field_len(data_len));

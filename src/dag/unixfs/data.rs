@@ -2,7 +2,8 @@
 
 use super::super::pb::LINKS_MAX;
 use super::super::protobuf::{
-    Fields, ProtobufError, Value, bytes_field_len, put_bytes_field, put_varint, put_varint_field, varint, varint_len,
+    Fields, ProtobufError, Value, bytes_field_len, put_bytes_field, put_bytes_head, put_varint, put_varint_field,
+    varint, varint_len,
 };
 
 const TYPE: u8 = 1;
@@ -125,16 +126,35 @@ impl<'a> Data<'a> {
 
     /// Appends what [`Data::encode`] gives.
     pub(super) fn put(&self, out: &mut Vec<u8>) {
-        put_varint_field(out, TYPE, self.kind as u64);
+        self.put_before_data(out);
         if let Some(data) = self.data {
             put_bytes_field(out, DATA, data);
         }
+        self.put_after_data(out);
+    }
+
+    /// Appends what stands before [`Data::data`].
+    fn put_before_data(&self, out: &mut Vec<u8>) {
+        put_varint_field(out, TYPE, self.kind as u64);
+    }
+
+    /// Appends what stands after [`Data::data`].
+    fn put_after_data(&self, out: &mut Vec<u8>) {
         for (number, value) in self.numbers() {
             put_varint_field(out, number, value);
         }
         if let Some(mtime) = self.mtime {
             put_bytes_field(out, MTIME, &encode_mtime(mtime));
         }
+    }
+
+    /// What stands before and after `data_len` bytes of data, which must not be in the message itself.
+    pub(super) fn around(&self, data_len: usize) -> (Vec<u8>, Vec<u8>) {
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        self.put_before_data(&mut before);
+        put_bytes_head(&mut before, DATA, data_len);
+        self.put_after_data(&mut after);
+        (before, after)
     }
 
     /// The fields between data and time, all of which are numbers.

@@ -1,8 +1,10 @@
 //! Building files.
 
 use bytes::Bytes;
+use multihash::Multihash;
+use sha2::{Digest, Sha256};
 
-use super::super::block::{Block, CODEC_DAG_PB, CODEC_RAW};
+use super::super::block::{BLOCK_BYTES_MAX, Block, BlockError, CODEC_DAG_PB, CODEC_RAW, Cid, HASH_SHA2_256};
 use super::super::{Version, pb};
 use super::{BuildError, Data, Kind, Profile, Subtree, seal};
 
@@ -47,6 +49,65 @@ pub fn leaf(profile: &Profile, chunk: Bytes) -> Result<(Block, FilePart), BuildE
     let block = Block::seal(profile.cid_version, CODEC_DAG_PB, Bytes::from(node))?;
     let subtree = Subtree { cid: *block.cid(), dag_size: block.data().len() as u64 };
     Ok((block, FilePart { subtree, size }))
+}
+
+/// Names a piece of a file that comes in parts, without making its block: as [`leaf`], for when only the CID is wanted.
+#[derive(Clone, Debug)]
+pub struct LeafHasher {
+    version: Version,
+    codec: u64,
+    hasher: Sha256,
+    /// What the block has after the piece.
+    after: Vec<u8>,
+    size: u64,
+    block_bytes: usize,
+    missing: u64,
+}
+
+impl LeafHasher {
+    /// Begins with a piece of `size` bytes.
+    ///
+    /// # Errors
+    /// If it does not fit into a block.
+    pub fn new(profile: &Profile, size: usize) -> Result<Self, BuildError> {
+        let file_size = size as u64;
+        let (version, codec, before, after) = if profile.raw_leaves {
+            (Version::V1, CODEC_RAW, Vec::new(), Vec::new())
+        } else {
+            let message = Data { file_size: Some(file_size), ..Data::new(Kind::File) };
+            // An empty file has no data, not empty data.
+            let (data_head, after) = if size == 0 { (message.encode(), Vec::new()) } else { message.around(size) };
+            let head = pb::leaf_head(data_head.len() + size + after.len());
+            (profile.cid_version, CODEC_DAG_PB, [head, data_head].concat(), after)
+        };
+        let block_bytes = before.len() + size + after.len();
+        if block_bytes > BLOCK_BYTES_MAX {
+            return Err(BlockError::TooLong { size_bytes: block_bytes }.into());
+        }
+        let hasher = Sha256::new_with_prefix(before);
+        Ok(Self { version, codec, hasher, after, size: file_size, block_bytes, missing: file_size })
+    }
+
+    /// Takes the next bytes of the piece.
+    ///
+    /// # Panics
+    /// If they are more than the piece has.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.missing = self.missing.checked_sub(bytes.len() as u64).expect("no more bytes than the piece has");
+        self.hasher.update(bytes);
+    }
+
+    /// Gives the piece's name.
+    ///
+    /// # Panics
+    /// If bytes of the piece are missing.
+    pub fn finish(self) -> FilePart {
+        assert_eq!(self.missing, 0, "bytes of the piece are missing");
+        let digest = self.hasher.chain_update(&self.after).finalize();
+        let hash = Multihash::wrap(HASH_SHA2_256, &digest).expect("a digest of 32 bytes fits");
+        let cid = Cid::new(self.version, self.codec, hash).expect("leaves of version 0 are dag-pb");
+        FilePart { subtree: Subtree { cid, dag_size: self.block_bytes as u64 }, size: self.size }
+    }
 }
 
 /// Builds the balanced DAG of one file from its pieces in order.

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::super::Version;
 use super::*;
+use crate::dag::BLOCK_BYTES_MAX;
 use crate::dag::testing::mutate;
 
 const V2025: Profile = Profile::UNIXFS_V1_2025;
@@ -208,6 +209,25 @@ fn files_at_the_edge_of_a_node() {
     check_zeros(&CIDV1, 7_936_671_745, "bafybeic3bmw3lls6npgpysoz7577inmexlh7ulmlepk4qypu72heonqfhu");
     check_zeros(&V2025, 1_073_741_824, "bafybeibqawkaltgjfdebq4no6nmfcvkcw7k52xqzclkwfmrkn6oxw7srmy");
     check_zeros(&V2025, 1_073_741_825, "bafybeigx4uyebjbq65346xh6cjrt6yshbdudzudhnqecwbzvymslxj7gje");
+}
+
+#[test]
+fn pieces_have_the_same_name_without_a_block() {
+    for profile in Profile::ALL {
+        for size in [0, 1, 127, 128, 5000, 262_144, 1_048_576, BLOCK_BYTES_MAX - 14, BLOCK_BYTES_MAX + 1] {
+            let piece: Vec<u8> = (0..size).map(|index| index as u8).collect();
+            let expected = leaf(&profile, Bytes::from(piece.clone())).map(|(_, part)| part);
+            let named = LeafHasher::new(&profile, size).map(|mut hasher| {
+                piece.chunks(1000).for_each(|part| hasher.update(part));
+                hasher.finish()
+            });
+            match (named, expected) {
+                (Ok(named), Ok(expected)) => assert_eq!(named, expected, "{size} bytes under {profile}"),
+                (Err(named), Err(expected)) => assert_eq!(format!("{named:?}"), format!("{expected:?}")),
+                other => panic!("{size} bytes under {profile}: {other:?}"),
+            }
+        }
+    }
 }
 
 /// A tree with only `bin/main.wasm`, the empty module with its version.

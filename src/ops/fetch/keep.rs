@@ -1,0 +1,141 @@
+//! What of a DAG is in the local store, and adding to it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::walk::Walk;
+use super::{DagRequest, FetchError, FetchLimits};
+use crate::blockstore::{Blockstore, Hold, StoreError, Writer};
+use crate::dag::{Block, Cid};
+
+/// After how many bytes blocks are committed, so that they need not be fetched again when this fetch is interrupted: few
+/// commits, each with some flushes of the disk, and not much that is lost.
+const COMMIT_BYTES: u64 = 64 << 20;
+
+/// The same in time, for slow sources.
+const COMMIT_AFTER: Duration = Duration::from_secs(10);
+
+/// A block that is needed and not here.
+#[derive(Debug)]
+pub(super) struct Want {
+    pub(super) cid: Cid,
+    /// A request that gives with the block all that is needed below it.
+    pub(super) whole: Option<DagRequest>,
+    /// The place in [`Keeper::advance`]'s argument of the block through which it was found.
+    pub(super) origin: usize,
+}
+
+/// The local side of a fetch. Synchronous; it waits for disks.
+pub(super) struct Keeper {
+    store: Arc<dyn Blockstore>,
+    /// Nothing is collected while this lives.
+    hold: Hold,
+    /// There is one while there is something to commit.
+    writer: Option<Box<dyn Writer>>,
+    written_bytes: u64,
+    opened: Instant,
+    walk: Walk,
+    limits: FetchLimits,
+    /// What was stored so far.
+    pub(super) blocks: u64,
+    pub(super) bytes: u64,
+}
+
+impl Keeper {
+    /// Looks through what is here; gives what is needed next.
+    pub(super) fn start(
+        store: Arc<dyn Blockstore>,
+        request: DagRequest,
+        limits: FetchLimits,
+    ) -> Result<(Self, Vec<Want>), FetchError> {
+        let hold = store.hold()?;
+        let walk = Walk::new(request, limits)?;
+        let opened = Instant::now();
+        let mut keeper =
+            Self { store, hold, writer: None, written_bytes: 0, opened, walk, limits, blocks: 0, bytes: 0 };
+        let mut wants = Vec::new();
+        keeper.look(0, &mut wants)?;
+        Ok((keeper, wants))
+    }
+
+    /// Stores blocks that were wanted; gives what is needed beyond that now.
+    pub(super) fn advance(&mut self, blocks: &[Block]) -> Result<Vec<Want>, FetchError> {
+        let mut wants = Vec::new();
+        for (origin, block) in blocks.iter().enumerate() {
+            self.put(block)?;
+            self.walk.supply(block)?;
+            self.look(origin, &mut wants)?;
+        }
+        if self.written_bytes >= COMMIT_BYTES || (self.writer.is_some() && self.opened.elapsed() >= COMMIT_AFTER) {
+            self.commit()?;
+        }
+        Ok(wants)
+    }
+
+    /// Makes what was stored last.
+    pub(super) fn commit(&mut self) -> Result<(), StoreError> {
+        self.written_bytes = 0;
+        match self.writer.take() {
+            Some(writer) => writer.commit(&[]).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the path leads, once that is known; and what keeps the blocks from being collected.
+    pub(super) fn into_end(self) -> (Option<Cid>, Hold) {
+        (self.walk.end(), self.hold)
+    }
+
+    fn put(&mut self, block: &Block) -> Result<(), FetchError> {
+        self.bytes += block.data().len() as u64;
+        if self.bytes > self.limits.bytes {
+            return Err(FetchError::TooManyBytes { limit: self.limits.bytes });
+        }
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => {
+                self.opened = Instant::now();
+                self.writer.insert(self.store.writer()?)
+            }
+        };
+        if writer.put(block)? {
+            self.written_bytes += block.data().len() as u64;
+        }
+        self.blocks += 1;
+        Ok(())
+    }
+
+    /// Follows the walk through all blocks that are here.
+    fn look(&mut self, origin: usize, wants: &mut Vec<Want>) -> Result<(), FetchError> {
+        while let Some(cid) = self.walk.next() {
+            if let Some(block) = Block::from_identity(&cid) {
+                self.walk.supply(&block)?;
+            } else if self.walk.is_leaf(&cid) {
+                if self.has(&cid)? {
+                    self.walk.supply_leaf(&cid);
+                } else {
+                    wants.push(Want { cid, whole: None, origin });
+                }
+            } else if let Some(block) = self.get(&cid)? {
+                self.walk.supply(&block)?;
+            } else {
+                wants.push(Want { cid, whole: self.walk.whole(&cid), origin });
+            }
+        }
+        Ok(())
+    }
+
+    fn has(&mut self, cid: &Cid) -> Result<bool, StoreError> {
+        match &mut self.writer {
+            Some(writer) => writer.has(cid),
+            None => self.store.has(cid),
+        }
+    }
+
+    fn get(&mut self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        match &mut self.writer {
+            Some(writer) => writer.get(cid),
+            None => self.store.get(cid),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Bringing a DAG into the local store, from whoever has it.
+//!
+//! What is here already is not asked for. For the rest the sources are asked: for whole DAGs where they can give them, and
+//! for single blocks otherwise. A request that has brought nothing after [`HEDGE_AFTER`] gets a rival at the next source;
+//! the first that brings something wanted wins, and the other is dropped. A source that sends a wrong block is not asked
+//! again. Only blocks that belong to the DAG are stored, whatever else comes.
+
+mod keep;
+mod schedule;
+mod source;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::blockstore::{Blockstore, Hold, StoreError};
+use crate::dag::Cid;
+use crate::dag::unixfs::WalkError;
+
+pub use crate::remote::gateway::Scope;
+pub use source::{DagRequest, Source};
+
+/// After how long without any result another source is asked for the same. A gateway near by that has the content answers
+/// within this time; one that must look for it takes seconds.
+pub const HEDGE_AFTER: Duration = Duration::from_millis(400);
+
+/// The same for a source that has brought something before: it has what is wanted, and is slow because the line is.
+pub const HEDGE_PROVEN_AFTER: Duration = Duration::from_secs(5);
+
+/// How much a fetch may bring. What is here already counts only as blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchLimits {
+    /// Bytes that are stored.
+    pub bytes: u64,
+    /// Different blocks of the DAG.
+    pub blocks: u64,
+    /// Levels of the DAG below the end of the path.
+    pub depth: u32,
+}
+
+impl FetchLimits {
+    /// Default of [`Self::bytes`]: far more than any image, and less than a disk.
+    pub const BYTES: u64 = 64 << 30;
+    /// Default of [`Self::blocks`]. Each takes some 100 bytes of memory while it is fetched.
+    pub const BLOCKS: u64 = 4 << 20;
+    /// Default of [`Self::depth`]: no path that a file system knows has more parts, even with a few levels of blocks for
+    /// each directory and file on it.
+    pub const DEPTH: u32 = 4096;
+}
+
+impl Default for FetchLimits {
+    fn default() -> Self {
+        Self { bytes: Self::BYTES, blocks: Self::BLOCKS, depth: Self::DEPTH }
+    }
+}
+
+/// Something that happens during a fetch.
+#[derive(Debug)]
+pub enum FetchEvent<'a> {
+    /// Not everything is here, so these are going to be asked.
+    Asking {
+        /// Their names.
+        sources: &'a [String],
+    },
+    /// So much has been stored since the start.
+    Progress {
+        /// Blocks.
+        blocks: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// A source sent something wrong, and is not asked any more.
+    BadSource {
+        /// Its name.
+        source: &'a str,
+        /// What was wrong. Foreign text in it is escaped.
+        error: &'a (dyn std::error::Error + 'static),
+    },
+}
+
+/// A DAG that is here.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Where the path leads.
+    pub end: Cid,
+    /// Blocks that were not here before.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// As long as this lives, nothing of the DAG is collected.
+    pub hold: Hold,
+}
+
+/// What is missing when nobody has it.
+#[derive(Debug)]
+pub struct Missing {
+    /// What was asked for.
+    pub request: DagRequest,
+    /// Blocks that no source gave: at least one, and no more than [`MISSING_MAX`].
+    pub missing: Vec<Cid>,
+    /// Whether more than those are missing. Blocks that only missing ones link to are not known.
+    pub has_more: bool,
+    /// Each source with the reason for which it did not give them, as texts that may be shown. Empty if there is none.
+    pub sources: Vec<(String, String)>,
+}
+
+/// How many missing blocks are named.
+pub const MISSING_MAX: usize = 8;
+
+/// Why a DAG could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The local store cannot be used.
+    #[error("failed to use the blockstore")]
+    Store(#[from] StoreError),
+    /// Blocks are missing, and no source gave them.
+    #[error("{}", missing_text(.0))]
+    Missing(Box<Missing>),
+    /// The path does not lead anywhere, or through something that is not a directory.
+    #[error("the path leads nowhere")]
+    Path(#[source] WalkError),
+    /// A block is not what its CID says it is. The block is the right one; it is the content that is bad.
+    #[error("block {cid} is malformed")]
+    Malformed {
+        /// The block.
+        cid: Box<Cid>,
+        /// What is wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A block has a hash function or a codec that is not supported.
+    #[error("{cid} has a hash function or a codec that is not supported")]
+    Unsupported {
+        /// The block.
+        cid: Box<Cid>,
+    },
+    /// More bytes than [`FetchLimits::bytes`].
+    #[error("it has more than the {limit} bytes that are fetched at most")]
+    TooManyBytes {
+        /// The limit.
+        limit: u64,
+    },
+    /// More blocks than [`FetchLimits::blocks`].
+    #[error("it has more than the {limit} blocks that are fetched at most")]
+    TooManyBlocks {
+        /// The limit.
+        limit: u64,
+    },
+    /// More levels than [`FetchLimits::depth`].
+    #[error("it has more than {limit} levels of blocks, the first beyond being {cid}")]
+    TooDeep {
+        /// The first block beyond.
+        cid: Box<Cid>,
+        /// The limit.
+        limit: u32,
+    },
+    /// A thread of the runtime failed.
+    #[error("a thread failed")]
+    Thread(#[source] tokio::task::JoinError),
+}
+
+fn missing_text(missing: &Missing) -> String {
+    let DagRequest { root, path, .. } = &missing.request;
+    let slash = if path.is_empty() { "" } else { "/" };
+    let path = crate::escape::text(path);
+    let what = format!("/ipfs/{root}{slash}{path}");
+    let blocks: Vec<_> = missing.missing.iter().map(Cid::to_string).collect();
+    let (blocks, more) = (blocks.join(", "), if missing.has_more { " and more" } else { "" });
+    if missing.missing.first() == Some(root) {
+        format!("{what} was not found")
+    } else {
+        format!("{what} is incomplete: {blocks}{more} was not found")
+    }
+}
+
+/// Sees to it that all blocks of a part of a DAG are in `store`, and fetches those that are not.
+///
+/// Blocks are committed now and then, so that a fetch that was interrupted goes on where it was. Nothing is pinned. The
+/// sources are asked in their order; with none of them only the local store is looked at.
+///
+/// Dropping the future ends all requests; what was not committed by then is lost.
+///
+/// # Errors
+/// If blocks are missing, the content is malformed or over a limit, or the store cannot be used.
+pub async fn fetch(
+    store: Arc<dyn Blockstore>,
+    request: DagRequest,
+    sources: Vec<Arc<dyn Source>>,
+    limits: FetchLimits,
+    events: &(dyn Fn(FetchEvent<'_>) + Sync),
+) -> Result<Fetched, FetchError> {
+    schedule::run(store, request, sources, limits, events).await
+}

@@ -1,0 +1,144 @@
+//! Where a gateway is.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use reqwest::Url;
+
+use crate::dag::Cid;
+use crate::escape;
+
+/// The address of a trustless gateway: `https://HOST[:PORT][/PREFIX]`, below which it serves `/ipfs/…`.
+///
+/// Plain `http` is allowed to any host: what comes is checked against its CID, and nothing secret is sent. Addresses with
+/// a user's name or password, a query or a fragment are none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    url: Url,
+}
+
+/// Why a text is not the address of a gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// It is not a URL.
+    #[error("it is not a URL such as https://example.com: {0}")]
+    NotAUrl(String),
+    /// It has another scheme.
+    #[error("its scheme is `{}`, and only http and https are supported", escape::text(.0))]
+    Scheme(String),
+    /// It has a name or a password, which a gateway has no use for.
+    #[error("it has a user name or a password")]
+    Credentials,
+    /// It has a query or a fragment.
+    #[error("it has a `?` or a `#`")]
+    Query,
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let mut url = Url::parse(text).map_err(|error| AddressError::NotAUrl(error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(AddressError::Scheme(url.scheme().to_owned()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(AddressError::Credentials);
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(AddressError::Query);
+        }
+        // People copy addresses with the part that is the same everywhere.
+        let path = url.path().trim_end_matches('/');
+        let path = path.strip_suffix("/ipfs").unwrap_or(path).to_owned();
+        url.set_path(&path);
+        Ok(Self { url })
+    }
+}
+
+impl fmt::Display for Address {
+    /// A URL has no characters that need escaping.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.url.as_str().trim_end_matches('/'))
+    }
+}
+
+impl Address {
+    /// Whether it is this machine's own.
+    pub(super) fn is_loopback(&self) -> bool {
+        is_loopback(&self.url)
+    }
+
+    /// The URL of a CID or what lies below it, with this query.
+    pub(super) fn content(&self, cid: &Cid, path: &str, query: &str) -> Url {
+        let mut url = self.url.clone();
+        {
+            let mut segments = url.path_segments_mut().expect("an http URL has a path");
+            segments.pop_if_empty().push("ipfs").push(&cid.to_string());
+            // Each segment is encoded, also a `%` or a `?` in it.
+            segments.extend(path.split('/').filter(|name| !name.is_empty()));
+        }
+        url.set_query(Some(query));
+        url
+    }
+}
+
+/// Whether a URL's host is this machine by its name or number.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let number = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    match number {
+        Ok(number) => number.is_loopback() || number.is_unspecified(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &str) {
+        let shown = match text.parse::<Address>() {
+            Ok(address) => address.content(&"bafkqaaa".parse().unwrap(), "a b/%?#", "format=raw").to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(shown, expected, "{text}");
+    }
+
+    #[test]
+    fn content_lies_below_the_address() {
+        let rest = "ipfs/bafkqaaa/a%20b/%25%3F%23?format=raw";
+        check("https://example.com", &format!("https://example.com/{rest}"));
+        check("http://example.com:8080/", &format!("http://example.com:8080/{rest}"));
+        check("https://example.com/ipfs/", &format!("https://example.com/{rest}"));
+        check("https://example.com/a/b", &format!("https://example.com/a/b/{rest}"));
+        check("http://[::1]:80/ipfs", &format!("http://[::1]/{rest}"));
+    }
+
+    #[test]
+    fn what_is_no_address_is_said() {
+        check("example.com", "it is not a URL such as https://example.com: relative URL without a base");
+        check("ftp://example.com", "its scheme is `ftp`, and only http and https are supported");
+        check("https://me@example.com", "it has a user name or a password");
+        check("https://:secret@example.com", "it has a user name or a password");
+        check("https://example.com/?a", "it has a `?` or a `#`");
+    }
+
+    #[test]
+    fn addresses_are_shown_as_typed() {
+        for text in ["https://example.com", "http://127.0.0.1:8080", "https://example.com/a"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn this_machine_is_known() {
+        for text in ["http://localhost:1", "http://a.localhost", "http://127.9.9.9", "http://[::1]", "http://0.0.0.0"] {
+            assert!(text.parse::<Address>().unwrap().is_loopback(), "{text}");
+        }
+        for text in ["http://localhost.example", "http://10.0.0.1", "https://[2001:db8::1]"] {
+            assert!(!text.parse::<Address>().unwrap().is_loopback(), "{text}");
+        }
+    }
+}

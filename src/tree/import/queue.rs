@@ -1,0 +1,111 @@
+//! Work that waits for a thread.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// How many items may wait before those who list folders are to do some of the work themselves. A folder is put in whole,
+/// so there may be more by the largest folder.
+const WAITING_ITEMS_MAX: usize = 4096;
+
+/// How many jobs may wait, since each keeps a folder open.
+const WAITING_JOBS_MAX: usize = 64;
+
+/// Some work that several threads can do together: each takes a part of it, until no part is left.
+pub(super) trait Job {
+    /// How many items it had in the beginning.
+    fn items(&self) -> usize;
+
+    /// Whether no part is left to be taken. Parts that were taken may still be in progress.
+    fn is_exhausted(&self) -> bool;
+}
+
+/// Jobs, of which the first is worked on by all threads.
+///
+/// It is open until [`Queue::close`]; every thread that waits is then told so.
+pub(super) struct Queue<J> {
+    state: Mutex<State<J>>,
+    changed: Condvar,
+    is_closed: AtomicBool,
+}
+
+struct State<J> {
+    jobs: VecDeque<Arc<J>>,
+    items: usize,
+}
+
+impl<J: Job> Queue<J> {
+    pub(super) fn new() -> Self {
+        let state = State { jobs: VecDeque::new(), items: 0 };
+        Self { state: Mutex::new(state), changed: Condvar::new(), is_closed: AtomicBool::new(false) }
+    }
+
+    /// Adds a job that is to be done after the others.
+    pub(super) fn push(&self, job: Arc<J>) {
+        self.state().push(job, VecDeque::push_back);
+        self.changed.notify_all();
+    }
+
+    /// Adds a job that is to be done before the others.
+    pub(super) fn push_first(&self, job: Arc<J>) {
+        self.state().push(job, VecDeque::push_front);
+        self.changed.notify_all();
+    }
+
+    /// The first job of which something is left; waits for one. `None` when the queue is closed.
+    pub(super) fn wait(&self) -> Option<Arc<J>> {
+        let mut state = self.state();
+        loop {
+            if self.is_closed() {
+                return None;
+            }
+            if let Some(job) = state.first() {
+                return Some(job);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The first job of which something is left, if there are too many.
+    pub(super) fn surplus(&self) -> Option<Arc<J>> {
+        let mut state = self.state();
+        let first = state.first();
+        let is_full = state.items > WAITING_ITEMS_MAX || state.jobs.len() > WAITING_JOBS_MAX;
+        first.filter(|_| is_full && !self.is_closed())
+    }
+
+    /// Tells all threads that nothing more is to be done.
+    pub(super) fn close(&self) {
+        // Under the lock, since somebody may have looked at it and be about to wait.
+        let state = self.state();
+        self.is_closed.store(true, Ordering::Relaxed);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<J>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<J: Job> State<J> {
+    fn push(&mut self, job: Arc<J>, push: impl FnOnce(&mut VecDeque<Arc<J>>, Arc<J>)) {
+        self.items += job.items();
+        push(&mut self.jobs, job);
+    }
+
+    fn first(&mut self) -> Option<Arc<J>> {
+        let mut items = self.items;
+        self.jobs.retain(|job| {
+            let is_exhausted = job.is_exhausted();
+            items -= if is_exhausted { job.items() } else { 0 };
+            !is_exhausted
+        });
+        self.items = items;
+        self.jobs.front().cloned()
+    }
+}

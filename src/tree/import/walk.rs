@@ -1,0 +1,157 @@
+//! Finds what there is to import.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::SystemTime;
+
+use super::file::LargeFile;
+use super::node::{Contents, Node};
+use super::queue::Queue;
+use super::work::{Buffer, CloseOnPanic, Counts, Items, Shared, Task};
+use super::{BlockSink, DEPTH_MAX, ImportError, ImportOptions, Imported, RootSymlink, THREADS_MAX};
+use crate::folder::{Folder, Kind, open_real_file};
+use crate::tree::StatCache;
+
+pub(super) fn import(
+    path: &Path,
+    options: &ImportOptions<'_>,
+    cache: Option<&mut StatCache>,
+    sink: Option<&mut dyn BlockSink>,
+) -> Result<Imported, ImportError> {
+    let shared = Shared {
+        root: path,
+        options,
+        cache: cache.as_deref(),
+        sink: sink.map(Mutex::new),
+        start: SystemTime::now(),
+        queue: Queue::new(),
+        seen: Mutex::default(),
+        counts: Counts::default(),
+        result: OnceLock::new(),
+    };
+    thread::scope(|scope| {
+        for _ in 1..options.threads.get().min(THREADS_MAX) {
+            // Where there can be no more threads, those that there are do it.
+            let _ = thread::Builder::new().name("ww-import".into()).spawn_scoped(scope, || shared.work());
+        }
+        let _closing = CloseOnPanic(&shared.queue);
+        match shared.walk_root() {
+            Ok(()) => shared.work(),
+            Err(error) => shared.fail(error),
+        }
+    });
+    let Shared { result, seen, counts, .. } = shared;
+    let subtree = result.into_inner().expect("an import that ends has a result")?;
+    if let Some(cache) = cache {
+        cache.update(&options.profile, seen.into_inner().unwrap_or_else(PoisonError::into_inner));
+    }
+    Ok(Imported {
+        subtree,
+        files: counts.files.into_inner(),
+        bytes: counts.bytes.into_inner(),
+        folders: counts.folders.into_inner(),
+        symlinks: counts.symlinks.into_inner(),
+        files_cached: counts.files_cached.into_inner(),
+    })
+}
+
+impl Shared<'_, '_> {
+    fn walk_root(&self) -> Result<(), ImportError> {
+        let mut path = self.root.to_owned();
+        let mut metadata = fs::symlink_metadata(&path).map_err(ImportError::io("read", self.root))?;
+        if metadata.is_symlink() {
+            match self.options.root_symlink {
+                RootSymlink::Refuse => return Err(ImportError::RootSymlink { path }),
+                RootSymlink::Store => return self.add_root_symlink(&path),
+                RootSymlink::Follow => {
+                    path = fs::canonicalize(&path).map_err(ImportError::io("follow", self.root))?;
+                    metadata = fs::symlink_metadata(&path).map_err(ImportError::io("read", self.root))?;
+                }
+            }
+        }
+        if metadata.is_dir() {
+            let root = Node::root(true);
+            let folder = Folder::open_real(&path).map_err(|error| self.open_error(&root, "", error))?;
+            self.walk(folder, &root, 0)
+        } else if metadata.is_file() {
+            self.add_root_file(&path)
+        } else {
+            Err(ImportError::Kind { path })
+        }
+    }
+
+    fn add_root_symlink(&self, path: &Path) -> Result<(), ImportError> {
+        let root = Node::root(false);
+        let target = fs::read_link(path).map_err(ImportError::io("read", path))?;
+        let subtree = self.symlink(&root, "", target.as_os_str().as_encoded_bytes())?;
+        self.add(&root, Contents::child(String::new(), subtree), 1)
+    }
+
+    fn add_root_file(&self, path: &Path) -> Result<(), ImportError> {
+        let root = Node::root(false);
+        let (file, stamp) = open_real_file(path).map_err(|error| self.open_error(&root, "", error))?;
+        let known = self.cache.and_then(|cache| cache.files(&self.options.profile, "").first());
+        let known = known.map_or(Ok(None), |known| self.look_up(known, &stamp))?;
+        if let Some(subtree) = known {
+            return self.add(&root, Contents { hits: vec![0], ..Contents::child(String::new(), subtree) }, 1);
+        }
+        if stamp.size_bytes > self.options.profile.chunk_bytes as u64 {
+            let large = LargeFile::new(root, String::new(), file, stamp, &self.options.profile);
+            self.queue.push(Arc::new(Task::Pieces(large)));
+            return Ok(());
+        }
+        let subtree = self.small_file(&root, "", &file, &stamp, &mut Buffer::default())?;
+        let fresh = self.cached("", &stamp, &subtree).into_iter().collect();
+        self.add(&root, Contents { fresh, ..Contents::child(String::new(), subtree) }, 1)
+    }
+
+    /// Hands out what is in a folder, and goes into the folders in it. Recurses no deeper than [`DEPTH_MAX`].
+    fn walk(&self, folder: Folder, node: &Arc<Node>, depth: usize) -> Result<(), ImportError> {
+        if depth > DEPTH_MAX {
+            return Err(ImportError::TooDeep { path: node.shown(self.root, "") });
+        }
+        let (items, folders) = self.list(&folder, node)?;
+        node.expect(items.len() + folders.len());
+        let folder = Arc::new(folder);
+        if !items.is_empty() {
+            let items = Items { node: node.clone(), folder: folder.clone(), items, next: AtomicUsize::new(0) };
+            self.queue.push(Arc::new(Task::Items(items)));
+        }
+        for name in folders {
+            self.check_stopped()?;
+            self.help();
+            let inner = folder.folder(&name).map_err(|error| self.open_error(node, &name, error))?;
+            self.walk(inner, &Node::folder(node, name), depth + 1)?;
+        }
+        self.add(node, Contents::default(), 1)
+    }
+
+    /// The files and symlinks of a folder, and the folders in it.
+    fn list(&self, folder: &Folder, node: &Node) -> Result<(Vec<(String, Kind)>, Vec<String>), ImportError> {
+        let listed = folder.entries().map_err(ImportError::io("read", node.shown(self.root, "")))?;
+        let mut folders = Vec::new();
+        let mut items = Vec::with_capacity(listed.len());
+        for (name, kind) in listed {
+            let shown = |name: &Path| -> PathBuf { node.shown(self.root, "").join(name) };
+            let name = name.into_string().map_err(|name| ImportError::NotUtf8 { path: shown(Path::new(&name)) })?;
+            match kind {
+                Kind::Folder => folders.push(name),
+                Kind::File | Kind::Symlink => items.push((name, kind)),
+                Kind::Other => return Err(ImportError::Kind { path: shown(Path::new(&name)) }),
+            }
+        }
+        folders.sort_unstable();
+        Ok((items, folders))
+    }
+
+    /// Does some of the work if there is much of it, so that the names of what is to be done do not pile up.
+    fn help(&self) {
+        let mut buffer = Buffer::default();
+        while let Some(task) = self.queue.surplus() {
+            self.take_part(&task, &mut buffer);
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! What the threads of an import share, and what they do.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use bytes::BytesMut;
+use rustix::io::Errno;
+
+use super::file::LargeFile;
+use super::node::{Contents, Node};
+use super::queue::{Job, Queue};
+use super::{BlockSink, BoxError, ImportError, ImportOptions};
+use crate::dag::unixfs::{self, BuildError, Entry, EntryName, FilePart, LeafHasher, Subtree};
+use crate::dag::{Block, Cid};
+use crate::folder::{Folder, Kind, Stamp};
+use crate::tree::StatCache;
+use crate::tree::stat_cache::{CachedFile, is_settled};
+
+/// How many bytes are read at a time where only the hash is wanted: they are still in the processor's cache when they are
+/// hashed.
+const HASHED_BYTES: usize = 128 << 10;
+
+/// What all threads see.
+pub(super) struct Shared<'a, 's> {
+    pub(super) root: &'a Path,
+    pub(super) options: &'a ImportOptions<'a>,
+    pub(super) cache: Option<&'a StatCache>,
+    /// Locked for the length of a call.
+    pub(super) sink: Option<Mutex<&'s mut dyn BlockSink>>,
+    /// When the import began.
+    pub(super) start: SystemTime,
+    pub(super) queue: Queue<Task>,
+    /// What the cache is to know; see [`StatCache::update`].
+    pub(super) seen: Mutex<Vec<(String, Option<Vec<CachedFile>>)>>,
+    pub(super) counts: Counts,
+    /// The first failure, or the root.
+    pub(super) result: OnceLock<Result<Subtree, ImportError>>,
+}
+
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) files: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) folders: AtomicU64,
+    pub(super) symlinks: AtomicU64,
+    pub(super) files_cached: AtomicU64,
+}
+
+/// Something that several threads may do together.
+pub(super) enum Task {
+    /// The files and symlinks of a folder.
+    Items(Items),
+    /// The pieces of a file.
+    Pieces(LargeFile),
+}
+
+/// Files and symlinks of one folder.
+pub(super) struct Items {
+    pub(super) node: Arc<Node>,
+    pub(super) folder: Arc<Folder>,
+    pub(super) items: Vec<(String, Kind)>,
+    /// The index of the next item that nobody has taken.
+    pub(super) next: AtomicUsize,
+}
+
+impl Job for Task {
+    fn items(&self) -> usize {
+        match self {
+            Self::Items(items) => items.items.len(),
+            // It is bounded by itself: whoever opened it stays with it.
+            Self::Pieces(_) => 0,
+        }
+    }
+
+    fn is_exhausted(&self) -> bool {
+        match self {
+            Self::Items(items) => items.next.load(Ordering::Relaxed) >= items.items.len(),
+            Self::Pieces(file) => file.is_exhausted(),
+        }
+    }
+}
+
+/// Why a block did not get into the sink.
+pub(super) enum PutError {
+    Build(BuildError),
+    Sink(BoxError),
+}
+
+impl From<BuildError> for PutError {
+    fn from(error: BuildError) -> Self {
+        Self::Build(error)
+    }
+}
+
+impl PutError {
+    /// The failure as it is reported for what is at `path`.
+    pub(super) fn at(self, path: impl FnOnce() -> PathBuf) -> ImportError {
+        match self {
+            Self::Build(source) => ImportError::Build { path: path(), source },
+            Self::Sink(source) => ImportError::Sink(source),
+        }
+    }
+}
+
+/// Memory of one thread that is used again and again.
+#[derive(Default)]
+pub(super) struct Buffer(BytesMut);
+
+impl<'a> Shared<'a, '_> {
+    /// Works until nothing is left to be done.
+    pub(super) fn work(&self) {
+        let _closing = CloseOnPanic(&self.queue);
+        let mut buffer = Buffer::default();
+        while let Some(task) = self.queue.wait() {
+            self.take_part(&task, &mut buffer);
+        }
+    }
+
+    /// Works on one task until nothing is left of it.
+    pub(super) fn take_part(&self, task: &Task, buffer: &mut Buffer) {
+        let done = match task {
+            Task::Items(items) => self.do_items(items, buffer),
+            Task::Pieces(file) => self.do_pieces(file, buffer),
+        };
+        if let Err(error) = done {
+            self.fail(error);
+        }
+    }
+
+    /// Ends the import with an error, unless it has ended with another one.
+    pub(super) fn fail(&self, error: ImportError) {
+        // The first one counts.
+        let _ = self.result.set(Err(error));
+        self.queue.close();
+    }
+
+    /// Whether it is over, or is to be.
+    pub(super) fn check_stopped(&self) -> Result<(), ImportError> {
+        if self.queue.is_closed() || (self.options.cancel)() { Err(ImportError::Cancelled) } else { Ok(()) }
+    }
+
+    fn do_items(&self, items: &Items, buffer: &mut Buffer) -> Result<(), ImportError> {
+        let known = self.cache.map_or(&[][..], |cache| cache.files(&self.options.profile, &items.node.path));
+        let mut contents = Contents::default();
+        let mut done = 0;
+        while let Some((name, kind)) = items.items.get(items.next.fetch_add(1, Ordering::Relaxed)) {
+            self.check_stopped()?;
+            match kind {
+                Kind::Symlink => {
+                    let target = items.folder.symlink_target(name);
+                    let target = target.map_err(ImportError::io("read", items.node.shown(self.root, name)))?;
+                    contents.children.push((name.clone(), self.symlink(&items.node, name, target.as_encoded_bytes())?));
+                }
+                _ => match self.do_file(items, name, known, &mut contents, buffer)? {
+                    Some(subtree) => contents.children.push((name.clone(), subtree)),
+                    // It says so itself when it is done.
+                    None => continue,
+                },
+            }
+            done += 1;
+        }
+        self.add(&items.node, contents, done)
+    }
+
+    /// Reads a file, or takes it from the cache. `None` if it is large: then it is under way.
+    fn do_file(
+        &self,
+        items: &Items,
+        name: &str,
+        known: &[CachedFile],
+        contents: &mut Contents,
+        buffer: &mut Buffer,
+    ) -> Result<Option<Subtree>, ImportError> {
+        let Items { node, folder, .. } = items;
+        if let Ok(index) = known.binary_search_by(|known| (*known.name).cmp(name)) {
+            let (kind, stamp) = folder.stamp(name).map_err(ImportError::io("read", node.shown(self.root, name)))?;
+            if kind == Kind::File
+                && let Some(subtree) = self.look_up(&known[index], &stamp)?
+            {
+                contents.hits.push(index);
+                return Ok(Some(subtree));
+            }
+        }
+        let opened = folder.file_with_stamp(name);
+        let (file, stamp) = opened.map_err(|error| self.open_error(node, name, error))?;
+        if stamp.size_bytes > self.options.profile.chunk_bytes as u64 {
+            let large = LargeFile::new(node.clone(), name.to_owned(), file, stamp, &self.options.profile);
+            let task = Arc::new(Task::Pieces(large));
+            self.queue.push_first(task.clone());
+            self.take_part(&task, buffer);
+            return Ok(None);
+        }
+        let subtree = self.small_file(node, name, &file, &stamp, buffer)?;
+        contents.fresh.extend(self.cached(name, &stamp, &subtree));
+        Ok(Some(subtree))
+    }
+
+    /// What is to be said of a file that was listed as one and cannot be opened as one.
+    pub(super) fn open_error(&self, node: &Node, name: &str, error: io::Error) -> ImportError {
+        let path = node.shown(self.root, name);
+        let is_other_kind = matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory)
+            || error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
+        if is_other_kind { ImportError::Changed { path } } else { ImportError::io("open", path)(error) }
+    }
+
+    /// The root of a file, if it is what the cache knows and the sink has it.
+    pub(super) fn look_up(&self, known: &CachedFile, stamp: &Stamp) -> Result<Option<Subtree>, ImportError> {
+        if known.stamp != *stamp {
+            return Ok(None);
+        }
+        let subtree = known.subtree();
+        if !self.sink_has(&subtree.cid)? {
+            return Ok(None);
+        }
+        self.count_file(stamp);
+        self.counts.files_cached.fetch_add(1, Ordering::Relaxed);
+        (self.options.progress)(stamp.size_bytes);
+        Ok(Some(subtree))
+    }
+
+    /// What the cache is to know of a file that was read, if that may be relied on later.
+    pub(super) fn cached(&self, name: &str, stamp: &Stamp, subtree: &Subtree) -> Option<CachedFile> {
+        self.cache?;
+        is_settled(stamp, self.start).then(|| CachedFile::new(name, *stamp, subtree))?
+    }
+
+    pub(super) fn count_file(&self, stamp: &Stamp) {
+        self.counts.files.fetch_add(1, Ordering::Relaxed);
+        self.counts.bytes.fetch_add(stamp.size_bytes, Ordering::Relaxed);
+    }
+
+    /// Reads a file of at most one piece.
+    pub(super) fn small_file(
+        &self,
+        node: &Node,
+        name: &str,
+        file: &File,
+        stamp: &Stamp,
+        buffer: &mut Buffer,
+    ) -> Result<Subtree, ImportError> {
+        let part = self.piece(node, name, file, 0, stamp.size_bytes, buffer)?;
+        self.check_unchanged(node, name, file, stamp)?;
+        self.count_file(stamp);
+        Ok(part.subtree())
+    }
+
+    /// A file that was written to while it was read may be anything.
+    pub(super) fn check_unchanged(
+        &self,
+        node: &Node,
+        name: &str,
+        file: &File,
+        stamp: &Stamp,
+    ) -> Result<(), ImportError> {
+        let now = Stamp::of(file).map_err(ImportError::io("read", node.shown(self.root, name)))?;
+        if (now.size_bytes, now.mtime) == (stamp.size_bytes, stamp.mtime) {
+            return Ok(());
+        }
+        Err(ImportError::Changed { path: node.shown(self.root, name) })
+    }
+
+    /// Reads a piece of a file and gives its block to the sink.
+    pub(super) fn piece(
+        &self,
+        node: &Node,
+        name: &str,
+        file: &File,
+        offset: u64,
+        size: u64,
+        buffer: &mut Buffer,
+    ) -> Result<FilePart, ImportError> {
+        let size = usize::try_from(size).expect("a piece fits into memory");
+        let part = match &self.sink {
+            None => self.hash_piece(file, offset, size, buffer),
+            Some(sink) => self.put_piece(sink, file, offset, size, buffer),
+        };
+        let part = part.map_err(|error| match error {
+            PieceError::Put(error) => error.at(|| node.shown(self.root, name)),
+            PieceError::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                ImportError::Changed { path: node.shown(self.root, name) }
+            }
+            PieceError::Read(error) => ImportError::io("read", node.shown(self.root, name))(error),
+        })?;
+        (self.options.progress)(size as u64);
+        Ok(part)
+    }
+
+    fn hash_piece(&self, file: &File, offset: u64, size: usize, buffer: &mut Buffer) -> Result<FilePart, PieceError> {
+        let mut hasher = LeafHasher::new(&self.options.profile, size).map_err(PutError::Build)?;
+        let mut done = 0;
+        while done < size {
+            let bytes = buffer.of_size(HASHED_BYTES.min(size - done));
+            file.read_exact_at(bytes, offset + done as u64)?;
+            hasher.update(bytes);
+            done += bytes.len();
+        }
+        Ok(hasher.finish())
+    }
+
+    fn put_piece(
+        &self,
+        sink: &Mutex<&mut dyn BlockSink>,
+        file: &File,
+        offset: u64,
+        size: usize,
+        buffer: &mut Buffer,
+    ) -> Result<FilePart, PieceError> {
+        file.read_exact_at(buffer.of_size(size), offset)?;
+        let chunk = std::mem::take(&mut buffer.0).freeze();
+        let (block, part) = unixfs::leaf(&self.options.profile, chunk.clone()).map_err(PutError::Build)?;
+        put(sink, &block).map_err(PutError::Sink)?;
+        drop(block);
+        // Unless the sink has kept it.
+        buffer.0 = chunk.try_into_mut().unwrap_or_default();
+        Ok(part)
+    }
+
+    pub(super) fn symlink(&self, node: &Node, name: &str, target: &[u8]) -> Result<Subtree, ImportError> {
+        let made = unixfs::symlink(&self.options.profile, target).map_err(PutError::Build);
+        let put = made.and_then(|(block, subtree)| self.put(&block).map(|()| subtree));
+        self.counts.symlinks.fetch_add(1, Ordering::Relaxed);
+        put.map_err(|error| error.at(|| node.shown(self.root, name)))
+    }
+
+    /// Says what was found in a folder; makes the folder, and those above it, if nothing is left to be found there.
+    pub(super) fn add(&self, node: &Arc<Node>, contents: Contents, done: usize) -> Result<(), ImportError> {
+        let mut at = (node.clone(), contents, done);
+        while let Some(contents) = at.0.add(at.1, at.2) {
+            let node = at.0;
+            let subtree = self.finish(&node, contents)?;
+            let Some(parent) = &node.parent else {
+                // A failure counts more.
+                let _ = self.result.set(Ok(subtree));
+                self.queue.close();
+                return Ok(());
+            };
+            at = (parent.clone(), Contents::child(node.name.clone(), subtree), 1);
+        }
+        Ok(())
+    }
+
+    /// Makes a folder of which everything is known.
+    fn finish(&self, node: &Node, contents: Contents) -> Result<Subtree, ImportError> {
+        let Contents { children, hits, fresh } = contents;
+        self.remember(node, hits, fresh);
+        if !node.is_folder {
+            let (_, subtree) = children.first().expect("a root that is a file has been read");
+            return Ok(*subtree);
+        }
+        self.counts.folders.fetch_add(1, Ordering::Relaxed);
+        let made = children
+            .into_iter()
+            .map(|(name, target)| Ok(Entry { name: EntryName::new(name)?, target }))
+            .collect::<Result<Vec<_>, BuildError>>()
+            .map_err(PutError::Build)
+            .and_then(|entries| unixfs::directory(&self.options.profile, entries, &mut |block| self.put(&block)));
+        made.map_err(|error| error.at(|| node.shown(self.root, "")))
+    }
+
+    fn remember(&self, node: &Node, hits: Vec<usize>, mut fresh: Vec<CachedFile>) {
+        let Some(cache) = self.cache else { return };
+        let known = cache.files(&self.options.profile, &node.path);
+        let files = (!fresh.is_empty() || hits.len() < known.len()).then(|| {
+            fresh.extend(hits.into_iter().map(|index| known[index].clone()));
+            fresh.sort_unstable_by(|first, second| first.name.cmp(&second.name));
+            fresh
+        });
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push((node.path.clone(), files));
+    }
+
+    pub(super) fn put(&self, block: &Block) -> Result<(), PutError> {
+        self.sink.as_ref().map_or(Ok(()), |sink| put(sink, block).map_err(PutError::Sink))
+    }
+
+    fn sink_has(&self, root: &Cid) -> Result<bool, ImportError> {
+        let Some(sink) = &self.sink else { return Ok(true) };
+        sink.lock().unwrap_or_else(PoisonError::into_inner).has(root).map_err(ImportError::Sink)
+    }
+}
+
+fn put(sink: &Mutex<&mut dyn BlockSink>, block: &Block) -> Result<(), BoxError> {
+    sink.lock().unwrap_or_else(PoisonError::into_inner).put(block)
+}
+
+/// Why there is no block of a piece.
+enum PieceError {
+    Read(io::Error),
+    Put(PutError),
+}
+
+impl From<io::Error> for PieceError {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<PutError> for PieceError {
+    fn from(error: PutError) -> Self {
+        Self::Put(error)
+    }
+}
+
+impl Buffer {
+    /// So many bytes, whatever they hold.
+    fn of_size(&mut self, size: usize) -> &mut [u8] {
+        self.0.resize(size, 0);
+        &mut self.0
+    }
+}
+
+/// Lets the other threads go when this one panics, so that the panic is seen and nobody waits for ever.
+pub(super) struct CloseOnPanic<'a>(pub(super) &'a Queue<Task>);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close();
+        }
+    }
+}

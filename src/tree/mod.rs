@@ -1,0 +1,15 @@
+//! Trees of files and their blocks: [`import`] names a file or folder by its content, [`export`](self) comes back.
+//!
+//! What the blocks look like is for `dag::unixfs` to say; where they are kept is for whoever calls: blocks go to a
+//! [`BlockSink`]. Folders are opened one by one and symlinks are stored, never followed. Modes and times are not stored.
+
+mod import;
+mod stat_cache;
+
+use std::error::Error;
+
+pub use import::{BlockSink, DEPTH_MAX, ImportError, ImportOptions, Imported, RootSymlink, THREADS_MAX, import};
+pub use stat_cache::StatCache;
+
+/// Why a sink or a source of blocks failed. Only whoever gave it knows its type.
+pub type BoxError = Box<dyn Error + Send + Sync>;

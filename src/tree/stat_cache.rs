@@ -1,0 +1,375 @@
+//! What an import saw of a tree, so that the next one need not read it again.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use multihash::Multihash;
+use sha2::{Digest, Sha256};
+
+use crate::dag::block::{CODEC_DAG_PB, CODEC_RAW, HASH_SHA2_256};
+use crate::dag::unixfs::{Profile, Subtree};
+use crate::dag::{Cid, Version};
+use crate::folder::Stamp;
+
+/// The first bytes of an encoded cache. The number is the version of what follows; another one is no cache.
+const MAGIC: &[u8] = b"ww-stat-cache 1\n";
+
+/// Bytes of a SHA2-256 at the end of an encoded cache. The cache is trusted, so a damaged one must be recognized.
+const CHECKSUM_BYTES: usize = 16;
+
+/// How long before an import a file must have been left alone, for the file to be recognized by its times afterwards.
+/// Somebody may write to a file again in the same instant in which it was written and read, and the time stays the same.
+///
+/// Linux takes file times from a clock that ticks each 10 ms or more often; the rest is for others to be slower.
+const RACY: Duration = Duration::from_millis(100);
+
+/// As [`RACY`], for file systems whose times have no fractions: FAT counts in steps of 2 s.
+const RACY_COARSE: Duration = Duration::from_secs(3);
+
+/// What an import saw of the files of one tree under one profile: for each its stamp (size, times, inode and device), and
+/// the root of its blocks.
+///
+/// A file with the same stamp has the same content: whoever writes to a file changes its ctime, which cannot be set. Files
+/// that were too young when they were read, for that to be sure, are not in it (see git's `racy-git`).
+///
+/// Bytes in, bytes out: who calls keeps one for each root, and may lose it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatCache {
+    profile: String,
+    /// The files of each folder, sorted by name. The key is the folder's path below the root with `/` between the names.
+    /// A root that is itself a file is the file of no name in the folder of no path.
+    folders: HashMap<String, Vec<CachedFile>>,
+    is_changed: bool,
+}
+
+/// A file that was read. There may be a million of them, so they are small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CachedFile {
+    pub(super) name: Box<str>,
+    pub(super) stamp: Stamp,
+    root: CachedRoot,
+}
+
+/// The root of a file's blocks: a [`Subtree`], as files have it under the profiles that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct CachedRoot {
+    form: CidForm,
+    /// The SHA2-256.
+    digest: [u8; DIGEST_BYTES],
+    dag_size: u64,
+}
+
+/// What a CID has beside its digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CidForm {
+    Raw = 0,
+    DagPbV0 = 1,
+    DagPbV1 = 2,
+}
+
+const DIGEST_BYTES: usize = 32;
+
+impl CachedFile {
+    /// `None` if the CID is of a form that files do not have.
+    pub(super) fn new(name: &str, stamp: Stamp, subtree: &Subtree) -> Option<Self> {
+        let form = match (subtree.cid.version(), subtree.cid.codec()) {
+            (Version::V1, CODEC_RAW) => CidForm::Raw,
+            (Version::V0, CODEC_DAG_PB) => CidForm::DagPbV0,
+            (Version::V1, CODEC_DAG_PB) => CidForm::DagPbV1,
+            _ => return None,
+        };
+        let hash = subtree.cid.hash();
+        let digest = hash.digest().try_into().ok().filter(|_| hash.code() == HASH_SHA2_256)?;
+        Some(Self { name: name.into(), stamp, root: CachedRoot { form, digest, dag_size: subtree.dag_size } })
+    }
+
+    /// The root of its blocks.
+    pub(super) fn subtree(&self) -> Subtree {
+        let CachedRoot { form, digest, dag_size } = self.root;
+        let hash = Multihash::wrap(HASH_SHA2_256, &digest).expect("a digest of 32 bytes fits");
+        let cid = match form {
+            CidForm::Raw => Cid::new_v1(CODEC_RAW, hash),
+            CidForm::DagPbV0 => Cid::new_v0(hash).expect("the hash is SHA2-256"),
+            CidForm::DagPbV1 => Cid::new_v1(CODEC_DAG_PB, hash),
+        };
+        Subtree { cid, dag_size }
+    }
+}
+
+impl StatCache {
+    /// A cache that knows nothing.
+    pub fn new(profile: &Profile) -> Self {
+        Self { profile: profile.name.to_owned(), folders: HashMap::new(), is_changed: false }
+    }
+
+    /// Reads what [`StatCache::encode`] made. The cache is empty if that was under another profile or in another version
+    /// of this format, or if the bytes are damaged in any way.
+    pub fn decode(profile: &Profile, bytes: &[u8]) -> Self {
+        let decoded = checked(bytes).and_then(|content| decode(profile, content));
+        Self { folders: decoded.unwrap_or_default(), ..Self::new(profile) }
+    }
+
+    /// The cache as bytes. Equal caches give equal bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        put_text(&mut out, &self.profile);
+        let mut folders: Vec<_> = self.folders.iter().collect();
+        folders.sort_unstable_by_key(|(path, _)| *path);
+        for (path, files) in folders {
+            put_text(&mut out, path);
+            put_u64(&mut out, files.len() as u64);
+            files.iter().for_each(|file| put_file(&mut out, file));
+        }
+        let checksum = Sha256::digest(&out);
+        out.extend_from_slice(&checksum[..CHECKSUM_BYTES]);
+        out
+    }
+
+    /// Whether the last import, if any, left it with other contents than it had before: whether to store it anew.
+    pub fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    /// How many files it knows.
+    pub fn len(&self) -> usize {
+        self.folders.values().map(Vec::len).sum()
+    }
+
+    /// Whether it knows nothing.
+    pub fn is_empty(&self) -> bool {
+        self.folders.is_empty()
+    }
+
+    /// What is known of the files in a folder, if that was under this profile; sorted by name.
+    pub(super) fn files(&self, profile: &Profile, folder: &str) -> &[CachedFile] {
+        let files = self.folders.get(folder).filter(|_| self.profile == profile.name);
+        files.map_or(&[], Vec::as_slice)
+    }
+
+    /// Takes what an import saw: the files of each folder of the tree, or `None` where they are as they were. Folders that
+    /// were not seen are forgotten.
+    pub(super) fn update(&mut self, profile: &Profile, seen: Vec<(String, Option<Vec<CachedFile>>)>) {
+        let mut previous = std::mem::take(&mut self.folders);
+        if self.profile != profile.name {
+            profile.name.clone_into(&mut self.profile);
+            previous.clear();
+        }
+        let mut kept = 0;
+        self.is_changed = false;
+        let previous_len = previous.len();
+        for (path, files) in seen {
+            let known = previous.remove(&path);
+            kept += usize::from(known.is_some());
+            let files = match files {
+                Some(files) => {
+                    self.is_changed |= known.unwrap_or_default() != files;
+                    files
+                }
+                None => known.unwrap_or_default(),
+            };
+            if !files.is_empty() {
+                self.folders.insert(path, files);
+            }
+        }
+        self.is_changed |= kept < previous_len;
+    }
+}
+
+/// Whether a file with this stamp, read after `start`, can be recognized by it later.
+pub(super) fn is_settled(stamp: &Stamp, start: SystemTime) -> bool {
+    let margin = if stamp.ctime.1 == 0 { RACY_COARSE } else { RACY };
+    let Some(limit) = start.checked_sub(margin).and_then(|limit| limit.duration_since(SystemTime::UNIX_EPOCH).ok())
+    else {
+        return false;
+    };
+    let limit = (i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), limit.subsec_nanos());
+    stamp.mtime < limit && stamp.ctime < limit
+}
+
+/// The bytes between the first and the last ones, if those are what they should be.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (content, checksum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
+    let rest = content.strip_prefix(MAGIC)?;
+    (Sha256::digest(content)[..CHECKSUM_BYTES] == *checksum).then_some(rest)
+}
+
+fn decode(profile: &Profile, content: &[u8]) -> Option<HashMap<String, Vec<CachedFile>>> {
+    let mut rest = content;
+    if take_text(&mut rest)? != profile.name {
+        return None;
+    }
+    let mut folders = HashMap::new();
+    while !rest.is_empty() {
+        let path = take_text(&mut rest)?.to_owned();
+        let count = take_u64(&mut rest)?;
+        // Nothing is allocated for a count that is not there.
+        let files: Option<Vec<_>> = (0..count).map(|_| take_file(&mut rest)).collect();
+        folders.insert(path, files?);
+    }
+    Some(folders)
+}
+
+fn put_u64(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_u64(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_time(out: &mut Vec<u8>, (seconds, nanoseconds): (i64, u32)) {
+    put_u64(out, seconds.cast_unsigned());
+    out.extend_from_slice(&nanoseconds.to_le_bytes());
+}
+
+fn put_file(out: &mut Vec<u8>, file: &CachedFile) {
+    put_text(out, &file.name);
+    let Stamp { size_bytes, mtime, ctime, inode, device } = file.stamp;
+    [size_bytes, inode, device].into_iter().for_each(|number| put_u64(out, number));
+    [mtime, ctime].into_iter().for_each(|time| put_time(out, time));
+    put_u64(out, file.root.dag_size);
+    out.push(file.root.form as u8);
+    out.extend_from_slice(&file.root.digest);
+}
+
+fn take_array<const LENGTH: usize>(rest: &mut &[u8]) -> Option<[u8; LENGTH]> {
+    let (taken, left) = rest.split_first_chunk()?;
+    *rest = left;
+    Some(*taken)
+}
+
+fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    take_array(rest).map(u64::from_le_bytes)
+}
+
+fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let length = usize::try_from(take_u64(rest)?).ok()?;
+    let (text, left) = rest.split_at_checked(length)?;
+    *rest = left;
+    std::str::from_utf8(text).ok()
+}
+
+fn take_time(rest: &mut &[u8]) -> Option<(i64, u32)> {
+    Some((take_u64(rest)?.cast_signed(), u32::from_le_bytes(take_array(rest)?)))
+}
+
+fn take_file(rest: &mut &[u8]) -> Option<CachedFile> {
+    let name = take_text(rest)?.into();
+    let (size_bytes, inode, device) = (take_u64(rest)?, take_u64(rest)?, take_u64(rest)?);
+    let (mtime, ctime) = (take_time(rest)?, take_time(rest)?);
+    let dag_size = take_u64(rest)?;
+    let [form] = take_array(rest)?;
+    let form = [CidForm::Raw, CidForm::DagPbV0, CidForm::DagPbV1].into_iter().find(|known| *known as u8 == form)?;
+    let root = CachedRoot { form, digest: take_array(rest)?, dag_size };
+    Some(CachedFile { name, stamp: Stamp { size_bytes, mtime, ctime, inode, device }, root })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dag::Block;
+    use bytes::Bytes;
+
+    const PROFILE: Profile = Profile::UNIXFS_V1_2025;
+
+    fn file(name: &str) -> CachedFile {
+        let stamp =
+            Stamp { size_bytes: 7, mtime: (-5, 1), ctime: (1_700_000_000, 999_999_999), inode: u64::MAX, device: 3 };
+        let block = Block::seal(Version::V1, CODEC_RAW, Bytes::copy_from_slice(name.as_bytes())).unwrap();
+        CachedFile::new(name, stamp, &Subtree { cid: *block.cid(), dag_size: 9 }).unwrap()
+    }
+
+    fn example() -> StatCache {
+        let mut cache = StatCache::new(&PROFILE);
+        let seen = vec![
+            (String::new(), Some(vec![file("a"), file("größe")])),
+            ("empty".to_owned(), Some(vec![])),
+            ("sub/sub".to_owned(), Some(vec![file("x")])),
+        ];
+        cache.update(&PROFILE, seen);
+        assert!(cache.is_changed());
+        cache
+    }
+
+    #[test]
+    fn bytes_come_back() {
+        let cache = example();
+        let decoded = StatCache::decode(&PROFILE, &cache.encode());
+        assert_eq!(decoded, StatCache { is_changed: false, ..cache.clone() });
+        assert_eq!(decoded.encode(), cache.encode());
+        assert_eq!(decoded.len(), 3);
+        assert!(StatCache::decode(&Profile::KUBO_CIDV1, &cache.encode()).is_empty());
+        assert!(cache.files(&Profile::KUBO_CIDV1, "").is_empty());
+    }
+
+    #[test]
+    fn roots_of_files_come_back() {
+        for version in [Version::V0, Version::V1] {
+            for codec in [CODEC_RAW, CODEC_DAG_PB] {
+                let Ok(block) = Block::seal(version, codec, Bytes::from_static(b"x")) else { continue };
+                let subtree = Subtree { cid: *block.cid(), dag_size: u64::MAX };
+                assert_eq!(CachedFile::new("x", file("x").stamp, &subtree).unwrap().subtree(), subtree);
+            }
+        }
+        let identity = "bafkqaaa".parse().unwrap();
+        assert!(CachedFile::new("x", file("x").stamp, &Subtree { cid: identity, dag_size: 0 }).is_none());
+    }
+
+    #[test]
+    fn damaged_bytes_are_an_empty_cache() {
+        let bytes = example().encode();
+        for length in 0..bytes.len() {
+            assert!(StatCache::decode(&PROFILE, &bytes[..length]).is_empty(), "{length}");
+        }
+        for place in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[place] ^= 1;
+            assert!(StatCache::decode(&PROFILE, &damaged).is_empty(), "{place}");
+        }
+    }
+
+    /// Also where the checksum fits, as that of another writer's mistake would.
+    #[test]
+    fn malformed_bytes_are_an_empty_cache() {
+        let bytes = example().encode();
+        let content = &bytes[..bytes.len() - CHECKSUM_BYTES];
+        for place in MAGIC.len()..content.len() {
+            let mut mutated = content.to_vec();
+            mutated[place] ^= 0xff;
+            let checksum = Sha256::digest(&mutated);
+            mutated.extend_from_slice(&checksum[..CHECKSUM_BYTES]);
+            // Must return; what does not matter.
+            let _ = StatCache::decode(&PROFILE, &mutated);
+        }
+    }
+
+    #[test]
+    fn update_forgets_what_was_not_seen() {
+        let mut cache = example();
+        cache.update(&PROFILE, vec![(String::new(), None), ("empty".to_owned(), None), ("sub/sub".to_owned(), None)]);
+        assert!(!cache.is_changed());
+        assert_eq!(cache.len(), 3);
+        cache.update(&PROFILE, vec![(String::new(), None)]);
+        assert!(cache.is_changed());
+        assert_eq!(cache.len(), 2);
+        cache.update(&Profile::KUBO_CIDV1, vec![(String::new(), None)]);
+        assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn young_files_are_not_trusted() {
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let check = |mtime, ctime, expected| {
+            let stamp = Stamp { size_bytes: 0, mtime, ctime, inode: 0, device: 0 };
+            assert_eq!(is_settled(&stamp, start), expected, "{mtime:?} {ctime:?}");
+        };
+        check((900, 0), (999, 800_000_000), true);
+        check((900, 0), (999, 950_000_000), false);
+        check((999, 950_000_000), (999, 800_000_000), false);
+        check((2000, 0), (900, 1), false);
+        // Whole seconds only.
+        check((996, 0), (996, 0), true);
+        check((998, 0), (998, 0), false);
+    }
+}
