@@ -32,6 +32,21 @@ pub(super) fn working_directory() -> io::Result<PathBuf> {
     std::env::current_dir()
 }
 
+/// The folder in which a Kubo node of this user keeps its state: `$IPFS_PATH`, or `~/.ipfs`.
+pub(super) fn kubo_folder() -> Option<PathBuf> {
+    let set = |name| variable_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("IPFS_PATH").or_else(|| set("HOME").map(|home| home.join(".ipfs")))
+}
+
+/// The folder in which `ww` keeps the state of this user: `$WW_HOME`, else `$XDG_DATA_HOME/ww`, else
+/// `~/.local/share/ww`. A relative `$XDG_DATA_HOME` does not count (XDG Base Directory Specification).
+pub(super) fn state_folder() -> Option<PathBuf> {
+    let set = |name| variable_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = || set("XDG_DATA_HOME").filter(|data| data.is_absolute());
+    let home = || set("HOME").map(|home| home.join(".local/share"));
+    set("WW_HOME").or_else(|| data().or_else(home).map(|data| data.join("ww")))
+}
+
 /// The path of this very program, for children that call it back.
 pub(super) fn this_program() -> io::Result<PathBuf> {
     std::env::current_exe()

@@ -10,6 +10,12 @@ pub(super) const WETFILE: u8 = 3;
 pub(super) const BUILD: u8 = 4;
 /// An image could not be assembled.
 pub(super) const IMAGE: u8 = 5;
+/// Content was not found: it is not in the store, nobody had it, or the path does not lead to it.
+pub(super) const NOT_FOUND: u8 = 7;
+/// Content is malformed, or over a limit.
+pub(super) const INVALID: u8 = 8;
+/// The blockstore is damaged.
+pub(super) const STORE_DAMAGED: u8 = 9;
 
 /// `ww run`: `ww` itself failed, also by a wrong command line. This and the following are those of shells and of
 /// `docker run`.

@@ -18,6 +18,7 @@ mod exit_code;
 mod logging;
 mod progress;
 mod project;
+mod sources;
 mod ui;
 
 /// Over the options that every command has.

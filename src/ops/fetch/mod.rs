@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blockstore::{Blockstore, Hold, StoreError};
-use crate::dag::Cid;
+use crate::dag::{Cid, ContentPath};
 use crate::dag::unixfs::WalkError;
 
 pub use crate::remote::gateway::Scope;
@@ -163,9 +163,7 @@ pub enum FetchError {
 
 fn missing_text(missing: &Missing) -> String {
     let DagRequest { root, path, .. } = &missing.request;
-    let slash = if path.is_empty() { "" } else { "/" };
-    let path = crate::escape::text(path);
-    let what = format!("/ipfs/{root}{slash}{path}");
+    let what = ContentPath { root: *root, path: path.clone() };
     let blocks: Vec<_> = missing.missing.iter().map(Cid::to_string).collect();
     let (blocks, more) = (blocks.join(", "), if missing.has_more { " and more" } else { "" });
     if missing.missing.first() == Some(root) {
