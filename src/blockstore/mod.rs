@@ -74,6 +74,12 @@ pub trait Blockstore: Send + Sync {
     /// [`StoreError::Incomplete`] with what is missing, and whatever else keeps [`Writer::commit`] from pinning.
     fn set_pin(&self, name: &PinName, root: &Cid) -> Result<(), StoreError>;
 
+    /// Checks that all that can be reached from a root is here. Blocks without links are not read.
+    ///
+    /// # Errors
+    /// [`StoreError::Incomplete`] with what is missing, and whatever else keeps [`Writer::commit`] from pinning it.
+    fn check_complete(&self, root: &Cid) -> Result<(), StoreError>;
+
     /// Takes a name away; the blocks stay until the next [`Blockstore::gc`]. Gives the pin that was there.
     ///
     /// # Errors

@@ -58,6 +58,11 @@ pub(super) fn stderr_has_colours() -> bool {
     io::stderr().is_terminal() && variable("NO_COLOR").is_none() && variable("TERM").as_deref() != Some("dumb")
 }
 
+/// Whether standard output is a terminal.
+pub(super) fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// Handles of its own to the process's standard streams, in their usual order.
 pub(super) fn standard_streams() -> io::Result<[OwnedFd; 3]> {
     Ok([

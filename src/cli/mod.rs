@@ -18,7 +18,9 @@ mod exit_code;
 mod logging;
 mod progress;
 mod project;
+mod size;
 mod sources;
+mod store;
 mod ui;
 
 /// Over the options that every command has.
@@ -47,7 +49,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(commands::build::BuildArgs),
+    Car(commands::car::CarArgs),
+    Gc(commands::gc::GcArgs),
+    Pin(commands::pin::PinArgs),
     Run(commands::run::RunArgs),
+    Store(commands::store::StoreArgs),
 }
 
 /// Does what the process's arguments say.
@@ -73,14 +79,29 @@ pub fn main() -> ExitCode {
         let message = format!("failed to enter {}", crate::escape::path(directory));
         let code = match cli.command {
             Command::Run(_) => exit_code::RUN_FAILURE,
-            Command::Build(_) => exit_code::USAGE,
+            _ => exit_code::USAGE,
         };
         ui::failure(&error::Failure::caused(code, message, &source));
         return ExitCode::from(code);
     }
     match cli.command {
         Command::Build(args) => commands::build::run(&args, cli.verbose),
+        Command::Car(args) => end(commands::car::run(args)),
+        Command::Gc(args) => end(commands::gc::run(&args)),
+        Command::Pin(args) => end(commands::pin::run(args)),
         Command::Run(args) => commands::run::run(args, cli.verbose),
+        Command::Store(args) => end(commands::store::run(&args)),
+    }
+}
+
+/// Says what failed, and gives what the process is to end with.
+fn end(result: Result<(), error::Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            ui::failure(&failure);
+            ExitCode::from(failure.code)
+        }
     }
 }
 

@@ -4,7 +4,9 @@
 //! environment.
 
 mod build;
+pub mod car;
 pub mod fetch;
+mod pin;
 mod run;
 
 use crate::build::{BuildError, StateError};
@@ -12,6 +14,7 @@ use crate::image::ImageError;
 use crate::wetfile::{GuestName, ImageName};
 
 pub use build::{BuildOptions, Built, BuiltImage, Environment, build};
+pub use pin::{PinError, pin, unpin};
 pub use run::{RunError, RunOptions, RunOutcome, run};
 
 /// Why an operation on a project failed. The cause is the source.

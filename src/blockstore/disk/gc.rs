@@ -106,6 +106,17 @@ impl Inner {
         result.map_err(|failure| self.store_error(failure))
     }
 
+    /// As [`Inner::remove_leftovers`], if nobody writes.
+    pub(super) fn try_remove_leftovers(&self) -> Result<(), StoreError> {
+        if self.layout.packs()?.1.is_empty() {
+            return Ok(());
+        }
+        if let Some(_exclusive) = lock::try_exclude(&self.layout)? {
+            self.remove_leftovers()?;
+        }
+        Ok(())
+    }
+
     /// Removes the packs of killed writers, and gives how many there were.
     fn remove_leftovers(&self) -> Result<u64, StoreError> {
         let mut leftovers = 0;
@@ -157,7 +168,9 @@ impl Inner {
     pub(super) fn reach(&self, index: &mut Index, reached: &mut Reached, root: &Cid) -> Result<(), Failure> {
         let mut graph = Indexed { inner: self, index, failure: None };
         let result = reached.add(&mut graph, root);
-        match graph.failure {
+        let Indexed { index, failure, .. } = graph;
+        index.end_snapshot()?;
+        match failure {
             Some(failure) => Err(failure.into()),
             None => Ok(result?),
         }

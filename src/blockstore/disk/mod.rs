@@ -45,6 +45,7 @@ use self::pack::OpenPacks;
 use self::pins::PinsChange;
 use self::writer::DiskWriter;
 use super::key::Key;
+use super::walk::Reached;
 use super::{
     Blockstore, DamageError, GcOptions, GcReport, Hold, Pin, PinName, StoreError, VerifyOptions, VerifyReport, Writer,
 };
@@ -160,6 +161,7 @@ impl DiskBlockstore {
             idle: Mutex::default(),
         };
         inner.with_index(|index| inner.try_reconcile(index))?;
+        inner.try_remove_leftovers()?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -329,6 +331,11 @@ impl Blockstore for DiskBlockstore {
     fn set_pin(&self, name: &PinName, root: &Cid) -> Result<(), StoreError> {
         self.writer()?.commit(&[(name.clone(), *root)])?;
         Ok(())
+    }
+
+    fn check_complete(&self, root: &Cid) -> Result<(), StoreError> {
+        let _hold = self.inner.holders.hold(&self.inner.layout, &self.inner.options)?;
+        self.inner.with_index(|index| self.inner.reach(index, &mut Reached::default(), root))
     }
 
     fn remove_pin(&self, name: &PinName) -> Result<Option<Pin>, StoreError> {

@@ -374,9 +374,14 @@ fn what_killed_writers_left_is_collected() {
     fs::write(dir.path().join("packs/00000000000000ff.part"), vec![1; 1000]).unwrap();
     assert_eq!(collect(&store).leftovers, 1);
     assert!(packs(dir.path(), "part").is_empty());
+    // So does opening the store.
+    fs::write(dir.path().join("packs/00000000000000ff.part"), vec![1; 1000]).unwrap();
+    drop(open(dir.path()).unwrap());
+    assert!(packs(dir.path(), "part").is_empty());
     assert_eq!(verify(&store, false).blocks, blocks_before);
     let mut writer = store.writer().unwrap();
     writer.put(&raw("x")).unwrap();
+    drop(open(dir.path()).unwrap());
     assert_eq!(packs(dir.path(), "part").len(), 1);
     drop(writer);
     assert!(packs(dir.path(), "part").is_empty());

@@ -1,4 +1,8 @@
 //! One file per command: its flags, and the operation that they are turned into.
 
 pub(super) mod build;
+pub(super) mod car;
+pub(super) mod gc;
+pub(super) mod pin;
 pub(super) mod run;
+pub(super) mod store;

@@ -1,0 +1,92 @@
+//! The local blockstore, as commands open it and speak of it.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::error::Failure;
+use super::size::Size;
+use super::{env, exit_code, ui};
+use crate::blockstore::{DiskBlockstore, GcReport, Options, Pin, StoreEvent};
+use crate::escape;
+
+/// The variable with the size limit.
+const LIMIT_VARIABLE: &str = "WW_STORE_MAX";
+
+/// The size limit where the user gives none: that of Kubo (`Datastore.StorageMax`).
+const LIMIT_BYTES: u64 = 10 << 30;
+
+/// Opens the store of this user.
+pub(super) fn open() -> Result<DiskBlockstore, Failure> {
+    let home = env::state_folder().ok_or_else(|| {
+        Failure::message(exit_code::FAILURE, "there is no place for the blockstore: HOME is not set")
+            .with_help("WW_HOME names the folder in which ww keeps what it knows")
+    })?;
+    let events = Arc::new(|event: StoreEvent| show(&event));
+    let options = Options { size_bytes_max: limit()?, events, ..Options::default() };
+    DiskBlockstore::open(&home.join("blockstore"), options).map_err(Failure::from)
+}
+
+fn limit() -> Result<Option<u64>, Failure> {
+    let Some(text) = env::variable(LIMIT_VARIABLE) else { return Ok(Some(LIMIT_BYTES)) };
+    if text == "none" {
+        return Ok(None);
+    }
+    let size: Result<Size, _> = text.parse();
+    size.map(|size| Some(size.0)).map_err(|error| {
+        let message = format!("{LIMIT_VARIABLE} is `{}`: {error}", escape::text(&text));
+        Failure::message(exit_code::USAGE, message).with_help("such as 20GiB, or none")
+    })
+}
+
+fn show(event: &StoreEvent) {
+    match event {
+        StoreEvent::WaitingForCollector => ui::progress("waiting for a collection of the blockstore to end"),
+        StoreEvent::WaitingForWriters => ui::progress("waiting for those who write to the blockstore"),
+        StoreEvent::MakingIndex { reason, packs } => ui::progress(&format!(
+            "making the index of the blockstore from {}: {}",
+            counted(*packs as u64, "file"),
+            escape::text(reason)
+        )),
+        StoreEvent::BlocksLost { blocks } => {
+            ui::status(&format!("warning: files of the blockstore are gone, and {} with them", counted(*blocks, "block")));
+        }
+        StoreEvent::NotTrimmed { reason } => ui::status(&format!(
+            "warning: the blockstore is over its size limit and was not collected: {}",
+            escape::text(reason)
+        )),
+    }
+}
+
+/// Says what a collection for the size limit removed.
+pub(super) fn show_collected(collected: Option<&GcReport>) {
+    if let Some(report) = collected {
+        let blocks = counted(report.removed_blocks, "block");
+        ui::progress(&format!("the blockstore was over its size limit: removed {blocks} that no pin holds"));
+    }
+}
+
+/// `1 block`, `2 blocks`.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// A pin as a line of output: the CID first, as all CIDs in a list are mostly of one length.
+pub(super) fn pin_line(pin: &Pin) -> String {
+    format!("{} {}", pin.root, pin.name)
+}
+
+/// A pin in output for programs.
+pub(super) fn pin_json(pin: &Pin) -> Value {
+    json!({ "name": pin.name.as_str(), "cid": pin.root.to_string() })
+}
+
+/// Prints an object for programs.
+pub(super) fn print_json(object: &Value) -> Result<(), Failure> {
+    ui::result_line(&escape::json(&object.to_string())).map_err(|error| Failure::new(exit_code::FAILURE, &error))
+}
+
+/// Prints a line of the result.
+pub(super) fn print(line: &str) -> Result<(), Failure> {
+    ui::result_line(line).map_err(|error| Failure::new(exit_code::FAILURE, &error))
+}
