@@ -14,7 +14,8 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (number, unit) = text.split_at(text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len()));
+        let (number, unit) =
+            text.split_at(text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len()));
         let unit = unit.trim_start();
         let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor);
         let factor = factor.or(unit.is_empty().then_some(1));
@@ -25,7 +26,8 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, factor) = UNITS.into_iter().find(|(_, factor)| self.0 % factor == 0 && self.0 > 0).unwrap_or(("B", 1));
+        let (unit, factor) =
+            UNITS.into_iter().find(|(_, factor)| self.0 % factor == 0 && self.0 > 0).unwrap_or(("B", 1));
         write!(formatter, "{}{unit}", self.0 / factor)
     }
 }

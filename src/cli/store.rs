@@ -49,7 +49,10 @@ fn show(event: &StoreEvent) {
             escape::text(reason)
         )),
         StoreEvent::BlocksLost { blocks } => {
-            ui::status(&format!("warning: files of the blockstore are gone, and {} with them", counted(*blocks, "block")));
+            ui::status(&format!(
+                "warning: files of the blockstore are gone, and {} with them",
+                counted(*blocks, "block")
+            ));
         }
         StoreEvent::NotTrimmed { reason } => ui::status(&format!(
             "warning: the blockstore is over its size limit and was not collected: {}",

@@ -193,7 +193,7 @@ fn garbage_in_the_index_does_no_harm() {
     drop((store, connection));
     let length = usize::try_from(fs::metadata(dir.path().join("index.sqlite")).unwrap().len()).unwrap();
     assert!(length >= 5 * 4096);
-    for (round, at) in (0..length).step_by(509).enumerate() {
+    for (round, at) in (0..length).step_by(1021).enumerate() {
         let copy = copy(dir.path());
         let path = copy.path().join("index.sqlite");
         let mut bytes = fs::read(&path).unwrap();
@@ -260,12 +260,12 @@ fn packs_that_end_at_any_byte() {
         let there = tree().iter().filter(|block| store.has(block.cid()).unwrap()).count();
         let readable = tree().iter().filter(|block| store.get(block.cid()).unwrap().is_some()).count();
         assert_eq!(there, readable);
-        let repaired = verify(&store, true);
-        assert!(repaired.repaired && matches!(repaired.findings.last(), Some(Finding::BrokenPin { .. })));
         // What is put again makes it whole. At some places only, as it has to be waited for on the disk.
-        if end % 23 > 0 {
+        if end % 17 > 0 {
             continue;
         }
+        let repaired = verify(&store, true);
+        assert!(repaired.repaired && matches!(repaired.findings.last(), Some(Finding::BrokenPin { .. })));
         add(&store, &tree(), None);
         assert!(verify(&store, false).findings.is_empty());
         check_tree(&store);
@@ -296,18 +296,20 @@ fn a_changed_byte_is_found() {
             }
         };
         let wrong = tree().iter().filter(|block| is_wrong(block)).count();
-        let report = verify(&store, true);
-        // What a byte of a name stands for may mean the same block, for which the hash counts alone.
-        assert!(wrong == 0 || !report.findings.is_empty(), "byte {at}");
         assert!(wrong <= 1, "byte {at}");
+        // Every byte is looked at, but some of them mean the same when they are changed, such as those of a codec.
+        let is_repaired = at % 17 == 0;
+        let report = verify(&store, is_repaired);
+        assert!(wrong == 0 || !report.findings.is_empty(), "byte {at}");
+        if !is_repaired {
+            continue;
+        }
         let there = tree().iter().filter(|block| store.get(block.cid()).unwrap().is_some()).count();
         assert_eq!(there, 4 - wrong, "byte {at}: everything that is good is still there");
-        if at % 23 == 0 {
-            add(&store, &tree(), None);
-            check_tree(&store);
-            let again = verify(&store, false);
-            assert!(again.findings.is_empty(), "byte {at}: {again:?}");
-        }
+        add(&store, &tree(), None);
+        check_tree(&store);
+        let again = verify(&store, false);
+        assert!(again.findings.is_empty(), "byte {at}: {again:?}");
         assert_eq!(copy.path().join("damaged").exists(), !report.findings.is_empty());
     }
 }

@@ -106,7 +106,10 @@ fn import(args: ImportArgs) -> Result<(), Failure> {
     }
     ui::progress(&format!("{}, {} new", counted(imported.blocks, "block"), imported.new_blocks));
     for (root, reason) in &imported.incomplete {
-        ui::status(&format!("warning: root {root} was not pinned and is not whole: {}", error::chain(reason).join(": ")));
+        ui::status(&format!(
+            "warning: root {root} was not pinned and is not whole: {}",
+            error::chain(reason).join(": ")
+        ));
     }
     Ok(())
 }
@@ -163,9 +166,8 @@ fn export_to(args: &ExportArgs, archive: &mut dyn Write) -> Result<CarExported, 
 /// Writes beside the file and gives that its name at the end; what is no regular file, such as a pipe, is written to.
 fn export_to_file(args: &ExportArgs) -> Result<CarExported, Failure> {
     let path = &args.output;
-    let failed = |error: io::Error| {
-        Failure::caused(exit_code::FAILURE, format!("cannot write {}", escape::path(path)), &error)
-    };
+    let failed =
+        |error: io::Error| Failure::caused(exit_code::FAILURE, format!("cannot write {}", escape::path(path)), &error);
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         let file = File::options().write(true).open(path).map_err(failed)?;
         return export_to(args, &mut BufWriter::with_capacity(WRITE_BUFFER_BYTES, file));

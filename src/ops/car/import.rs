@@ -109,7 +109,8 @@ pub fn import_car(
     }
     decoder.finish()?;
     let pins = pins(pin, &roots);
-    let committed = writer.commit(&pins).map_err(if pins.is_empty() { ImportCarError::Store } else { ImportCarError::Pin })?;
+    let committed =
+        writer.commit(&pins).map_err(if pins.is_empty() { ImportCarError::Store } else { ImportCarError::Pin })?;
     let incomplete = if pins.is_empty() { incomplete(store, &roots) } else { Vec::new() };
     drop(hold);
     Ok(CarImported {
