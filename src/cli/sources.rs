@@ -10,7 +10,7 @@ use super::kubo::{Kubo, KuboArgs};
 use super::meter::Meter;
 use super::size::Size;
 use super::{exit_code, ui};
-use crate::blockstore::{Blockstore, StoreError};
+use crate::blockstore::Blockstore;
 use crate::dag::unixfs::WalkError;
 use crate::dag::{ContentPath, Scope};
 use crate::escape;
