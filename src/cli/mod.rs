@@ -11,6 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::build::rustc_wrapper;
 
 mod commands;
+mod content;
 pub mod diagnostics;
 mod env;
 mod error;
@@ -50,6 +51,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(commands::build::BuildArgs),
+    Cat(commands::cat::CatArgs),
+    Cid(commands::cid::CidArgs),
+    Get(commands::get::GetArgs),
+    Ls(commands::ls::LsArgs),
     Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
 }
@@ -77,13 +82,17 @@ pub fn main() -> ExitCode {
         let message = format!("failed to enter {}", crate::escape::path(directory));
         let code = match cli.command {
             Command::Run(_) => exit_code::RUN_FAILURE,
-            Command::Build(_) | Command::Publish(_) => exit_code::USAGE,
+            _ => exit_code::USAGE,
         };
         ui::failure(&error::Failure::caused(code, message, &source));
         return ExitCode::from(code);
     }
     match cli.command {
         Command::Build(args) => commands::build::run(&args, cli.verbose),
+        Command::Cat(args) => commands::cat::run(&args),
+        Command::Cid(args) => commands::cid::run(&args),
+        Command::Get(args) => commands::get::run(&args),
+        Command::Ls(args) => commands::ls::run(&args),
         Command::Publish(args) => commands::publish::run(&args, cli.verbose, cli.quiet),
         Command::Run(args) => commands::run::run(args, cli.verbose),
     }

@@ -61,7 +61,7 @@ impl FromStr for Node {
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Size(u64);
+pub(in crate::cli) struct Size(pub(in crate::cli) u64);
 
 /// The units of a [`Size`], the largest first.
 const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
@@ -123,7 +123,8 @@ pub(in crate::cli) fn fetch_blocking(
     fetched
 }
 
-fn sources(args: &SourceArgs) -> Result<Vec<Arc<dyn Source>>, Failure> {
+/// Whom the options name.
+pub(in crate::cli) fn sources(args: &SourceArgs) -> Result<Vec<Arc<dyn Source>>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(exit_code::USAGE, error);
     let mut sources: Vec<Arc<dyn Source>> = Vec::new();
     if args.offline {

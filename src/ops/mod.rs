@@ -4,6 +4,8 @@
 //! environment.
 
 mod build;
+mod cid;
+mod content;
 pub mod fetch;
 mod publish;
 mod push;
@@ -14,6 +16,8 @@ use crate::image::ImageError;
 use crate::wetfile::{GuestName, ImageName};
 
 pub use build::{BuildOptions, Built, BuiltImage, Environment, build};
+pub use cid::cid;
+pub use content::{ContentError, Details, EntryKind, ListedEntry, cat, file_size, get, look_up_details, ls};
 pub use publish::{PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
 pub use run::{RunError, RunOptions, RunOutcome, run};

@@ -1,5 +1,9 @@
 //! One file per command: its flags, and the operation that they are turned into.
 
 pub(super) mod build;
+pub(super) mod cat;
+pub(super) mod cid;
+pub(super) mod get;
+pub(super) mod ls;
 pub(super) mod publish;
 pub(super) mod run;
