@@ -6,10 +6,10 @@ use super::error::Failure;
 use super::sources::{self, SourceArgs};
 use super::{exit_code, store};
 use crate::blockstore::{Blockstore, DiskBlockstore, StoreError};
-use crate::dag::ContentPath;
 use crate::dag::unixfs::WalkError;
+use crate::dag::{ContentPath, Scope};
 use crate::ops::ContentError;
-use crate::ops::fetch::{Fetched, Scope};
+use crate::ops::fetch::Fetched;
 use crate::tree::ExportError;
 
 /// The blockstore of this user. A signal ends the process while something is waited for.

@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::build::rustc_wrapper;
 
+mod checkout;
 mod commands;
 mod content;
 pub mod diagnostics;
@@ -21,6 +22,7 @@ mod logging;
 mod meter;
 mod progress;
 mod project;
+mod signals;
 mod sources;
 mod store;
 mod ui;
@@ -55,8 +57,11 @@ enum Command {
     Cid(commands::cid::CidArgs),
     Get(commands::get::GetArgs),
     Ls(commands::ls::LsArgs),
+    Inspect(commands::inspect::InspectArgs),
+    Gateway(commands::gateway::GatewayArgs),
     Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
+    Verify(commands::verify::VerifyArgs),
 }
 
 /// Does what the process's arguments say.
@@ -93,8 +98,11 @@ pub fn main() -> ExitCode {
         Command::Cid(args) => commands::cid::run(&args),
         Command::Get(args) => commands::get::run(&args),
         Command::Ls(args) => commands::ls::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Gateway(args) => commands::gateway::run(&args),
         Command::Publish(args) => commands::publish::run(&args, cli.verbose, cli.quiet),
         Command::Run(args) => commands::run::run(args, cli.verbose),
+        Command::Verify(args) => commands::verify::run(&args),
     }
 }
 

@@ -11,9 +11,9 @@ use serde_json::json;
 use crate::cli::error::Failure;
 use crate::cli::sources::SourceArgs;
 use crate::cli::{content, exit_code, ui};
-use crate::dag::{Cid, ContentPath};
+use crate::dag::{Cid, ContentPath, Scope};
 use crate::escape;
-use crate::ops::fetch::{Fetched, Scope};
+use crate::ops::fetch::Fetched;
 use crate::ops::{self, ContentError};
 
 /// Print files

@@ -12,10 +12,9 @@ use crate::cli::meter::Meter;
 use crate::cli::project::StopSignals;
 use crate::cli::sources::{Size, SourceArgs};
 use crate::cli::{content, exit_code, ui};
-use crate::dag::ContentPath;
+use crate::dag::{ContentPath, Scope};
 use crate::escape;
 use crate::ops;
-use crate::ops::fetch::Scope;
 use crate::tree::{ExportError, ExportLimits, ExportOptions};
 
 /// Write content to disk: a file, or a directory with everything in it

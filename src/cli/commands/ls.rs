@@ -9,9 +9,8 @@ use crate::blockstore::Blockstore;
 use crate::cli::error::Failure;
 use crate::cli::sources::{self, SourceArgs};
 use crate::cli::{content, exit_code, ui};
-use crate::dag::ContentPath;
+use crate::dag::{ContentPath, Scope};
 use crate::escape;
-use crate::ops::fetch::Scope;
 use crate::ops::{self, EntryKind, ListedEntry};
 
 /// List a directory

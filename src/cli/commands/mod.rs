@@ -3,7 +3,10 @@
 pub(super) mod build;
 pub(super) mod cat;
 pub(super) mod cid;
+pub(super) mod gateway;
 pub(super) mod get;
+pub(super) mod inspect;
 pub(super) mod ls;
 pub(super) mod publish;
 pub(super) mod run;
+pub(super) mod verify;

@@ -13,7 +13,7 @@ use crate::blockstore::MemoryBlockstore;
 use crate::dag::block::{CODEC_DAG_PB, CODEC_RAW};
 use crate::dag::car::CarError;
 use crate::dag::unixfs::{self, BuildError, Entry, EntryName, FileBuilder, Profile};
-use crate::dag::{Block, Version, pb};
+use crate::dag::{Block, Scope, Version, pb};
 use crate::remote::{Cause, RemoteError};
 
 /// What a source does next.
