@@ -3,6 +3,7 @@
 //! An operation takes values and returns values or errors. It knows nothing of flags, prints nothing, and reads no
 //! environment.
 
+mod blocks;
 mod build;
 mod checkout;
 mod cid;
@@ -26,12 +27,13 @@ use crate::image::ImageError;
 use crate::wetfile::lock::{LOCK_FILE_NAME, LockError};
 use crate::wetfile::{GuestName, ImageName};
 
+pub use blocks::{GetBlock, ReadError, resolve};
 pub use build::{BuildOptions, Built, BuiltImage, Environment, LockChange, build};
 pub use checkout::{Checkout, CheckoutError, checkout};
 pub use cid::cid;
 pub use content::{ContentError, Details, EntryKind, ListedEntry, cat, file_size, get, look_up_details, ls};
 pub use gateway::{GatewayError, serve_gateway};
-pub use inspect::{Inspected, InspectedKind, InspectedObject, inspect, snapshot};
+pub use inspect::{InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, snapshot};
 pub use listing::{Listed, ListedKind, Listing, ListingError};
 pub use lock::OutOfDate;
 pub use publish::{PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};

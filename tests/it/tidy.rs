@@ -31,6 +31,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("annotate_snippets", &["cli"]),
     ("cargo_metadata", &["build"]),
+    ("globset", &["build"]),
+    ("ignore", &["build"]),
     ("rusqlite", &["blockstore"]),
 ];
 

@@ -235,7 +235,7 @@ fn publish(
     let published = ops::publish(store, items, &options)?;
     if published.blocks > 0 {
         let plural = if published.blocks == 1 { "" } else { "s" };
-        ui::progress(&format!("published {} new block{plural} of {}", published.blocks, meter.total()));
+        ui::progress(&format!("published {} new block{plural}; read {}", published.blocks, meter.total()));
     }
     Ok(published)
 }
