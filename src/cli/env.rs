@@ -55,7 +55,12 @@ pub(super) fn this_program() -> io::Result<PathBuf> {
 /// Whether messages on standard error may have colours: it is a terminal that can show them, and `NO_COLOR`
 /// (no-color.org) is not set.
 pub(super) fn stderr_has_colours() -> bool {
-    io::stderr().is_terminal() && variable("NO_COLOR").is_none() && variable("TERM").as_deref() != Some("dumb")
+    stderr_is_screen() && variable("NO_COLOR").is_none()
+}
+
+/// Whether standard error is a terminal on which a line can be written again.
+pub(super) fn stderr_is_screen() -> bool {
+    io::stderr().is_terminal() && variable("TERM").as_deref() != Some("dumb")
 }
 
 /// Whether standard output is a terminal.

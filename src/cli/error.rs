@@ -5,7 +5,7 @@ use std::error::Error;
 use super::exit_code;
 use crate::blockstore::StoreError;
 use crate::ops::car::{ExportCarError, ImportCarError};
-use crate::ops::{self, PinError, RunError};
+use crate::ops::{self, PinError, PublishError, RunError};
 
 /// A failure as the user sees it.
 #[derive(Debug)]
@@ -87,6 +87,15 @@ impl From<RunError> for Failure {
                 failure.with_help("build for the target wasm32-wasip2, whose programs are components")
             }
             _ => failure,
+        }
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Store(source) => Self::from(source),
+            error => Self::new(exit_code::FAILURE, &error),
         }
     }
 }

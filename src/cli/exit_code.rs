@@ -10,6 +10,8 @@ pub(super) const WETFILE: u8 = 3;
 pub(super) const BUILD: u8 = 4;
 /// An image could not be assembled.
 pub(super) const IMAGE: u8 = 5;
+/// All was published in the local blockstore, but not pushed to the Kubo node.
+pub(super) const PUSH: u8 = 6;
 /// Content was not found: it is not in the store, nobody had it, or the path does not lead to it.
 pub(super) const NOT_FOUND: u8 = 7;
 /// Content is malformed, or over a limit.

@@ -15,7 +15,9 @@ pub mod diagnostics;
 mod env;
 mod error;
 mod exit_code;
+mod kubo;
 mod logging;
+mod meter;
 mod progress;
 mod project;
 mod size;
@@ -52,6 +54,7 @@ enum Command {
     Car(commands::car::CarArgs),
     Gc(commands::gc::GcArgs),
     Pin(commands::pin::PinArgs),
+    Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
     Store(commands::store::StoreArgs),
 }
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Car(args) => end(commands::car::run(args)),
         Command::Gc(args) => end(commands::gc::run(&args)),
         Command::Pin(args) => end(commands::pin::run(args)),
+        Command::Publish(args) => commands::publish::run(&args, cli.verbose, cli.quiet),
         Command::Run(args) => commands::run::run(args, cli.verbose),
         Command::Store(args) => end(commands::store::run(&args)),
     }

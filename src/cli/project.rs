@@ -14,7 +14,7 @@ use super::{diagnostics, env, exit_code, ui};
 use crate::build::{Cancel, Event};
 use crate::escape;
 use crate::ops::{self, BuildOptions, Built};
-use crate::wetfile::{self, Project, WetfileError};
+use crate::wetfile::{self, ImageName, Project, WetfileError};
 
 /// Whether there is a Wetfile here or in a folder above.
 pub(super) fn is_here() -> bool {
@@ -79,27 +79,40 @@ pub(super) fn build(
     let events = |event: Event<'_>| progress.show(&event);
     let environment = ops::Environment { variables: &variables, ww: &ww, cancel: &cancel, events: &events };
     let built = ops::build(&environment, project, names, options);
-    if let Some(signal) = stopped.signal() {
-        // However far it came, the user wants no more of it, and knows why.
-        return Err(Failure::message(exit_code::SIGNAL_BASE.saturating_add(signal), String::new()));
-    }
-    built.map_err(|error| {
-        progress.show_withheld();
+    stopped.result(built.map_err(|error| {
+        // After a signal nobody wants to know what was being said.
+        if stopped.signal().is_none() {
+            progress.show_withheld();
+        }
         error.into()
-    })
+    }))
+}
+
+/// That there is no such image, nor a folder of this name, with what may have been meant; `code` is the failure's.
+pub(super) fn no_such_image(code: u8, name: &ImageName, project: &Project) -> Failure {
+    let images = || project.images.keys().map(ImageName::as_str);
+    let message = format!("there is no folder `{name}`, and no image of this name in {}", escape::path(&project.file));
+    let failure = Failure::message(code, message);
+    match wetfile::nearest_word(name.as_str(), images()) {
+        _ if project.guests.keys().any(|guest| guest.as_str() == name.as_str()) => {
+            failure.with_help(format!("`{name}` is a guest; an image is needed that has it as bin/main.wasm"))
+        }
+        Some(nearest) => failure.with_help(format!("did you mean `{nearest}`?")),
+        None => failure.with_help(format!("it has the images {}", images().collect::<Vec<_>>().join(", "))),
+    }
 }
 
 /// Cancels a build when the process is told to stop.
 ///
 /// Compilers run in process groups of their own, so a terminal's Ctrl-C does not reach them by itself.
-struct StopSignals {
+pub(super) struct StopSignals {
     /// The first signal that came. Written by the thread that waits for signals.
     first: Arc<Mutex<Option<u8>>>,
     handle: signal_hook::iterator::Handle,
 }
 
 impl StopSignals {
-    fn watch(cancel: &Cancel) -> io::Result<Self> {
+    pub(super) fn watch(cancel: &Cancel) -> io::Result<Self> {
         let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
         let first = Arc::new(Mutex::new(None));
         let stopped = Self { first: first.clone(), handle: signals.handle() };
@@ -112,6 +125,15 @@ impl StopSignals {
             }
         })?;
         Ok(stopped)
+    }
+
+    /// The result of what was to be stopped by a signal, or that one came.
+    pub(super) fn result<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+        match self.signal() {
+            // However far it came, the user wants no more of it, and knows why.
+            Some(signal) => Err(Failure::message(exit_code::SIGNAL_BASE.saturating_add(signal), String::new())),
+            None => result,
+        }
     }
 
     fn signal(&self) -> Option<u8> {

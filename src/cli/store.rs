@@ -1,4 +1,4 @@
-//! The local blockstore, as commands open it and speak of it.
+//! The blockstore of this user.
 
 use std::sync::Arc;
 
@@ -10,21 +10,23 @@ use super::{env, exit_code, ui};
 use crate::blockstore::{DiskBlockstore, GcReport, Options, Pin, StoreEvent};
 use crate::escape;
 
+/// The folder of the blockstore in the state folder.
+const FOLDER: &str = "blockstore";
+
 /// The variable with the size limit.
 const LIMIT_VARIABLE: &str = "WW_STORE_MAX";
 
 /// The size limit where the user gives none: that of Kubo (`Datastore.StorageMax`).
 const LIMIT_BYTES: u64 = 10 << 30;
 
-/// Opens the store of this user.
-pub(super) fn open() -> Result<DiskBlockstore, Failure> {
-    let home = env::state_folder().ok_or_else(|| {
-        Failure::message(exit_code::FAILURE, "there is no place for the blockstore: HOME is not set")
-            .with_help("WW_HOME names the folder in which ww keeps what it knows")
-    })?;
-    let events = Arc::new(|event: StoreEvent| show(&event));
-    let options = Options { size_bytes_max: limit()?, events, ..Options::default() };
-    DiskBlockstore::open(&home.join("blockstore"), options).map_err(Failure::from)
+/// Opens the blockstore, and makes it where there is none. `is_cancelled` is asked while something is waited for.
+pub(super) fn open(is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> Result<DiskBlockstore, Failure> {
+    let Some(home) = env::state_folder() else {
+        return Err(Failure::message(exit_code::FAILURE, "cannot tell where the blockstore is")
+            .with_help("set WW_HOME, XDG_DATA_HOME or HOME"));
+    };
+    let options = Options { size_bytes_max: limit()?, events: Arc::new(show), cancelled: Arc::new(is_cancelled) };
+    DiskBlockstore::open(&home.join(FOLDER), options).map_err(Failure::from)
 }
 
 fn limit() -> Result<Option<u64>, Failure> {
@@ -39,25 +41,23 @@ fn limit() -> Result<Option<u64>, Failure> {
     })
 }
 
-fn show(event: &StoreEvent) {
+fn show(event: StoreEvent) {
     match event {
-        StoreEvent::WaitingForCollector => ui::progress("waiting for a collection of the blockstore to end"),
-        StoreEvent::WaitingForWriters => ui::progress("waiting for those who write to the blockstore"),
-        StoreEvent::MakingIndex { reason, packs } => ui::progress(&format!(
-            "making the index of the blockstore from {}: {}",
-            counted(*packs as u64, "file"),
-            escape::text(reason)
-        )),
+        StoreEvent::WaitingForCollector => ui::progress("waiting for another ww, which collects the blockstore"),
+        StoreEvent::WaitingForWriters => ui::progress("waiting for another ww, which writes to the blockstore"),
+        StoreEvent::MakingIndex { reason, packs } => {
+            let reason = escape::text(&reason).into_owned();
+            ui::status(&format!("warning: the index of the blockstore is made again from {packs} packs: {reason}"));
+        }
         StoreEvent::BlocksLost { blocks } => {
+            ui::status(&format!("warning: {blocks} blocks have disappeared from the blockstore"));
+        }
+        StoreEvent::NotTrimmed { reason } => {
+            let reason = escape::text(&reason).into_owned();
             ui::status(&format!(
-                "warning: files of the blockstore are gone, and {} with them",
-                counted(*blocks, "block")
+                "warning: the blockstore is over its size limit, and could not be collected: {reason}"
             ));
         }
-        StoreEvent::NotTrimmed { reason } => ui::status(&format!(
-            "warning: the blockstore is over its size limit and was not collected: {}",
-            escape::text(reason)
-        )),
     }
 }
 

@@ -12,6 +12,9 @@ use super::error::Failure;
 ///
 /// Standard output takes no more, for example because its reader has gone.
 pub(super) fn result_line(line: &str) -> io::Result<()> {
+    if IS_TRANSIENT.load(Ordering::Relaxed) {
+        transient("");
+    }
     writeln!(io::stdout().lock(), "{line}")
 }
 
@@ -29,6 +32,23 @@ pub(super) fn progress(line: &str) {
         to_stderr(line);
     }
 }
+
+/// Shows how far something has come, on a line that what follows takes the place of; an empty one only clears it. For
+/// terminals: see [`env::stderr_is_screen`].
+pub(super) fn transient(line: &str) {
+    if !QUIET.load(Ordering::Relaxed) {
+        let mut stderr = io::stderr().lock();
+        // Where standard error is closed there is nobody to tell.
+        let _ = write!(stderr, "{CLEAR_LINE}{line}").and_then(|()| stderr.flush());
+        IS_TRANSIENT.store(!line.is_empty(), Ordering::Relaxed);
+    }
+}
+
+/// Whether the present line of the terminal is a transient one.
+static IS_TRANSIENT: AtomicBool = AtomicBool::new(false);
+
+/// To the start of the line, and remove what is on it (ECMA-48: EL).
+const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// Says something that the user is to know in any case.
 pub(super) fn status(line: &str) {
@@ -56,7 +76,8 @@ fn label(text: &str, style: &str) -> String {
 
 fn to_stderr(text: &str) {
     if !text.is_empty() {
+        let clear = if IS_TRANSIENT.swap(false, Ordering::Relaxed) { CLEAR_LINE } else { "" };
         // Where standard error is closed there is nobody to tell.
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = writeln!(io::stderr().lock(), "{clear}{text}");
     }
 }

@@ -7,6 +7,8 @@ mod build;
 pub mod car;
 pub mod fetch;
 mod pin;
+mod publish;
+mod push;
 mod run;
 
 use crate::build::{BuildError, StateError};
@@ -15,6 +17,8 @@ use crate::wetfile::{GuestName, ImageName};
 
 pub use build::{BuildOptions, Built, BuiltImage, Environment, build};
 pub use pin::{PinError, pin, unpin};
+pub use publish::{PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
+pub use push::{DagError, PushError, PushEvent, Pushed, push};
 pub use run::{RunError, RunOptions, RunOutcome, run};
 
 /// Why an operation on a project failed. The cause is the source.

@@ -96,7 +96,7 @@ fn import(args: ImportArgs) -> Result<(), Failure> {
     };
     let pin = args.pin.map(|name| name.map_or(CarPin::OfRoots, CarPin::Name));
     let mut progress = Progress::new();
-    let store = store::open()?;
+    let store = store::open(|| false)?;
     let imported = import_car(&store, &mut *archive, pin.as_ref(), &mut |bytes| progress.advance("read", bytes))?;
     store::show_collected(imported.collected.as_ref());
     if args.json {
@@ -160,7 +160,7 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
 }
 
 fn export_to(args: &ExportArgs, archive: &mut dyn Write) -> Result<CarExported, Failure> {
-    Ok(export_car(&store::open()?, &args.root.root, archive)?)
+    Ok(export_car(&store::open(|| false)?, &args.root.root, archive)?)
 }
 
 /// Writes beside the file and gives that its name at the end; what is no regular file, such as a pipe, is written to.

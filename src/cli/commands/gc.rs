@@ -23,7 +23,7 @@ pub(in crate::cli) struct GcArgs {
 
 /// Does it.
 pub(in crate::cli) fn run(args: &GcArgs) -> Result<(), Failure> {
-    let report = store::open()?.gc(GcOptions { dry_run: args.dry_run })?;
+    let report = store::open(|| false)?.gc(GcOptions { dry_run: args.dry_run })?;
     if args.json {
         // Documented in `docs/store.md`.
         return store::print_json(&json!({

@@ -4,5 +4,6 @@ pub(super) mod build;
 pub(super) mod car;
 pub(super) mod gc;
 pub(super) mod pin;
+pub(super) mod publish;
 pub(super) mod run;
 pub(super) mod store;

@@ -82,12 +82,12 @@ fn add(args: AddArgs) -> Result<(), Failure> {
         let message = format!("{} is a path below a root, and a pin is for a root", args.root);
         return Err(Failure::message(exit_code::USAGE, message));
     }
-    let pin = ops::pin(&store::open()?, args.root.root, args.name)?;
+    let pin = ops::pin(&store::open(|| false)?, args.root.root, args.name)?;
     if args.json { store::print_json(&store::pin_json(&pin)) } else { store::print(&store::pin_line(&pin)) }
 }
 
 fn remove(args: &RemoveArgs) -> Result<(), Failure> {
-    let removed = ops::unpin(&store::open()?, &args.names)?;
+    let removed = ops::unpin(&store::open(|| false)?, &args.names)?;
     if args.json {
         return store::print_json(&json!({ "removed": removed.iter().map(store::pin_json).collect::<Vec<_>>() }));
     }
@@ -95,7 +95,7 @@ fn remove(args: &RemoveArgs) -> Result<(), Failure> {
 }
 
 fn list(args: &ListArgs) -> Result<(), Failure> {
-    let pins = store::open()?.pins()?;
+    let pins = store::open(|| false)?.pins()?;
     if args.json {
         return store::print_json(&json!({ "pins": pins.iter().map(store::pin_json).collect::<Vec<_>>() }));
     }

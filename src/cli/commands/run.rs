@@ -12,7 +12,7 @@ use crate::cli::error::Failure;
 use crate::cli::{env, exit_code, project, ui};
 use crate::ops::{self, BuildOptions, RunOptions, RunOutcome};
 use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
-use crate::wetfile::{self, ImageName, Project};
+use crate::wetfile::ImageName;
 use crate::{atomic_file, escape};
 
 /// The port of the node where none is asked for.
@@ -122,19 +122,6 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
     ended
 }
 
-fn no_such_image(name: &ImageName, project: &Project) -> Failure {
-    let images = || project.images.keys().map(ImageName::as_str);
-    let message = format!("there is no folder `{name}`, and no image of this name in {}", escape::path(&project.file));
-    let failure = Failure::message(exit_code::RUN_NOT_FOUND, message);
-    match wetfile::nearest_word(name.as_str(), images()) {
-        _ if project.guests.keys().any(|guest| guest.as_str() == name.as_str()) => {
-            failure.with_help(format!("`{name}` is a guest; an image is needed that has it as bin/main.wasm"))
-        }
-        Some(nearest) => failure.with_help(format!("did you mean `{nearest}`?")),
-        None => failure.with_help(format!("it has the images {}", images().collect::<Vec<_>>().join(", "))),
-    }
-}
-
 /// The variables without those that a later one of the same name replaces.
 fn last_of_each(env: Vec<(String, String)>) -> Vec<(String, String)> {
     let mut kept: Vec<(String, String)> = Vec::new();
@@ -157,7 +144,9 @@ fn image_folder(given: PathBuf, verbose: bool) -> Result<PathBuf, Failure> {
         None => Failure { code: exit_code::RUN_FAILURE, ..failure },
     };
     let project = project::load(false).map_err(of_run)?;
-    let Some(image) = project.images.get(&name) else { return Err(no_such_image(&name, &project)) };
+    let Some(image) = project.images.get(&name) else {
+        return Err(project::no_such_image(exit_code::RUN_NOT_FOUND, &name, &project));
+    };
     project::build(&project, &[name.to_string()], BuildOptions::default(), verbose).map_err(of_run)?;
     Ok(image.out.to_path(&project.root))
 }

@@ -51,7 +51,7 @@ pub(in crate::cli) fn run(args: &StoreArgs) -> Result<(), Failure> {
 }
 
 fn verify(args: &VerifyArgs) -> Result<(), Failure> {
-    let store = store::open()?;
+    let store = store::open(|| false)?;
     let (mut done, mut said) = (0, Instant::now());
     let report = store.verify(VerifyOptions { repair: args.repair }, &mut |bytes| {
         done += bytes;

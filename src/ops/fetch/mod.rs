@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blockstore::{Blockstore, Hold, StoreError};
-use crate::dag::{Cid, ContentPath};
 use crate::dag::unixfs::WalkError;
+use crate::dag::{Cid, ContentPath};
 
 pub use crate::remote::gateway::Scope;
 pub use source::{DagRequest, Source};

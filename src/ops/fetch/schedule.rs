@@ -12,7 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::keep::{Keeper, Want};
 use super::source::Fault;
 use super::{
-    DagRequest, FetchError, FetchEvent, FetchLimits, Fetched, HEDGE_AFTER, HEDGE_PROVEN_AFTER, MISSING_MAX, Missing, Source,
+    DagRequest, FetchError, FetchEvent, FetchLimits, Fetched, HEDGE_AFTER, HEDGE_PROVEN_AFTER, MISSING_MAX, Missing,
+    Source,
 };
 use crate::blockstore::Blockstore;
 use crate::dag::{Block, Cid};

@@ -421,8 +421,7 @@ async fn blocks_may_come_in_any_order_from_the_root_on() {
 #[tokio::test]
 async fn only_the_path_and_what_is_below_it_comes() {
     let dag = tree();
-    let request =
-        |path: &str, scope| DagRequest { root: dag.root(), path: path.into(), scope };
+    let request = |path: &str, scope| DagRequest { root: dag.root(), path: path.into(), scope };
     let check = async |path: &str, scope: Scope, expected: &[usize]| {
         let fixture = Fixture::default();
         let source = Arc::new(Fake::new("a", &dag.0));
@@ -444,9 +443,10 @@ async fn only_the_path_and_what_is_below_it_comes() {
 #[tokio::test]
 async fn a_path_is_asked_for_with_what_is_below_it() {
     let dag = tree();
-    let source = Arc::new(Fake::new("a", &dag.0).on_dag(|fake, _| {
-        [8, 7, 6, 0, 1, 5].map(|at| Step::Give(fake.blocks[tree().0[at].cid()].clone())).to_vec()
-    }));
+    let source =
+        Arc::new(Fake::new("a", &dag.0).on_dag(|fake, _| {
+            [8, 7, 6, 0, 1, 5].map(|at| Step::Give(fake.blocks[tree().0[at].cid()].clone())).to_vec()
+        }));
     let request = DagRequest { root: dag.root(), path: "sub/two".into(), scope: Scope::All };
     let fetched = Fixture::default().fetch_with(request, &[&source], FetchLimits::default()).await.unwrap();
     assert_eq!(fetched.end, *dag.0[6].cid());

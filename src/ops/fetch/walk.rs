@@ -28,7 +28,8 @@ pub(super) struct Walk {
 
 impl Walk {
     pub(super) fn new(request: DagRequest, limits: FetchLimits) -> Result<Self, FetchError> {
-        let path = PathWalk::new(request.root, &request.path).map_err(|error| FetchError::Path(WalkError::Path(error)))?;
+        let path =
+            PathWalk::new(request.root, &request.path).map_err(|error| FetchError::Path(WalkError::Path(error)))?;
         check_supported(&request.root)?;
         let mut walk = Self {
             limits,
@@ -133,20 +134,18 @@ impl Walk {
         match self.request.scope {
             Scope::Block => Ok(Vec::new()),
             Scope::All => pb::links(block).map_err(|error| malformed(error.into())),
-            Scope::Entity => {
-                Ok(match Node::decode(block).map_err(|error| malformed(error.into()))? {
-                    Node::File(file) => file.children.iter().map(|child| child.cid).collect(),
-                    Node::Shard(shard) => shard
-                        .children
-                        .iter()
-                        .filter_map(|child| match &child.target {
-                            ShardTarget::Shard(cid) => Some(*cid),
-                            ShardTarget::Entry(..) => None,
-                        })
-                        .collect(),
-                    Node::Directory(_) | Node::Symlink(_) => Vec::new(),
-                })
-            }
+            Scope::Entity => Ok(match Node::decode(block).map_err(|error| malformed(error.into()))? {
+                Node::File(file) => file.children.iter().map(|child| child.cid).collect(),
+                Node::Shard(shard) => shard
+                    .children
+                    .iter()
+                    .filter_map(|child| match &child.target {
+                        ShardTarget::Shard(cid) => Some(*cid),
+                        ShardTarget::Entry(..) => None,
+                    })
+                    .collect(),
+                Node::Directory(_) | Node::Symlink(_) => Vec::new(),
+            }),
         }
     }
 }

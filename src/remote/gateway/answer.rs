@@ -28,11 +28,7 @@ pub(super) fn check_headers(answer: &Response, expected: &'static str) -> Result
     }
     let found = header(answer, CONTENT_TYPE).unwrap_or_default();
     let essence = found.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case(expected) {
-        Ok(())
-    } else {
-        Err(Cause::Kind { expected, found: shown(&found) })
-    }
+    if essence.eq_ignore_ascii_case(expected) { Ok(()) } else { Err(Cause::Kind { expected, found: shown(&found) }) }
 }
 
 /// What an answer with another status than 200 means, with what it says in its body if that is text and comes soon.

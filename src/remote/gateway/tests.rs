@@ -28,7 +28,9 @@ enum Then {
 }
 
 /// Answers each request with the bytes that `answer` has for its head. Gives the address and the heads that come.
-async fn gateway(answer: impl Fn(&str) -> (Vec<u8>, Then) + Send + Sync + 'static) -> (Address, Arc<Mutex<Vec<String>>>) {
+async fn gateway(
+    answer: impl Fn(&str) -> (Vec<u8>, Then) + Send + Sync + 'static,
+) -> (Address, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let heads = Arc::new(Mutex::new(Vec::new()));
@@ -166,7 +168,9 @@ async fn pages_for_people_are_refused() {
 
 #[tokio::test]
 async fn compressed_answers_are_refused() {
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {TYPE_RAW}\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n123");
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {TYPE_RAW}\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n123"
+    );
     let error = block_error(head.into_bytes(), Then::Close).await;
     assert!(error.to_string().contains("compressed as `gzip`"), "{error}");
 }
@@ -214,7 +218,8 @@ async fn lengths_are_bounded_before_anything_is_kept() {
     let mut endless_car = endless(TYPE_CAR);
     endless_car.extend(encode_header(&[]));
     // A good block for ever: the bytes are those of its section.
-    let section: &'static [u8] = Box::leak([encode_section_head(&cid(), 3), b"123".to_vec()].concat().into_boxed_slice());
+    let section: &'static [u8] =
+        Box::leak([encode_section_head(&cid(), 3), b"123".to_vec()].concat().into_boxed_slice());
     let (blocks, error) = dag(endless_car, Then::Repeat(section)).await;
     assert!(matches!(error, Some(Cause::TooLong { .. })) && blocks.len() < 1 << 16, "{error:?}");
 }
@@ -231,7 +236,8 @@ async fn cut_answers_are_errors() {
     cut.pop();
     let error = block_error(cut, Then::Close).await;
     assert!(matches!(error, Cause::Cut(_)), "{error:?}");
-    let chunked = format!("HTTP/1.1 200 OK\r\nContent-Type: {TYPE_RAW}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n123\r\n");
+    let chunked =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {TYPE_RAW}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n123\r\n");
     let error = block_error(chunked.into_bytes(), Then::Close).await;
     assert!(matches!(error, Cause::Cut(_)), "{error:?}");
 }

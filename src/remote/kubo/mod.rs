@@ -178,13 +178,12 @@ impl Client {
     /// or from before. It asks nobody else for them.
     ///
     /// The CAR is sent while it comes, and is never in memory as a whole. If it ends with an error, the node takes the
-    /// upload for broken; it may keep blocks that came before, without a pin. `blocks` is how many the CAR has, if it is
-    /// known: the node must have read that many.
+    /// upload for broken; it may keep blocks that came before, without a pin.
     ///
     /// # Errors
-    /// As for all calls; also if the node pinned something else or nothing, if it read another number of blocks, and
-    /// [`Cause::Source`] with the error of the CAR.
-    pub async fn dag_import<S, E>(&self, car: S, root: &Cid, blocks: Option<u64>) -> Result<Imported, RemoteError>
+    /// As for all calls; also if the node pinned something else or nothing, and [`Cause::Source`] with the error of the
+    /// CAR.
+    pub async fn dag_import<S, E>(&self, car: S, root: &Cid) -> Result<Imported, RemoteError>
     where
         S: Stream<Item = Result<bytes::Bytes, E>> + Send + 'static,
         E: Into<BoxError>,
@@ -194,7 +193,7 @@ impl Client {
         let (upload, watch) = Upload::new(car.map(|piece| piece.map_err(Into::into)).boxed());
         let import = async {
             let answer = self.upload(&call, upload, &watch).await?;
-            read_import(Lines::new(answer), root, blocks).await
+            read_import(Lines::new(answer), root).await
         };
         import.await.map_err(|cause| self.error(&call, cause))
     }
@@ -414,7 +413,7 @@ fn or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Stri
 }
 
 /// Reads what became of a CAR. A pin that failed is told with status 200.
-async fn read_import(mut lines: Lines, root: &Cid, blocks: Option<u64>) -> Result<Imported, Cause> {
+async fn read_import(mut lines: Lines, root: &Cid) -> Result<Imported, Cause> {
     let (mut is_pinned, mut stats) = (false, None);
     let mut is_empty = true;
     while let Some(line) = lines.next::<ImportLine>().await? {
@@ -434,10 +433,6 @@ async fn read_import(mut lines: Lines, root: &Cid, blocks: Option<u64>) -> Resul
         None if is_empty => Err(Cause::Empty),
         _ if !is_pinned => Err(Cause::malformed("it does not say that it pinned the root")),
         None => Err(Cause::malformed("it does not say what it read, so it may have stopped half-way")),
-        Some(stats) if blocks.is_some_and(|blocks| blocks != stats.blocks) => {
-            let sent = blocks.unwrap_or_default();
-            Err(Cause::malformed(format!("it read {} blocks where {sent} were sent", stats.blocks)))
-        }
         Some(stats) => Ok(Imported { blocks: stats.blocks, bytes: stats.bytes }),
     }
 }

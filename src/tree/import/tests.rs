@@ -380,3 +380,86 @@ fn a_file_as_root_is_cached() {
     let again = import(&path, options, Some(&mut cache), None).unwrap();
     assert_eq!((first.files_cached, again.files_cached, first.subtree), (0, 1, again.subtree));
 }
+
+/// Names a tree step by step, as the import does not.
+fn simple(path: &Path, profile: &Profile) -> unixfs::Subtree {
+    let sink = &mut |_| Ok::<_, unixfs::BuildError>(());
+    if path.is_dir() {
+        let entry = |entry: std::io::Result<fs::DirEntry>| {
+            let entry = entry.unwrap();
+            let name = unixfs::EntryName::new(entry.file_name().into_string().unwrap()).unwrap();
+            unixfs::Entry { name, target: simple(&entry.path(), profile) }
+        };
+        let entries = fs::read_dir(path).unwrap().map(entry).collect();
+        return unixfs::directory(profile, entries, sink).unwrap();
+    }
+    let mut file = unixfs::FileBuilder::new(*profile);
+    for chunk in fs::read(path).unwrap().chunks(profile.chunk_bytes) {
+        file.push(bytes::Bytes::copy_from_slice(chunk), sink).unwrap();
+    }
+    file.finish(sink).unwrap().subtree()
+}
+
+/// Small and large files in folders with few and many of them, again and again, so that threads meet in every way.
+#[test]
+fn threads_do_not_disturb_each_other() {
+    let tree = Tree::new();
+    for folder in 0..30 {
+        for file in 0..folder % 7 {
+            tree.write(format!("{}/{folder}/{file}", folder % 3), &distinct(folder * 40 * file));
+        }
+        fs::create_dir_all(tree.path().join(format!("empty/{folder}"))).unwrap();
+    }
+    let profile = Profile { chunk_bytes: 1000, file_links_max: 3, ..V2025 };
+    let expected = simple(tree.path(), &profile);
+    for round in 0..200 {
+        let threads = NonZeroUsize::new(1 + round % 8).unwrap();
+        let options = ImportOptions { threads, ..ImportOptions::new(profile) };
+        let memory = &mut Memory::default();
+        let imported = import(tree.path(), &options, None, Some(memory)).unwrap();
+        assert_eq!((imported.subtree, imported.files, imported.folders), (expected, 85, 60));
+    }
+}
+
+#[test]
+#[should_panic(expected = "a sink that panics")]
+fn panics_are_seen() {
+    struct Panics;
+    impl BlockSink for Panics {
+        fn put(&mut self, _: &Block) -> Result<(), BoxError> {
+            panic!("a sink that panics");
+        }
+        fn has(&mut self, _: &Cid) -> Result<bool, BoxError> {
+            Ok(false)
+        }
+    }
+    let tree = Tree::of(&[("a", b"x"), ("b", b"y"), ("c/d", b"z")]);
+    let _ = import(
+        tree.path(),
+        &ImportOptions { threads: NonZeroUsize::MIN, ..ImportOptions::new(V2025) },
+        None,
+        Some(&mut Panics),
+    );
+}
+
+/// Case F2: a file that is written to while it is read.
+#[test]
+fn files_that_change_are_refused() {
+    struct Writes<'a>(&'a Path, u64);
+    impl BlockSink for Writes<'_> {
+        fn put(&mut self, _: &Block) -> Result<(), BoxError> {
+            fs::File::options().write(true).open(self.0)?.set_len(self.1)?;
+            Ok(())
+        }
+        fn has(&mut self, _: &Cid) -> Result<bool, BoxError> {
+            Ok(false)
+        }
+    }
+    for new_len in [0, 2_999_999, 3_000_001] {
+        let tree = Tree::of(&[("file", &distinct(3_000_000))]);
+        let path = tree.path().join("file");
+        let error =
+            import(tree.path(), &ImportOptions::new(V2025), None, Some(&mut Writes(&path, new_len))).unwrap_err();
+        assert_eq!(error.to_string(), format!("{} changed while it was read", path.display()));
+    }
+}

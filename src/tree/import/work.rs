@@ -164,7 +164,8 @@ impl<'a> Shared<'a, '_> {
             }
             done += 1;
         }
-        self.add(&items.node, contents, done)
+        // Who came too late has nothing to say, perhaps of a folder that is finished.
+        if done == 0 { Ok(()) } else { self.add(&items.node, contents, done) }
     }
 
     /// Reads a file, or takes it from the cache. `None` if it is large: then it is under way.

@@ -1,0 +1,99 @@
+//! Which Kubo node is meant: the options of every command that speaks to one.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+
+use super::error::Failure;
+use super::{env, exit_code};
+use crate::escape;
+use crate::remote::kubo::{Address, AddressError, ApiFileError, Client, ClientError, Options, Token};
+
+/// The options.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Kubo")]
+pub(super) struct KuboArgs {
+    /// RPC of the Kubo node: a URL, a multiaddr or unix:PATH; `none` for no node
+    ///
+    /// Without this option it is the node that the file `api` in $IPFS_PATH, or in ~/.ipfs, tells of, if the file belongs
+    /// to this user.
+    #[arg(long, value_name = "ADDRESS")]
+    kubo: Option<Node>,
+
+    /// File with the secret that the node asks for: a token, or USER:PASSWORD; only its owner may have access to it
+    #[arg(long, value_name = "FILE")]
+    kubo_token_file: Option<PathBuf>,
+
+    /// Speak plain HTTP to a Kubo node on another machine, where everybody on the way can read and change it
+    #[arg(long)]
+    allow_plain_http: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Node {
+    At(Address),
+    None,
+}
+
+impl FromStr for Node {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if text == "none" { Ok(Self::None) } else { text.parse().map(Self::At) }
+    }
+}
+
+/// What the options and the machine come to.
+pub(super) enum Kubo {
+    /// The node that the user named.
+    Named(Client),
+    /// One of which its file tells. It may have gone.
+    Found(Client),
+    /// The user wants none.
+    Refused,
+    /// None was named, and none was found; why not.
+    Absent(String),
+}
+
+impl KuboArgs {
+    /// Finds the node. Nothing is sent to it.
+    ///
+    /// # Errors
+    /// If what the user said cannot be used.
+    pub(super) fn find(&self) -> Result<Kubo, Failure> {
+        match &self.kubo {
+            Some(Node::None) => Ok(Kubo::Refused),
+            Some(Node::At(address)) => self.client(address.clone()).map(Kubo::Named),
+            None => match local_node() {
+                Ok(address) => self.client(address).map(Kubo::Found),
+                Err(why) => Ok(Kubo::Absent(why)),
+            },
+        }
+    }
+
+    fn client(&self, address: Address) -> Result<Client, Failure> {
+        let failed = |error: &dyn std::error::Error| Failure::new(exit_code::USAGE, error);
+        let token = self.kubo_token_file.as_deref().map(Token::load).transpose().map_err(|error| failed(&error))?;
+        let options = Options { token, allow_plain_http: self.allow_plain_http, ..Options::default() };
+        Client::new(address, options).map_err(|error| match &error {
+            ClientError::Exposed { .. } => {
+                failed(&error).with_help("use https, or a tunnel; --allow-plain-http does it all the same")
+            }
+            _ => failed(&error),
+        })
+    }
+}
+
+/// Where the Kubo node of this user is, or why it is not known.
+fn local_node() -> Result<Address, String> {
+    let Some(folder) = env::kubo_folder() else {
+        return Err("no Kubo API was found: neither IPFS_PATH nor HOME is set".into());
+    };
+    Address::of_local_node(&folder).map_err(|error| match &error {
+        ApiFileError::Absent { path } => {
+            format!("no Kubo API was found: there is no {} (in $IPFS_PATH, or ~/.ipfs)", escape::path(path))
+        }
+        error => format!("the Kubo API was not looked for: {error}"),
+    })
+}

@@ -1,0 +1,425 @@
+//! `ww publish`: trees of files become blocks in the blockstore, under pins.
+//!
+//! What makes publishing a tree again cheap is a stat cache, which the blockstore keeps with the root that the tree had.
+//! While that root is pinned, its blocks are all there; so files that the cache knows are neither read nor looked for, and
+//! where the root comes out the same nothing is written.
+
+use std::path::{Path, PathBuf};
+
+use crate::blockstore::{Blockstore, Pin, PinName, StoreError, Writer};
+use crate::dag::block::CODEC_RAW;
+use crate::dag::unixfs::{Profile, Subtree};
+use crate::dag::{Block, Cid, pb};
+use crate::escape;
+use crate::tree::{self, BlockSink, BoxError, ImportError, ImportOptions, RootSymlink, StatCache};
+
+/// Bytes of blocks that are held back until it is known whether the tree differs from what is pinned: the folders of a
+/// tree of 50,000 files, with room for some files that were too young for the cache.
+const HELD_BYTES_MAX: usize = 8 << 20;
+
+/// A tree to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishItem {
+    /// The name to pin it under.
+    pub name: PinName,
+    /// Where it is: absolute, with no symlink in it, so that the cache is found again.
+    pub path: PathBuf,
+}
+
+/// How to publish.
+#[derive(Clone, Copy)]
+pub struct PublishOptions<'a> {
+    /// What the CIDs depend on.
+    pub profile: Profile,
+    /// Is asked all the time, from several threads, and tells whether to give up.
+    pub cancel: &'a (dyn Fn() -> bool + Sync),
+    /// Is told, from several threads, how many bytes of files were done since it was told last.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// What was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Each tree, in the order in which they were given.
+    pub items: Vec<PublishedItem>,
+    /// The blocks that were not in the store before.
+    pub blocks: u64,
+    /// Their length in bytes.
+    pub bytes: u64,
+}
+
+/// A tree that was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedItem {
+    /// The name of its pin.
+    pub name: PinName,
+    /// Its root.
+    pub subtree: Subtree,
+    /// The number of its files.
+    pub files: u64,
+    /// The sum of their sizes in bytes.
+    pub size_bytes: u64,
+    /// Whether the pin was not there, or was that of another root.
+    pub is_changed: bool,
+}
+
+/// Why nothing was published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// A tree could not be read.
+    #[error("{} was not published", escape::path(path))]
+    Import {
+        /// Where the tree is.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: ImportError,
+    },
+    /// The blockstore failed.
+    #[error("cannot keep what was to be published")]
+    Store(#[from] StoreError),
+    /// Two trees have one name.
+    #[error("two of the trees have the name `{name}`")]
+    DuplicateName {
+        /// The name.
+        name: PinName,
+    },
+    /// [`PublishOptions::cancel`] said so.
+    #[error("stopped")]
+    Cancelled,
+}
+
+/// Brings trees into the blockstore and pins each under its name: all of them, or none.
+///
+/// # Errors
+/// Any [`PublishError`]; pins and blocks are then as they were.
+pub fn publish(
+    store: &dyn Blockstore,
+    items: &[PublishItem],
+    options: &PublishOptions<'_>,
+) -> Result<Published, PublishError> {
+    if let Some(name) = duplicate(items) {
+        return Err(PublishError::DuplicateName { name: name.clone() });
+    }
+    // What is pinned now stays until a writer keeps it.
+    let hold = store.hold()?;
+    let pins = store.pins()?;
+    let mut sink = Sink { store, writer: None, held: Vec::new(), held_bytes: 0, is_pinned: false };
+    let mut caches = Vec::new();
+    let mut published = Published { items: Vec::new(), blocks: 0, bytes: 0 };
+    for item in items {
+        let mut cache = Cache::load(store, &options.profile, &item.path)?;
+        sink.is_pinned = cache.root.is_some_and(|root| pins.iter().any(|pin| pin.root == root));
+        let imported = import(item, options, &mut cache.stats, &mut sink)?;
+        caches.push((cache, imported.subtree.cid));
+        published.items.push(PublishedItem {
+            name: item.name.clone(),
+            subtree: imported.subtree,
+            files: imported.files,
+            size_bytes: imported.bytes,
+            is_changed: !is_pinned_as(&pins, &item.name, &imported.subtree.cid),
+        });
+    }
+    if published.items.iter().any(|item| item.is_changed) {
+        let writer = sink.into_writer()?;
+        drop(hold);
+        let new: Vec<_> = published.items.iter().map(|item| (item.name.clone(), item.subtree.cid)).collect();
+        let committed = writer.commit(&new)?;
+        (published.blocks, published.bytes) = (committed.blocks, committed.bytes);
+    }
+    for (cache, root) in caches {
+        cache.keep(store, root)?;
+    }
+    Ok(published)
+}
+
+fn duplicate(items: &[PublishItem]) -> Option<&PinName> {
+    let is_again = |(index, item): (usize, &PublishItem)| items[..index].iter().any(|other| other.name == item.name);
+    items.iter().enumerate().find(|entry| is_again(*entry)).map(|(_, item)| &item.name)
+}
+
+fn is_pinned_as(pins: &[Pin], name: &PinName, root: &Cid) -> bool {
+    pins.iter().any(|pin| pin.name == *name && pin.root == *root)
+}
+
+fn import(
+    item: &PublishItem,
+    options: &PublishOptions<'_>,
+    cache: &mut StatCache,
+    sink: &mut Sink<'_>,
+) -> Result<tree::Imported, PublishError> {
+    let options = ImportOptions {
+        root_symlink: RootSymlink::Refuse,
+        cancel: options.cancel,
+        progress: options.progress,
+        ..ImportOptions::new(options.profile)
+    };
+    tree::import(&item.path, &options, Some(cache), Some(sink)).map_err(|error| match error {
+        ImportError::Cancelled => PublishError::Cancelled,
+        ImportError::Sink(source) => match source.downcast() {
+            Ok(error) => PublishError::Store(*error),
+            Err(source) => PublishError::Import { path: item.path.clone(), source: ImportError::Sink(source) },
+        },
+        source => PublishError::Import { path: item.path.clone(), source },
+    })
+}
+
+/// What is known of a tree from the last time that it was published.
+struct Cache {
+    key: String,
+    /// The root that it had.
+    root: Option<Cid>,
+    stats: StatCache,
+}
+
+impl Cache {
+    fn load(store: &dyn Blockstore, profile: &Profile, path: &Path) -> Result<Self, StoreError> {
+        let key = format!("publish {profile} {}", escape::path(path));
+        let bytes = store.cache_get(&key)?.unwrap_or_default();
+        let (root, stats) = split_root(&bytes).unzip();
+        let stats = stats.map_or_else(|| StatCache::new(profile), |stats| StatCache::decode(profile, stats));
+        Ok(Self { key, root, stats })
+    }
+
+    fn keep(&self, store: &dyn Blockstore, root: Cid) -> Result<(), StoreError> {
+        if self.root == Some(root) && !self.stats.is_changed() {
+            return Ok(());
+        }
+        let mut bytes = format!("{root}\n").into_bytes();
+        bytes.extend(self.stats.encode());
+        store.cache_put(&self.key, &bytes)
+    }
+}
+
+/// The line with the root at the start of a cache, and what follows.
+fn split_root(bytes: &[u8]) -> Option<(Cid, &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let root = std::str::from_utf8(&bytes[..end]).ok()?.parse().ok()?;
+    Some((root, &bytes[end + 1..]))
+}
+
+/// Takes the blocks of all trees. A writer is only made for what is more than would be held back anyway.
+struct Sink<'a> {
+    store: &'a dyn Blockstore,
+    writer: Option<Box<dyn Writer>>,
+    held: Vec<Block>,
+    held_bytes: usize,
+    /// Whether all that the cache of the present tree knows is pinned.
+    is_pinned: bool,
+}
+
+impl Sink<'_> {
+    fn writer(&mut self) -> Result<&mut dyn Writer, StoreError> {
+        if self.writer.is_none() {
+            self.writer = Some(self.store.writer()?);
+        }
+        let writer = self.writer.as_mut().expect("it was just made");
+        for block in std::mem::take(&mut self.held) {
+            writer.put(&block)?;
+        }
+        self.held_bytes = 0;
+        Ok(writer.as_mut())
+    }
+
+    fn into_writer(mut self) -> Result<Box<dyn Writer>, StoreError> {
+        self.writer()?;
+        Ok(self.writer.expect("it was just made"))
+    }
+}
+
+impl BlockSink for Sink<'_> {
+    fn put(&mut self, block: &Block) -> Result<(), BoxError> {
+        if self.writer.is_none() && self.is_pinned {
+            self.held_bytes += block.data().len();
+            if self.held_bytes <= HELD_BYTES_MAX {
+                self.held.push(block.clone());
+                return Ok(());
+            }
+        }
+        self.writer()?.put(block)?;
+        Ok(())
+    }
+
+    fn has(&mut self, root: &Cid) -> Result<bool, BoxError> {
+        Ok(self.is_pinned || is_complete(self.store, root)?)
+    }
+}
+
+/// Whether all blocks of a file are in the store.
+fn is_complete(store: &dyn Blockstore, root: &Cid) -> Result<bool, StoreError> {
+    let mut pending = vec![*root];
+    while let Some(cid) = pending.pop() {
+        if cid.codec() == CODEC_RAW {
+            if !store.has(&cid)? {
+                return Ok(false);
+            }
+            continue;
+        }
+        let Some(block) = store.get(&cid)? else { return Ok(false) };
+        match pb::links(&block) {
+            Ok(links) => pending.extend(links),
+            // Then the import makes it again, and the commit says what is wrong.
+            Err(_) => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::blockstore::MemoryBlockstore;
+
+    const BYTES: usize = 3 << 20;
+
+    /// Two trees, one of them with a file of several blocks.
+    struct Trees {
+        dir: tempfile::TempDir,
+        store: MemoryBlockstore,
+        read: AtomicU64,
+        is_cancelled: AtomicBool,
+    }
+
+    impl Trees {
+        fn new() -> Self {
+            let trees = Self {
+                dir: tempfile::tempdir().unwrap(),
+                store: MemoryBlockstore::default(),
+                read: AtomicU64::new(0),
+                is_cancelled: AtomicBool::new(false),
+            };
+            trees.write("one/bin/main.wasm", &vec![7; BYTES]);
+            trees.write("one/.hidden", b"x");
+            trees.write("two/a", b"a");
+            trees.settle();
+            trees
+        }
+
+        fn write(&self, path: &str, content: &[u8]) {
+            let path = self.dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+
+        /// Waits until files are old enough for the cache, which takes no file that is younger than 100 ms.
+        fn settle(&self) {
+            std::thread::sleep(Duration::from_millis(150));
+        }
+
+        fn item(&self, name: &str) -> PublishItem {
+            PublishItem { name: PinName::new(name).unwrap(), path: self.dir.path().canonicalize().unwrap().join(name) }
+        }
+
+        fn publish(&self, names: &[&str]) -> Result<Published, PublishError> {
+            self.publish_items(&names.iter().map(|name| self.item(name)).collect::<Vec<_>>())
+        }
+
+        fn publish_items(&self, items: &[PublishItem]) -> Result<Published, PublishError> {
+            let options = PublishOptions {
+                profile: Profile::default(),
+                cancel: &|| self.is_cancelled.load(Ordering::Relaxed),
+                progress: &|bytes| drop(self.read.fetch_add(bytes, Ordering::Relaxed)),
+            };
+            publish(&self.store, items, &options)
+        }
+
+        fn pins(&self) -> Vec<(String, Cid)> {
+            self.store.pins().unwrap().into_iter().map(|pin| (pin.name.to_string(), pin.root)).collect()
+        }
+
+        /// What `ww cid` says.
+        fn cid(&self, name: &str) -> Cid {
+            let options = ImportOptions::new(Profile::default());
+            tree::import(&self.dir.path().join(name), &options, None, None).unwrap().subtree.cid
+        }
+    }
+
+    #[test]
+    fn trees_are_pinned_under_their_cids() {
+        let trees = Trees::new();
+        let published = trees.publish(&["one", "two"]).unwrap();
+        let expected = [("one".to_owned(), trees.cid("one")), ("two".to_owned(), trees.cid("two"))];
+        assert_eq!(trees.pins(), expected);
+        let one = &published.items[0];
+        assert_eq!((one.subtree.cid, one.files, one.size_bytes), (expected[0].1, 2, BYTES as u64 + 1));
+        assert!(published.items.iter().all(|item| item.is_changed));
+        // The file has three equal chunks.
+        assert_eq!(published.blocks, 1 + 1 + 1 + 1 + 1 + 2);
+    }
+
+    #[test]
+    fn what_is_published_already_is_not_written() {
+        let trees = Trees::new();
+        let first = trees.publish(&["one", "two"]).unwrap();
+        let again = trees.publish(&["one", "two"]).unwrap();
+        assert_eq!((again.blocks, again.bytes), (0, 0));
+        assert!(again.items.iter().all(|item| !item.is_changed));
+        assert_eq!(again.items[0].subtree, first.items[0].subtree);
+        // Under another name it only gets a pin.
+        let other = PublishItem { name: PinName::new("other").unwrap(), ..trees.item("one") };
+        let published = trees.publish_items(&[other]).unwrap();
+        assert_eq!((published.blocks, published.items[0].is_changed), (0, true));
+        assert_eq!(trees.pins().len(), 3);
+    }
+
+    #[test]
+    fn a_change_replaces_the_pin() {
+        let trees = Trees::new();
+        trees.publish(&["one"]).unwrap();
+        trees.write("one/etc/new", b"new");
+        let published = trees.publish(&["one"]).unwrap();
+        assert!(published.items[0].is_changed);
+        assert_eq!(trees.pins(), [("one".to_owned(), trees.cid("one"))]);
+        // The file, its folder, and the root.
+        assert_eq!(published.blocks, 3);
+    }
+
+    #[test]
+    fn what_was_collected_is_read_again() {
+        let trees = Trees::new();
+        trees.publish(&["one"]).unwrap();
+        trees.store.remove_pin(&PinName::new("one").unwrap()).unwrap();
+        trees.store.gc(Default::default()).unwrap();
+        let published = trees.publish(&["one"]).unwrap();
+        assert!(published.blocks > 0);
+        assert_eq!(trees.pins(), [("one".to_owned(), trees.cid("one"))]);
+    }
+
+    #[test]
+    fn all_or_none() {
+        let trees = Trees::new();
+        let absent = trees.publish(&["one", "absent"]).unwrap_err();
+        assert!(matches!(absent, PublishError::Import { .. }), "{absent}");
+        assert_eq!(trees.pins(), []);
+        let twice = trees.publish(&["one", "one"]).unwrap_err();
+        assert!(matches!(twice, PublishError::DuplicateName { .. }), "{twice}");
+        trees.is_cancelled.store(true, Ordering::Relaxed);
+        assert!(matches!(trees.publish(&["one"]), Err(PublishError::Cancelled)));
+        assert_eq!(trees.pins(), []);
+        assert!(!trees.store.has(&trees.cid("two")).unwrap());
+    }
+
+    #[test]
+    fn a_damaged_cache_is_none() {
+        let trees = Trees::new();
+        trees.publish(&["one"]).unwrap();
+        let key = Cache::load(&trees.store, &Profile::default(), &trees.item("one").path).unwrap().key;
+        let bytes = trees.store.cache_get(&key).unwrap().unwrap();
+        for damaged in [&b""[..], b"x", b"\n", &bytes[..40], &bytes[..bytes.len() - 1]] {
+            trees.store.cache_put(&key, damaged).unwrap();
+            let published = trees.publish(&["one"]).unwrap();
+            assert_eq!(published.items[0].subtree.cid, trees.cid("one"));
+        }
+    }
+
+    #[test]
+    fn bytes_are_counted() {
+        let trees = Trees::new();
+        trees.publish(&["one"]).unwrap();
+        assert_eq!(trees.read.load(Ordering::Relaxed), BYTES as u64 + 1);
+    }
+}
