@@ -20,7 +20,7 @@ mod path;
 pub mod pb;
 mod protobuf;
 #[cfg(test)]
-mod suites;
+pub(crate) mod suites;
 #[cfg(test)]
 mod testing;
 pub mod unixfs;

@@ -22,7 +22,7 @@ use super::unixfs::{self, Blocks, WalkError};
 
 /// The folder of a suite, if it is there to be tested with.
 #[expect(clippy::disallowed_methods, reason = "only tests with foreign files need to know")]
-fn suite(name: &str) -> Option<PathBuf> {
+pub(crate) fn suite(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("WW_SUITES");
     if folder.is_none() {
         let required = std::env::var("WW_REQUIRE").unwrap_or_default();

@@ -11,6 +11,7 @@ mod kubo;
 mod layout;
 mod project;
 mod run;
+mod store;
 mod support;
 mod swarm;
 mod tidy;
