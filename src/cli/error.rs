@@ -6,6 +6,7 @@ use super::exit_code;
 use crate::blockstore::StoreError;
 use crate::ops::car::{ExportCarError, ImportCarError};
 use crate::ops::{self, PinError, PublishError, RunError};
+use crate::wetfile::lock::{LockError, ParseError};
 
 /// A failure as the user sees it.
 #[derive(Debug)]
@@ -76,9 +77,6 @@ impl From<RunError> for Failure {
         };
         let failure = Self::new(code, &error);
         match error {
-            RunError::NoImage { path } if path.starts_with("/ipfs") || path.starts_with("ipfs:") => {
-                failure.with_help("this version runs images from folders only")
-            }
             RunError::NoImage { .. } => failure.with_help("`ww build` makes the images of a Wetfile.toml"),
             RunError::NoProgram { .. } => {
                 failure.with_help("an image is a folder such as `ww build` makes: bin/main.wasm, etc/, usr/lib/")
@@ -104,11 +102,21 @@ impl From<ops::Error> for Failure {
     fn from(error: ops::Error) -> Self {
         let code = match &error {
             ops::Error::UnknownTarget { .. } => exit_code::USAGE,
-            ops::Error::State(_) => exit_code::FAILURE,
+            ops::Error::State(_) | ops::Error::WriteLock { .. } => exit_code::FAILURE,
             ops::Error::Build { .. } => exit_code::BUILD,
-            ops::Error::Image { .. } => exit_code::IMAGE,
+            ops::Error::Image { .. } | ops::Error::Listing { .. } => exit_code::IMAGE,
+            ops::Error::Lock(_) | ops::Error::LockMissing | ops::Error::OutOfDate(_) => exit_code::LOCK,
         };
-        Self::new(code, &error)
+        let failure = Self::new(code, &error);
+        match error {
+            ops::Error::LockMissing => failure.with_help("`ww build` without --locked writes it; then commit it"),
+            ops::Error::OutOfDate(_) => failure
+                .with_help("`ww build` without --locked brings it up to date; look at what changes, and commit it"),
+            ops::Error::Lock(LockError::Invalid { source: ParseError::Malformed { .. }, .. }) => {
+                failure.with_help("take it from version control, or remove it and let `ww build` write it anew")
+            }
+            _ => failure,
+        }
     }
 }
 

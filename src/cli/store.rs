@@ -1,4 +1,4 @@
-//! The blockstore of this user.
+//! The local blockstore, as commands open it and speak of it.
 
 use std::sync::Arc;
 
@@ -7,8 +7,11 @@ use serde_json::{Value, json};
 use super::error::Failure;
 use super::size::Size;
 use super::{env, exit_code, ui};
-use crate::blockstore::{DiskBlockstore, GcReport, Options, Pin, StoreEvent};
+use crate::blockstore::{Blockstore, DiskBlockstore, GcReport, Hold, Options, Pin, StoreEvent};
+use crate::dag::{Block, Cid, ContentPath};
 use crate::escape;
+use crate::ops::{self, ReadError};
+use crate::tree::BoxError;
 
 /// The folder of the blockstore in the state folder.
 const FOLDER: &str = "blockstore";
@@ -19,13 +22,15 @@ const LIMIT_VARIABLE: &str = "WW_STORE_MAX";
 /// The size limit where the user gives none: that of Kubo (`Datastore.StorageMax`).
 const LIMIT_BYTES: u64 = 10 << 30;
 
-/// Opens the blockstore, and makes it where there is none. `is_cancelled` is asked while something is waited for.
+/// Opens the store of this user, and makes it where there is none. `is_cancelled` is asked while something is waited for.
 pub(super) fn open(is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> Result<DiskBlockstore, Failure> {
-    let Some(home) = env::state_folder() else {
-        return Err(Failure::message(exit_code::FAILURE, "cannot tell where the blockstore is")
-            .with_help("set WW_HOME, XDG_DATA_HOME or HOME"));
-    };
-    let options = Options { size_bytes_max: limit()?, events: Arc::new(show), cancelled: Arc::new(is_cancelled) };
+    let home = env::state_folder().ok_or_else(|| {
+        Failure::message(exit_code::FAILURE, "there is no place for the blockstore: HOME is not set")
+            .with_help("WW_HOME names the folder in which ww keeps what it knows")
+    })?;
+    let events = Arc::new(|event: StoreEvent| show(&event));
+    let cancelled = Arc::new(is_cancelled);
+    let options = Options { size_bytes_max: limit()?, events, cancelled, ..Options::default() };
     DiskBlockstore::open(&home.join(FOLDER), options).map_err(Failure::from)
 }
 
@@ -41,23 +46,56 @@ fn limit() -> Result<Option<u64>, Failure> {
     })
 }
 
-fn show(event: StoreEvent) {
+fn show(event: &StoreEvent) {
     match event {
-        StoreEvent::WaitingForCollector => ui::progress("waiting for another ww, which collects the blockstore"),
-        StoreEvent::WaitingForWriters => ui::progress("waiting for another ww, which writes to the blockstore"),
-        StoreEvent::MakingIndex { reason, packs } => {
-            let reason = escape::text(&reason).into_owned();
-            ui::status(&format!("warning: the index of the blockstore is made again from {packs} packs: {reason}"));
-        }
+        StoreEvent::WaitingForCollector => ui::progress("waiting for a collection of the blockstore to end"),
+        StoreEvent::WaitingForWriters => ui::progress("waiting for those who write to the blockstore"),
+        StoreEvent::MakingIndex { reason, packs } => ui::progress(&format!(
+            "making the index of the blockstore from {}: {}",
+            counted(*packs as u64, "file"),
+            escape::text(reason)
+        )),
         StoreEvent::BlocksLost { blocks } => {
-            ui::status(&format!("warning: {blocks} blocks have disappeared from the blockstore"));
-        }
-        StoreEvent::NotTrimmed { reason } => {
-            let reason = escape::text(&reason).into_owned();
             ui::status(&format!(
-                "warning: the blockstore is over its size limit, and could not be collected: {reason}"
+                "warning: files of the blockstore are gone, and {} with them",
+                counted(*blocks, "block")
             ));
         }
+        StoreEvent::NotTrimmed { reason } => ui::status(&format!(
+            "warning: the blockstore is over its size limit and was not collected: {}",
+            escape::text(reason)
+        )),
+    }
+}
+
+/// Content that is whole and stays, for as long as the value lives, as far as the blockstore had it to begin with.
+pub(super) struct HeldContent {
+    store: DiskBlockstore,
+    _hold: Hold,
+    /// What the path led to.
+    pub(super) root: Cid,
+}
+
+impl HeldContent {
+    /// Finds content in the blockstore. Nobody else is asked.
+    pub(super) fn find(content: &ContentPath) -> Result<Self, Failure> {
+        let store = open(|| false)?;
+        let hold = store.hold()?;
+        let not_found = |error: &dyn std::error::Error| {
+            Failure::caused(exit_code::NOT_FOUND, format!("{content} is not in the blockstore"), error)
+                .with_help("`ww get` fetches it, `ww car import` and `ww publish` bring it there")
+        };
+        let root = ops::resolve(&|cid| store.get(cid).map_err(Into::into), content.root, &content.path);
+        let root = root.map_err(|error| not_found(&error))?;
+        match store.has(&root)? || Block::from_identity(&root).is_some() {
+            true => Ok(Self { store, _hold: hold, root }),
+            false => Err(not_found(&ReadError::Missing { cid: Box::new(root) })),
+        }
+    }
+
+    /// A block of it.
+    pub(super) fn block(&self, cid: &Cid) -> Result<Option<Block>, BoxError> {
+        self.store.get(cid).map_err(Into::into)
     }
 }
 

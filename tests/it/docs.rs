@@ -69,6 +69,7 @@ fn lines_fit(patterns: &[String], lines: &[String]) -> bool {
     }
 }
 
+/// Runs a command in this repository, with state of its own in `home` and no Kubo node.
 fn run(command: &str, home: &Path) -> Vec<String> {
     let bin = Path::new(env!("CARGO_BIN_EXE_ww")).parent().unwrap();
     #[expect(clippy::disallowed_methods, reason = "the examples call ww by its name")]
@@ -79,6 +80,7 @@ fn run(command: &str, home: &Path) -> Vec<String> {
         .env("PATH", path)
         .env("NO_COLOR", "1")
         .env("WW_HOME", home)
+        .env("IPFS_PATH", home)
         .env_remove("RUST_LOG")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -92,11 +94,10 @@ fn run(command: &str, home: &Path) -> Vec<String> {
 #[test]
 fn examples_do_what_the_pages_say() {
     let mut count = 0;
+    let home = tempfile::tempdir().unwrap();
     let mut pages = vec![root().join("README.md")];
     pages.extend(fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()));
     for page in pages {
-        // The examples of a page tell one story.
-        let home = tempfile::tempdir().unwrap();
         for example in examples(&page) {
             let said = run(&example.command, home.path());
             assert!(
