@@ -23,6 +23,7 @@ mod meter;
 mod progress;
 mod project;
 mod signals;
+mod size;
 mod sources;
 mod store;
 mod ui;
@@ -58,9 +59,14 @@ enum Command {
     Get(commands::get::GetArgs),
     Ls(commands::ls::LsArgs),
     Inspect(commands::inspect::InspectArgs),
+    Car(commands::car::CarArgs),
     Gateway(commands::gateway::GatewayArgs),
+    Gc(commands::gc::GcArgs),
+    Inspect(commands::inspect::InspectArgs),
+    Pin(commands::pin::PinArgs),
     Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
+    Store(commands::store::StoreArgs),
     Verify(commands::verify::VerifyArgs),
 }
 
@@ -94,15 +100,31 @@ pub fn main() -> ExitCode {
     }
     match cli.command {
         Command::Build(args) => commands::build::run(&args, cli.verbose),
-        Command::Cat(args) => commands::cat::run(&args),
-        Command::Cid(args) => commands::cid::run(&args),
-        Command::Get(args) => commands::get::run(&args),
-        Command::Ls(args) => commands::ls::run(&args),
+        Command::Cat(args) => end(commands::cat::run(&args)),
+        Command::Cid(args) => end(commands::cid::run(&args)),
+        Command::Get(args) => end(commands::get::run(&args)),
+        Command::Ls(args) => end(commands::ls::run(&args)),
         Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Car(args) => end(commands::car::run(args)),
         Command::Gateway(args) => commands::gateway::run(&args),
+        Command::Gc(args) => end(commands::gc::run(&args)),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Pin(args) => end(commands::pin::run(args)),
         Command::Publish(args) => commands::publish::run(&args, cli.verbose, cli.quiet),
         Command::Run(args) => commands::run::run(args, cli.verbose),
+        Command::Store(args) => end(commands::store::run(&args)),
         Command::Verify(args) => commands::verify::run(&args),
+    }
+}
+
+/// Says what failed, and gives what the process is to end with.
+fn end(result: Result<(), error::Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            ui::failure(&failure);
+            ExitCode::from(failure.code)
+        }
     }
 }
 

@@ -1,7 +1,5 @@
 //! Where content comes from: the options that several commands share, and the fetch that they do.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +8,7 @@ use clap::Args;
 use super::error::Failure;
 use super::kubo::{Kubo, KuboArgs};
 use super::meter::Meter;
+use super::size::Size;
 use super::{exit_code, ui};
 use crate::blockstore::Blockstore;
 use crate::dag::unixfs::WalkError;
@@ -39,35 +38,6 @@ pub(in crate::cli) struct SourceArgs {
 
 /// Over these options, in addition to those that [`KuboArgs`] has.
 const HEADING: &str = "Sources of content";
-
-/// A number of bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::cli) struct Size(pub(in crate::cli) u64);
-
-/// The units of a [`Size`], the largest first.
-const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (number, unit) =
-            text.split_at(text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len()));
-        let unit = unit.trim_start();
-        let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor);
-        let factor = factor.or(unit.is_empty().then_some(1));
-        let size = number.parse().ok().zip(factor).and_then(|(number, factor): (u64, u64)| number.checked_mul(factor));
-        size.map(Self).ok_or_else(|| "it is not a number of bytes, KiB, MiB, GiB or TiB".into())
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, factor) =
-            UNITS.into_iter().find(|(_, factor)| self.0 % factor == 0 && self.0 > 0).unwrap_or(("B", 1));
-        write!(formatter, "{}{unit}", self.0 / factor)
-    }
-}
 
 /// Sees to it that `content` is in the store, as far as `scope` says, and asks others for what is not.
 ///
@@ -197,26 +167,5 @@ fn missing_failure(code: u8, error: &FetchError, missing: &Missing, args: &Sourc
         failure.with_help("--gateway URL asks a trustless gateway, too")
     } else {
         failure
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        let check = |text: &str, expected: u64, shown: &str| {
-            let size: Size = text.parse().unwrap();
-            assert_eq!((size.0, size.to_string().as_str()), (expected, shown), "{text}");
-        };
-        check("0", 0, "0B");
-        check("1023", 1023, "1023B");
-        check("1024b", 1024, "1KiB");
-        check("1536 MiB", 1536 << 20, "1536MiB");
-        check("64gib", 64 << 30, "64GiB");
-        for wrong in ["", "MiB", "1.5GiB", "-1", "1XB", "99999999999TiB", "1MB"] {
-            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
-        }
     }
 }

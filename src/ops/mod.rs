@@ -5,6 +5,7 @@
 
 mod blocks;
 mod build;
+pub mod car;
 mod checkout;
 mod cid;
 mod content;
@@ -13,6 +14,7 @@ mod gateway;
 mod inspect;
 mod listing;
 mod lock;
+mod pin;
 mod publish;
 mod push;
 mod run;
@@ -36,6 +38,7 @@ pub use gateway::{GatewayError, serve_gateway};
 pub use inspect::{InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, snapshot};
 pub use listing::{Listed, ListedKind, Listing, ListingError};
 pub use lock::OutOfDate;
+pub use pin::{PinError, pin, unpin};
 pub use publish::{PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
 pub use run::{RunError, RunOptions, RunOutcome, run};
