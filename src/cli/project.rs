@@ -138,10 +138,24 @@ pub(super) fn build(
         if stopped.signal().is_none() {
             progress.show_withheld();
         }
-        Failure::from(error)
+        error.into()
     }))?;
     say_of_lock(&built);
     Ok(built)
+}
+
+/// That there is no such image, nor a folder of this name, with what may have been meant; `code` is the failure's.
+pub(super) fn no_such_image(code: u8, name: &ImageName, project: &Project) -> Failure {
+    let images = || project.images.keys().map(ImageName::as_str);
+    let message = format!("there is no folder `{name}`, and no image of this name in {}", escape::path(&project.file));
+    let failure = Failure::message(code, message);
+    match wetfile::nearest_word(name.as_str(), images()) {
+        _ if project.guests.keys().any(|guest| guest.as_str() == name.as_str()) => {
+            failure.with_help(format!("`{name}` is a guest; an image is needed that has it as bin/main.wasm"))
+        }
+        Some(nearest) => failure.with_help(format!("did you mean `{nearest}`?")),
+        None => failure.with_help(format!("it has the images {}", images().collect::<Vec<_>>().join(", "))),
+    }
 }
 
 /// Whether the environment forbids to change the lock, as a CI system's may.
@@ -161,20 +175,6 @@ fn say_of_lock(built: &Built) {
         ui::progress(&format!(
             "{guest}: {LOCK_FILE_NAME} has nothing to compare it with of this toolchain: {toolchain}"
         ));
-    }
-}
-
-/// That there is no such image, nor a folder of this name, with what may have been meant; `code` is the failure's.
-pub(super) fn no_such_image(code: u8, name: &ImageName, project: &Project) -> Failure {
-    let images = || project.images.keys().map(ImageName::as_str);
-    let message = format!("there is no folder `{name}`, and no image of this name in {}", escape::path(&project.file));
-    let failure = Failure::message(code, message);
-    match wetfile::nearest_word(name.as_str(), images()) {
-        _ if project.guests.keys().any(|guest| guest.as_str() == name.as_str()) => {
-            failure.with_help(format!("`{name}` is a guest; an image is needed that has it as bin/main.wasm"))
-        }
-        Some(nearest) => failure.with_help(format!("did you mean `{nearest}`?")),
-        None => failure.with_help(format!("it has the images {}", images().collect::<Vec<_>>().join(", "))),
     }
 }
 

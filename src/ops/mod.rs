@@ -5,10 +5,16 @@
 
 mod blocks;
 mod build;
+pub mod car;
+mod checkout;
+mod cid;
+mod content;
 pub mod fetch;
+mod gateway;
 mod inspect;
 mod listing;
 mod lock;
+mod pin;
 mod publish;
 mod push;
 mod run;
@@ -25,9 +31,14 @@ use crate::wetfile::{GuestName, ImageName};
 
 pub use blocks::{GetBlock, ReadError, resolve};
 pub use build::{BuildOptions, Built, BuiltImage, Environment, LockChange, build};
+pub use checkout::{Checkout, CheckoutError, checkout};
+pub use cid::cid;
+pub use content::{ContentError, Details, EntryKind, ListedEntry, cat, file_size, get, look_up_details, ls};
+pub use gateway::{GatewayError, serve_gateway};
 pub use inspect::{InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, snapshot};
 pub use listing::{Listed, ListedKind, Listing, ListingError};
 pub use lock::OutOfDate;
+pub use pin::{PinError, pin, unpin};
 pub use publish::{PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
 pub use run::{RunError, RunOptions, RunOutcome, run};

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["ops"],
     &["host"],
     &["caps"],
-    &["cell", "vat", "swarm", "build", "image", "remote"],
+    &["cell", "vat", "swarm", "build", "image", "remote", "serve"],
     &["wetfile", "blockstore"],
     &["tree"],
     &["dag"],

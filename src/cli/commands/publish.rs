@@ -51,6 +51,10 @@ pub(in crate::cli) struct PublishArgs {
     #[arg(long, value_name = "PROFILE", default_value_t)]
     profile: Profile,
 
+    /// Fail where Wetfile.lock would change
+    #[arg(long)]
+    locked: bool,
+
     /// Push to no Kubo node
     #[arg(long, conflicts_with = "kubo")]
     no_push: bool,
@@ -120,7 +124,7 @@ fn items(args: &PublishArgs, verbose: bool) -> Result<(Vec<Target>, Vec<PublishI
     let targets = targets(args, project.as_ref())?;
     let images: Vec<String> = targets.iter().filter_map(Target::image).map(ToString::to_string).collect();
     if let Some(project) = project.as_ref().filter(|_| !images.is_empty()) {
-        project::build(project, &images, BuildOptions { offline: args.offline, ..BuildOptions::default() }, verbose)?;
+        project::build(project, &images, BuildOptions { offline: args.offline, locked: args.locked }, verbose)?;
     }
     let item = |target: &Target| match (target, &project) {
         (Target::Image(name), Some(project)) => image_item(name, project),
@@ -231,7 +235,7 @@ fn publish(
     let published = ops::publish(store, items, &options)?;
     if published.blocks > 0 {
         let plural = if published.blocks == 1 { "" } else { "s" };
-        ui::progress(&format!("published {} new block{plural} of {}", published.blocks, meter.total()));
+        ui::progress(&format!("published {} new block{plural}; read {}", published.blocks, meter.total()));
     }
     Ok(published)
 }
