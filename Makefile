@@ -11,7 +11,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 unexport MAKEFLAGS
 .NOTPARALLEL:
 .DEFAULT_GOAL = help
-.PHONY: help setup build guests images everything child-echo shell pid0 demo test test-all ci clean
+.PHONY: help setup build guests images everything child-echo shell pid0 demo test test-all fuzz ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { printf "%-24s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ child-echo shell pid0: setup ## one guest, and the image of its name
 	$(WW) build $@
 
 demo: build ## set up, build everything and run the image pid0
-	$(WW) build
+	$(WW) build --locked
 	$(WW) run examples/images/pid0
 
 test: setup ## the tests, but for those that want a Kubo or take long; they use the guests and images
@@ -41,6 +41,9 @@ test: setup ## the tests, but for those that want a Kubo or take long; they use 
 
 test-all: setup ## all tests, none skipped; installs a Kubo, for which it needs Go
 	WW_KUBO=$$(scripts/kubo) && export WW_KUBO WW_SLOW=1 WW_REQUIRE="kubo $$WW_REQUIRE" && $(MAKE) test
+
+fuzz: setup ## all fuzz targets, ten minutes each
+	scripts/fuzz
 
 ci: ## what CI runs
 	.ci/run

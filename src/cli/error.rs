@@ -4,6 +4,7 @@ use std::error::Error;
 
 use super::exit_code;
 use crate::ops::{self, PublishError, RunError};
+use crate::wetfile::lock::{LockError, ParseError};
 
 /// A failure as the user sees it.
 #[derive(Debug)]
@@ -102,10 +103,20 @@ impl From<ops::Error> for Failure {
     fn from(error: ops::Error) -> Self {
         let code = match &error {
             ops::Error::UnknownTarget { .. } => exit_code::USAGE,
-            ops::Error::State(_) => exit_code::FAILURE,
+            ops::Error::State(_) | ops::Error::WriteLock { .. } => exit_code::FAILURE,
             ops::Error::Build { .. } => exit_code::BUILD,
-            ops::Error::Image { .. } => exit_code::IMAGE,
+            ops::Error::Image { .. } | ops::Error::Listing { .. } => exit_code::IMAGE,
+            ops::Error::Lock(_) | ops::Error::LockMissing | ops::Error::OutOfDate(_) => exit_code::LOCK,
         };
-        Self::new(code, &error)
+        let failure = Self::new(code, &error);
+        match error {
+            ops::Error::LockMissing => failure.with_help("`ww build` without --locked writes it; then commit it"),
+            ops::Error::OutOfDate(_) => failure
+                .with_help("`ww build` without --locked brings it up to date; look at what changes, and commit it"),
+            ops::Error::Lock(LockError::Invalid { source: ParseError::Malformed { .. }, .. }) => {
+                failure.with_help("take it from version control, or remove it and let `ww build` write it anew")
+            }
+            _ => failure,
+        }
     }
 }

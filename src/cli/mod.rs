@@ -50,8 +50,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(commands::build::BuildArgs),
+    Inspect(commands::inspect::InspectArgs),
     Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
+    Verify(commands::verify::VerifyArgs),
 }
 
 /// Does what the process's arguments say.
@@ -77,15 +79,17 @@ pub fn main() -> ExitCode {
         let message = format!("failed to enter {}", crate::escape::path(directory));
         let code = match cli.command {
             Command::Run(_) => exit_code::RUN_FAILURE,
-            Command::Build(_) | Command::Publish(_) => exit_code::USAGE,
+            _ => exit_code::USAGE,
         };
         ui::failure(&error::Failure::caused(code, message, &source));
         return ExitCode::from(code);
     }
     match cli.command {
         Command::Build(args) => commands::build::run(&args, cli.verbose),
+        Command::Inspect(args) => commands::inspect::run(&args),
         Command::Publish(args) => commands::publish::run(&args, cli.verbose, cli.quiet),
         Command::Run(args) => commands::run::run(args, cli.verbose),
+        Command::Verify(args) => commands::verify::run(&args),
     }
 }
 

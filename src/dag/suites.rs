@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -17,18 +16,14 @@ use serde_json::Value;
 use super::block::{Block, Cid};
 use super::car::{CarError, Decoder, Header, Item, Section};
 use super::pb::{Link, Node};
-use super::testing::hex;
+use super::testing::{hex, skipped, variable};
 use super::unixfs::{self, Blocks, WalkError};
 
 /// The folder of a suite, if it is there to be tested with.
-#[expect(clippy::disallowed_methods, reason = "only tests with foreign files need to know")]
 fn suite(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("WW_SUITES");
+    let folder = variable("WW_SUITES");
     if folder.is_none() {
-        let required = std::env::var("WW_REQUIRE").unwrap_or_default();
-        assert!(!required.split_whitespace().any(|word| word == "suites"), "WW_SUITES is not set");
-        // Past the harness, which would hide it.
-        let _ = writeln!(std::io::stderr(), "skipped: WW_SUITES does not name the folder with {name}");
+        skipped("suites", &format!("WW_SUITES does not name the folder with {name}"));
     }
     folder.map(|folder| Path::new(&folder).join(name))
 }

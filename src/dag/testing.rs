@@ -1,6 +1,33 @@
 //! What the tests of the codecs share.
 
+use std::io::Write;
+
 use super::block::Cid;
+
+/// The value of a variable for tests.
+#[expect(clippy::disallowed_methods, reason = "only the environment of a test can tell what it may use")]
+pub(super) fn variable(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name)
+}
+
+/// Says that a test was skipped, past the harness, which would hide it. A word of the variable `WW_REQUIRE` that is `what`
+/// makes it a failure.
+pub(super) fn skipped(what: &str, why: &str) {
+    let required = variable("WW_REQUIRE").unwrap_or_default();
+    let is_required = required.to_string_lossy().split_whitespace().any(|word| word == what);
+    assert!(!is_required, "WW_REQUIRE has `{what}`, but {why}");
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {name}: {why}");
+}
+
+/// Whether tests that take long are to run. If not, this one is said to be skipped.
+pub(super) fn is_slow_wanted() -> bool {
+    let is_wanted = variable("WW_SLOW").is_some();
+    if !is_wanted {
+        skipped("slow", "it takes long, and WW_SLOW is not set");
+    }
+    is_wanted
+}
 
 /// CIDs of all kinds that links have, made from what proptest can make.
 pub(super) mod any_cid {

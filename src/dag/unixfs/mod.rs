@@ -15,6 +15,8 @@ mod data;
 mod dir;
 mod file;
 mod hamt;
+#[cfg(test)]
+mod ipip_499;
 mod murmur3;
 mod node;
 mod profile;
