@@ -3,7 +3,9 @@
 use std::error::Error;
 
 use super::exit_code;
-use crate::ops::{self, PublishError, RunError};
+use crate::blockstore::StoreError;
+use crate::ops::car::{ExportCarError, ImportCarError};
+use crate::ops::{self, PinError, PublishError, RunError};
 use crate::wetfile::lock::{LockError, ParseError};
 
 /// A failure as the user sees it.
@@ -45,7 +47,7 @@ impl Failure {
 }
 
 /// An error and its causes, escaped.
-fn chain(error: &dyn Error) -> Vec<String> {
+pub(super) fn chain(error: &dyn Error) -> Vec<String> {
     let mut shown = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
@@ -75,9 +77,6 @@ impl From<RunError> for Failure {
         };
         let failure = Self::new(code, &error);
         match error {
-            RunError::NoImage { path } if path.starts_with("/ipfs") || path.starts_with("ipfs:") => {
-                failure.with_help("this version runs images from folders only")
-            }
             RunError::NoImage { .. } => failure.with_help("`ww build` makes the images of a Wetfile.toml"),
             RunError::NoProgram { .. } => {
                 failure.with_help("an image is a folder such as `ww build` makes: bin/main.wasm, etc/, usr/lib/")
@@ -118,5 +117,75 @@ impl From<ops::Error> for Failure {
             }
             _ => failure,
         }
+    }
+}
+
+/// The code of a failure of the blockstore, and what to do about it.
+fn of_store(error: &StoreError) -> (u8, Option<&'static str>) {
+    let repair = "`ww store verify --repair` takes out of use what is damaged, so that it can be had again";
+    match error {
+        StoreError::Incomplete { .. } => (exit_code::NOT_FOUND, None),
+        StoreError::UnknownCodec { .. } | StoreError::MalformedNode { .. } | StoreError::UnsupportedHash { .. } => {
+            (exit_code::INVALID, None)
+        }
+        StoreError::Damaged { .. } => (exit_code::STORE_DAMAGED, Some(repair)),
+        StoreError::Pins { .. } => {
+            (exit_code::STORE_DAMAGED, Some("restore the file, or move it away, which removes all pins"))
+        }
+        _ => (exit_code::FAILURE, None),
+    }
+}
+
+impl Failure {
+    /// A failure of which `store` is a cause, if it is `Some`; else one with this code.
+    fn with_store(error: &dyn Error, store: Option<&StoreError>, other: u8) -> Self {
+        let (code, help) = store.map_or((other, None), of_store);
+        let failure = Self::new(code, error);
+        match help {
+            Some(help) => failure.with_help(help),
+            None => failure,
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::with_store(&error, Some(&error), exit_code::FAILURE)
+    }
+}
+
+impl From<PinError> for Failure {
+    fn from(error: PinError) -> Self {
+        let store = match &error {
+            PinError::Set { source, .. } | PinError::Store(source) => Some(source),
+            PinError::Unknown(_) => None,
+        };
+        let failure = Self::with_store(&error, store, exit_code::NOT_FOUND);
+        match error {
+            PinError::Unknown(_) => failure.with_help("`ww pin ls` lists all pins"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<ImportCarError> for Failure {
+    fn from(error: ImportCarError) -> Self {
+        let (store, other) = match &error {
+            ImportCarError::Store(source) | ImportCarError::Pin(source) => (Some(source), exit_code::FAILURE),
+            ImportCarError::Read(_) => (None, exit_code::FAILURE),
+            ImportCarError::SeveralRoots { .. } | ImportCarError::NoRoots => (None, exit_code::USAGE),
+            ImportCarError::Car(_) | ImportCarError::Block(_) => (None, exit_code::INVALID),
+        };
+        Self::with_store(&error, store, other)
+    }
+}
+
+impl From<ExportCarError> for Failure {
+    fn from(error: ExportCarError) -> Self {
+        let store = match &error {
+            ExportCarError::Store(source) => Some(source),
+            ExportCarError::Write(_) => None,
+        };
+        Self::with_store(&error, store, exit_code::FAILURE)
     }
 }

@@ -12,6 +12,7 @@ use super::error::Failure;
 use super::progress::Progress;
 use super::{diagnostics, env, exit_code, ui};
 use crate::build::{Cancel, Event};
+use crate::dag::ContentPath;
 use crate::escape;
 use crate::ops::{self, BuildOptions, Built, LockChange};
 use crate::wetfile::lock::LOCK_FILE_NAME;
@@ -76,12 +77,17 @@ pub(super) fn shown(path: &Path, here: &Path) -> String {
 pub(super) enum GivenImage {
     /// An image of this project.
     OfProject(Box<Project>, ImageName),
+    /// Content in the local blockstore.
+    Content(ContentPath),
     /// Something by itself.
     Path(PathBuf),
 }
 
 /// Finds out which image is meant. Nothing is built.
 pub(super) fn image(given: &Path) -> Result<GivenImage, Failure> {
+    if let Some(content) = content(given)? {
+        return Ok(GivenImage::Content(content));
+    }
     if !is_here() {
         return Ok(GivenImage::Path(given.to_owned()));
     }
@@ -96,6 +102,16 @@ pub(super) fn image(given: &Path) -> Result<GivenImage, Failure> {
     match by_path.or(name.filter(|name| real.is_none() && project.images.contains_key(name))) {
         Some(name) => Ok(GivenImage::OfProject(Box::new(project), name)),
         None => Ok(GivenImage::Path(given.to_owned())),
+    }
+}
+
+/// The content that is meant, if it is content: `/ipfs/CID`, `ipfs://CID`, or a bare CID where nothing has that name.
+fn content(given: &Path) -> Result<Option<ContentPath>, Failure> {
+    let Some(text) = given.to_str() else { return Ok(None) };
+    match text.parse::<ContentPath>() {
+        Ok(content) if ContentPath::is_meant(text) || given.symlink_metadata().is_err() => Ok(Some(content)),
+        Err(error) if ContentPath::is_meant(text) => Err(Failure::new(exit_code::USAGE, &error)),
+        _ => Ok(None),
     }
 }
 

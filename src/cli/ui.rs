@@ -1,10 +1,11 @@
 //! Everything that `ww` itself shows: results on standard output, all else on standard error.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::env;
 use super::error::Failure;
+use super::{env, exit_code};
 
 /// Writes a line of the result.
 ///
@@ -16,6 +17,32 @@ pub(super) fn result_line(line: &str) -> io::Result<()> {
         transient("");
     }
     writeln!(io::stdout().lock(), "{line}")
+}
+
+/// Writes a result that is not text of ours.
+pub(super) fn result_bytes(write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -> Result<(), Failure> {
+    if IS_TRANSIENT.load(Ordering::Relaxed) {
+        transient("");
+    }
+    // Without the buffer of lines that standard output has.
+    let stdout = io::stdout().lock();
+    let mut out = io::BufWriter::with_capacity(RESULT_BUFFER_BYTES, stdout);
+    write(&mut out)?;
+    out.flush().map_err(|error| Failure::new(exit_code::FAILURE, &error))
+}
+
+/// How many bytes of a result are written at a time.
+const RESULT_BUFFER_BYTES: usize = 64 << 10;
+
+/// Shows what failed, if anything did, and gives what the process is to end with.
+pub(super) fn end(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            failure(&error);
+            ExitCode::from(error.code)
+        }
+    }
 }
 
 /// Whether progress is kept to itself; set once, when the command line has been read.

@@ -3,12 +3,16 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::listing::{Listing, ListingError};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::blocks::{CONTENT_BYTES_MAX, GetBlock, ReadError, Source};
+use super::listing::{Listed, ListedKind, Listing, ListingError};
 use crate::dag::Cid;
-use crate::dag::unixfs::{Profile, Subtree};
-use crate::escape;
+use crate::dag::unixfs::{self, Profile, Subtree};
 use crate::image::{self, EntryKind, ImageError};
 use crate::tree::ImportOptions;
+use crate::{escape, wasm_binary};
 
 /// The package of interfaces that every program imports, more or less of it as its standard library pleases.
 const WASI: &str = "wasi:";
@@ -25,6 +29,9 @@ pub enum InspectError {
     /// It cannot be named by its content.
     #[error(transparent)]
     Listing(#[from] ListingError),
+    /// Its content cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Somebody changed it meanwhile.
     #[error("it changed while it was read")]
     Changed,
@@ -70,6 +77,43 @@ pub fn inspect(image: &Path, profile: Profile) -> Result<Inspected, InspectError
     let objects =
         objects.map(|(entry, object)| InspectedObject { path: entry.path, cid: object.cid, kind: entry.kind });
     Ok(Inspected { root: listing.root, profile, objects: objects.collect() })
+}
+
+/// Looks into the image that a DAG is, as [`inspect`] does. `block` gives its blocks.
+///
+/// # Errors
+///
+/// [`InspectError`].
+pub fn inspect_dag(root: Cid, profile: Profile, block: GetBlock<'_>) -> Result<Inspected, InspectError> {
+    let listing = Listing::of_blocks(Subtree { cid: root, dag_size: 0 }, block, true)?;
+    let mut budget = CONTENT_BYTES_MAX;
+    let object = |object: Listed| {
+        let kind = match object.kind {
+            ListedKind::Folder { .. } => EntryKind::Folder,
+            ListedKind::Symlink { target } => EntryKind::Symlink { target },
+            ListedKind::File { .. } => describe(object.cid, block, &mut budget)?,
+        };
+        Ok(InspectedObject { path: object.path, cid: object.cid, kind })
+    };
+    let objects = listing.objects.into_iter().map(object).collect::<Result<_, ReadError>>()?;
+    Ok(Inspected { root: listing.root, profile, objects })
+}
+
+/// What a file amounts to. One that is larger than programs are is not looked into.
+fn describe(cid: Cid, block: GetBlock<'_>, budget: &mut u64) -> Result<EntryKind, ReadError> {
+    let (mut digest, mut size_bytes, mut kept) = (Sha256::new(), 0, Vec::new());
+    unixfs::read_file(&Source(block), cid, &mut |piece: Bytes| {
+        *budget = budget.checked_sub(piece.len() as u64).ok_or(ReadError::TooLarge)?;
+        digest.update(&piece);
+        size_bytes += piece.len() as u64;
+        if size_bytes <= wasm_binary::SIZE_BYTES_MAX {
+            kept.extend_from_slice(&piece);
+        }
+        Ok::<_, ReadError>(())
+    })?;
+    let is_component = kept.len() as u64 == size_bytes && wasm_binary::kind(&kept) == wasm_binary::Kind::Component;
+    let interface = is_component.then(|| wasm_binary::interface(&kept).ok()).flatten();
+    Ok(EntryKind::File { size_bytes, sha256: digest.finalize().into(), interface })
 }
 
 /// The layout as a text that stays the same as long as the image means the same: for snapshot tests.

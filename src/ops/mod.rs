@@ -3,11 +3,18 @@
 //! An operation takes values and returns values or errors. It knows nothing of flags, prints nothing, and reads no
 //! environment.
 
+mod blocks;
 mod build;
+pub mod car;
+mod checkout;
+mod cid;
+mod content;
 pub mod fetch;
+mod gateway;
 mod inspect;
 mod listing;
 mod lock;
+mod pin;
 mod publish;
 mod push;
 mod run;
@@ -22,10 +29,16 @@ use crate::image::ImageError;
 use crate::wetfile::lock::{LOCK_FILE_NAME, LockError};
 use crate::wetfile::{GuestName, ImageName};
 
+pub use blocks::{GetBlock, ReadError, resolve};
 pub use build::{BuildOptions, Built, BuiltImage, Environment, LockChange, build};
-pub use inspect::{Inspected, InspectedKind, InspectedObject, inspect, snapshot};
+pub use checkout::{Checkout, CheckoutError, checkout};
+pub use cid::cid;
+pub use content::{ContentError, Details, EntryKind, ListedEntry, cat, file_size, get, look_up_details, ls};
+pub use gateway::{GatewayError, serve_gateway};
+pub use inspect::{InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, snapshot};
 pub use listing::{Listed, ListedKind, Listing, ListingError};
 pub use lock::OutOfDate;
+pub use pin::{PinError, pin, unpin};
 pub use publish::{PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
 pub use run::{RunError, RunOptions, RunOutcome, run};

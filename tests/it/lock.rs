@@ -266,6 +266,31 @@ fn a_patched_dependency_is_an_input() {
     assert!(roots.contains_key("patched") && roots.contains_key("other"), "{roots:?}");
 }
 
+/// Cargo builds a package for others that it would not build for itself.
+#[test]
+fn a_package_below_a_workspace_that_does_not_have_it() {
+    let project = Project::with_guest("path = 'g'");
+    project.write(
+        "Cargo.toml",
+        "[workspace]\nmembers = []\nexclude = ['g']\n[workspace.package]\nversion = '0.1.0'\n\
+         [workspace.dependencies]\ndeep = { path = 'libs/deep' }\n",
+    );
+    let package = "[package]\nedition = '2024'\nversion.workspace = true\n";
+    project
+        .write("libs/shared/Cargo.toml", &format!("{package}name = 'shared'\n[dependencies]\ndeep.workspace = true\n"));
+    project.write("libs/shared/src/lib.rs", "pub use deep::hello;");
+    project.write("libs/deep/Cargo.toml", &format!("{package}name = 'deep'\n"));
+    project.write("libs/deep/src/lib.rs", "pub fn hello() {}");
+    let manifest = "name = \"g\"\n[dependencies]\nshared = { path = '../libs/shared' }";
+    project.package("g", manifest, "src/main.rs", "fn main() { shared::hello() }");
+    project.build(&[]).unwrap();
+    let lock = read(&project);
+    let roots = &lock.guests[&GuestName::new("x").unwrap()].inputs.roots;
+    for root in ["Cargo.toml#workspace", "g", "libs/deep", "libs/shared"] {
+        assert!(roots.contains_key(root), "{root}: {roots:?}");
+    }
+}
+
 #[test]
 fn what_lies_outside_of_the_project_is_told() {
     let project = Project::with_guest("path = 'g'");

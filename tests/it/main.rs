@@ -6,7 +6,9 @@
 mod build;
 mod build_command;
 mod children;
+mod content;
 mod docs;
+mod fetch;
 mod fuzz;
 mod kubo;
 mod layout;

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use ww::dag::unixfs::Profile;
+use ww::dag::{Block, Cid, car};
+use ww::tree::{self, BlockSink, BoxError, ImportOptions};
 
 use crate::lock::{copying_project, run, rust_project, toolchain};
 use crate::project::Project;
@@ -323,4 +326,95 @@ fn a_symlink_on_the_way_to_an_image_is_not_followed() {
 fn without_a_wetfile_there_is_nothing_to_verify() {
     let dir = tempfile::tempdir().unwrap();
     finish(ww(&["verify"]).current_dir(dir.path())).expect(3);
+}
+
+/// The blocks of a tree under a profile, and its root.
+fn blocks(path: &Path, profile: Profile) -> (Cid, Vec<Block>) {
+    struct Sink(Vec<Block>);
+    impl BlockSink for Sink {
+        fn put(&mut self, block: &Block) -> Result<(), BoxError> {
+            self.0.push(block.clone());
+            Ok(())
+        }
+        fn has(&mut self, _: &Cid) -> Result<bool, BoxError> {
+            Ok(false)
+        }
+    }
+    let mut sink = Sink(Vec::new());
+    let imported = tree::import(path, &ImportOptions::new(profile), None, Some(&mut sink)).unwrap();
+    (imported.subtree.cid, sink.0)
+}
+
+fn archive(roots: &[Cid], blocks: &[Block]) -> Vec<u8> {
+    let mut bytes = car::encode_header(roots);
+    for block in blocks {
+        bytes.extend_from_slice(&car::encode_section_head(block.cid(), block.data().len()));
+        bytes.extend_from_slice(block.data());
+    }
+    bytes
+}
+
+#[test]
+fn images_in_archives() {
+    let dir = image(&[("bin/main.wasm", &guest("child-echo")), ("etc/large", &guest("pid0"))]);
+    let path = tempfile::Builder::new().suffix(".car").tempfile().unwrap().into_temp_path();
+    let check = |bytes: &[u8], args: &[&str], code: i32, expected: &str| {
+        fs::write(&path, bytes).unwrap();
+        let done = finish(ww(&["verify"]).arg(&path).args(args)).expect(code);
+        assert!(done.stderr.contains(expected), "{}", done.stderr);
+        done.stdout
+    };
+    let (root, all) = blocks(dir.path(), Profile::default());
+    let good = archive(&[root], &all);
+    let stdout = check(&good, &["--cid", &root.to_string()], 0, "");
+    assert!(stdout.ends_with(&format!(": ok, 2 files, {root}\n")), "{stdout}");
+    check(&good, &["--cid", "bafkqaaa"], 11, "not bafkqaaa");
+    for missing in 0..all.len() {
+        let rest: Vec<Block> = all.iter().filter(|block| block.cid() != all[missing].cid()).cloned().collect();
+        check(&archive(&[root], &rest), &[], 11, &format!("block {} is missing", all[missing].cid()));
+    }
+    let mut altered = good.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    check(&altered, &[], 11, &format!("bytes do not match the hash in {}", all.last().unwrap().cid()));
+    check(&good[..good.len() - 1], &[], 11, "it is no CAR: truncated at byte");
+    check(b"nonsense", &[], 11, "it is no CAR");
+    check(&archive(&[], &all), &[], 11, "it names no root");
+
+    let (legacy, of_legacy) = blocks(dir.path(), Profile::UNIXFS_V0_2015);
+    let of_legacy = archive(&[legacy], &of_legacy);
+    check(&of_legacy, &[], 15, "it was made under the profile unixfs-v0-2015, not under unixfs-v1-2025");
+    check(&of_legacy, &["--profile", "unixfs-v0-2015"], 0, "");
+    let (file, of_file) = blocks(&dir.path().join("etc/large"), Profile::default());
+    check(&archive(&[file], &of_file), &[], 12, "it has no `bin/main.wasm`");
+    check(&archive(&[root, file], &all), &[], 12, "it has no `bin/main.wasm`");
+
+    fs::write(dir.path().join("bin/main.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
+    let (root, all) = blocks(dir.path(), Profile::default());
+    check(&archive(&[root], &all), &[], 13, "is a library, not a program");
+}
+
+#[test]
+fn content_of_the_blockstore() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = image(&[("bin/main.wasm", &guest("child-echo"))]);
+    let run = |args: &[&str], code: i32| {
+        let mut command = ww(args);
+        finish(command.current_dir(home.path()).env("WW_HOME", home.path().join("state"))).expect(code)
+    };
+    let path = dir.path().to_str().unwrap();
+    let cid = run(&["-q", "publish", "--no-push", path], 0).stdout.trim().to_owned();
+    for given in [cid.clone(), format!("/ipfs/{cid}"), format!("ipfs://{cid}")] {
+        let done = run(&["verify", &given, "--cid", &cid], 0);
+        assert_eq!(done.stdout, format!("/ipfs/{cid}: ok, 1 file, {cid}\n"));
+    }
+    run(&["verify", &cid, "--cid", "bafkqaaa"], 11);
+    run(&["verify", &cid, "--profile", "unixfs-v0-2015"], 15);
+    run(&["verify", &format!("/ipfs/{cid}/bin")], 12);
+    run(&["verify", &format!("/ipfs/{cid}/nothing")], 7);
+    run(&["verify", "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"], 7);
+    run(&["verify", "/ipfs/nonsense"], 2);
+    for format in [["--format", "snapshot"].as_slice(), &["--json"]] {
+        let of = |given: &str| run(&[&["inspect", given], format].concat(), 0).stdout;
+        assert_eq!(of(&cid), of(path));
+    }
 }

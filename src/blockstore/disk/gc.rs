@@ -9,7 +9,7 @@ use super::super::{GcOptions, GcReport, StoreError};
 use super::index::{Index, IndexError, Location};
 use super::layout::PackId;
 use super::pack::{Extent, PackError, PackReader, PackWriter};
-use super::{Inner, lock, pins};
+use super::{Failure, Inner, lock, pins};
 use crate::dag::{Block, Cid};
 
 /// Packs shorter than this are small, in bytes.
@@ -81,7 +81,7 @@ impl Inner {
     fn collect_alone(&self) -> Result<GcReport, StoreError> {
         let leftovers = self.remove_leftovers()?;
         self.with_own_index(|index| {
-            self.reconcile(index).map_err(Failure::Store)?;
+            self.reconcile(index)?;
             let (reached, plan) = self.plan(index)?;
             let size_bytes_before = index.size_bytes()?;
             self.carry_out(index, &reached, &plan)?;
@@ -103,10 +103,18 @@ impl Inner {
             }
             result => result,
         };
-        result.map_err(|failure| match failure {
-            Failure::Store(error) => error,
-            Failure::Index(error) => self.index_error(error),
-        })
+        result.map_err(|failure| self.store_error(failure))
+    }
+
+    /// As [`Inner::remove_leftovers`], if nobody writes.
+    pub(super) fn try_remove_leftovers(&self) -> Result<(), StoreError> {
+        if self.layout.packs()?.1.is_empty() {
+            return Ok(());
+        }
+        if let Some(_exclusive) = lock::try_exclude(&self.layout)? {
+            self.remove_leftovers()?;
+        }
+        Ok(())
     }
 
     /// Removes the packs of killed writers, and gives how many there were.
@@ -160,7 +168,9 @@ impl Inner {
     pub(super) fn reach(&self, index: &mut Index, reached: &mut Reached, root: &Cid) -> Result<(), Failure> {
         let mut graph = Indexed { inner: self, index, failure: None };
         let result = reached.add(&mut graph, root);
-        match graph.failure {
+        let Indexed { index, failure, .. } = graph;
+        index.end_snapshot()?;
+        match failure {
             Some(failure) => Err(failure.into()),
             None => Ok(result?),
         }
@@ -283,23 +293,5 @@ impl Graph for Indexed<'_> {
         let Some(Location { pack, extent, .. }) = self.find(cid)? else { return Ok(None) };
         let damaged = |source| StoreError::Damaged { cid: Box::new(*cid), source };
         self.inner.open_packs.read(&self.inner.layout, pack, extent, cid).map(Some).map_err(damaged)
-    }
-}
-
-/// Why a collection stopped.
-pub(super) enum Failure {
-    Store(StoreError),
-    Index(IndexError),
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<IndexError> for Failure {
-    fn from(error: IndexError) -> Self {
-        Self::Index(error)
     }
 }

@@ -34,7 +34,7 @@ pub(in crate::build) fn cargo_roots(
     let mut roots = CargoRoots::default();
     let mut packages = Packages::default();
     let first = guest.dir.to_path(&project.root);
-    let workspace = packages.load(&first, metadata)?;
+    let workspace = packages.ask(&first, metadata)?;
     let mut pending = vec![first];
     for file in ["Cargo.toml", "Cargo.lock"] {
         roots.add(project, &workspace.join(file), "");
@@ -57,7 +57,12 @@ pub(in crate::build) fn cargo_roots(
             continue;
         }
         roots.add(project, &package, "");
-        let its_workspace = packages.load(&package, metadata)?;
+        let its_workspace = match packages.ask(&package, metadata) {
+            // A package may be depended on that cargo builds for nobody else, such as one below a workspace that does not
+            // have it as a member.
+            Err(BuildError::Failed { .. }) => packages.read(&package),
+            other => other?,
+        };
         if its_workspace != workspace && its_workspace != package {
             roots.add(project, &its_workspace.join("Cargo.toml"), WORKSPACE_ONLY);
         }
@@ -92,7 +97,7 @@ struct Packages {
 
 impl Packages {
     /// Gives the workspace of the package in a folder, and asks cargo about it if nobody has.
-    fn load(
+    fn ask(
         &mut self,
         package: &Path,
         metadata: &mut dyn FnMut(&Path) -> Result<Metadata, BuildError>,
@@ -116,12 +121,42 @@ impl Packages {
     }
 }
 
+impl Packages {
+    /// As [`Packages::ask`], by reading the manifest.
+    fn read(&mut self, package: &Path) -> PathBuf {
+        let manifest = table(&package.join("Cargo.toml"));
+        let (workspace, shared) = package
+            .ancestors()
+            .find_map(|folder| Some((folder.to_owned(), table(&folder.join("Cargo.toml")).remove("workspace")?)))
+            .unwrap_or_else(|| (package.to_owned(), Value::Table(Table::new())));
+        let mut paths = Vec::new();
+        for (name, dependency) in dependencies(&manifest) {
+            let inherits = dependency.get("workspace").and_then(Value::as_bool) == Some(true);
+            let shared = shared.get("dependencies").and_then(|all| all.get(&name)).filter(|_| inherits);
+            let folder = if inherits { &workspace } else { package };
+            let path = shared.unwrap_or(&dependency).get("path").and_then(Value::as_str);
+            paths.extend(path.map(|path| folder.join(path)));
+        }
+        self.dependencies.insert(package.to_owned(), paths);
+        self.workspaces.insert(package.to_owned(), workspace.clone());
+        workspace
+    }
+}
+
+/// All dependencies of a manifest by their names, whatever they are for.
+fn dependencies(manifest: &Table) -> Vec<(String, Value)> {
+    let of_targets = manifest.get("target").and_then(Value::as_table).into_iter().flatten();
+    let of_targets = of_targets.filter_map(|(_, target)| target.as_table());
+    let kinds = ["dependencies", "build-dependencies", "dev-dependencies"];
+    let tables = std::iter::once(manifest).chain(of_targets).flat_map(|table| kinds.map(|kind| table.get(kind)));
+    let all = tables.flatten().filter_map(Value::as_table).flatten();
+    all.map(|(name, dependency)| (name.clone(), dependency.clone())).collect()
+}
+
 /// The folders that a manifest or a configuration file puts in the place of packages: `[patch]`, `[replace]` and `paths`.
 /// One that cannot be read is left to cargo.
 fn replacements(file: &Path, folder: &Path) -> Vec<PathBuf> {
-    let Some(table) = fs::read_to_string(file).ok().and_then(|text| text.parse::<Table>().ok()) else {
-        return Vec::new();
-    };
+    let table = table(file);
     let tables = |value: Option<&Value>| value.and_then(Value::as_table).cloned().unwrap_or_default();
     let patched = tables(table.get("patch")).into_iter().flat_map(|(_, source)| tables(Some(&source)));
     let replaced = patched.chain(tables(table.get("replace")));
@@ -129,6 +164,11 @@ fn replacements(file: &Path, folder: &Path) -> Vec<PathBuf> {
     let overrides = table.get("paths").and_then(Value::as_array).cloned().unwrap_or_default();
     let overrides = overrides.into_iter().filter_map(|path| path.as_str().map(str::to_owned));
     paths.chain(overrides).map(|path| folder.join(path)).collect()
+}
+
+/// What a file of cargo says; nothing if it cannot be read, which cargo tells.
+fn table(file: &Path) -> Table {
+    fs::read_to_string(file).ok().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 fn real(path: &Path) -> PathBuf {

@@ -1,6 +1,6 @@
 //! `ww inspect`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::error::Failure;
 use crate::cli::project::GivenImage;
+use crate::cli::store::HeldContent;
 use crate::cli::{exit_code, project, ui};
 use crate::dag::unixfs::Profile;
 use crate::escape;
@@ -19,14 +20,14 @@ use crate::ops::{self, Inspected, InspectedKind, InspectedObject};
 /// nothing is run.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InspectArgs {
-    /// The image's folder, or its name in the Wetfile
+    /// The image's folder, its name in the Wetfile, or its CID in the local blockstore, with a path below it if need be
     image: PathBuf,
 
     /// How to show it
     #[arg(long, value_enum, default_value = "text", conflicts_with = "json")]
     format: Format,
 
-    /// Profile of the CIDs
+    /// Profile of the CIDs of folders
     #[arg(long, value_name = "PROFILE", default_value_t)]
     profile: Profile,
 
@@ -55,20 +56,30 @@ pub(in crate::cli) fn run(args: &InspectArgs) -> ExitCode {
 }
 
 fn try_run(args: &InspectArgs) -> Result<(), Failure> {
-    let path = match project::image(&args.image)? {
-        GivenImage::Path(path) => path,
-        GivenImage::OfProject(project, name) => project.images[&name].out.to_path(&project.root),
-    };
-    let inspected = ops::inspect(&path, args.profile).map_err(|error| {
-        let message = format!("{} cannot be inspected", escape::path(&path));
-        Failure::caused(exit_code::IMAGE, message, &error).with_help("`ww build` makes the images of a Wetfile.toml")
-    })?;
+    let inspected = match project::image(&args.image)? {
+        GivenImage::Path(path) => inspect(&path, args.profile),
+        GivenImage::OfProject(project, name) => {
+            inspect(&project.images[&name].out.to_path(&project.root), args.profile)
+        }
+        GivenImage::Content(content) => {
+            let held = HeldContent::find(&content)?;
+            ops::inspect_dag(held.root, args.profile, &|cid| held.block(cid))
+                .map_err(|error| Failure::caused(exit_code::INVALID, format!("{content} cannot be inspected"), &error))
+        }
+    }?;
     let text = match (args.json, args.format) {
         (true, _) => escape::json(&as_json(&inspected).to_string()),
         (_, Format::Text) => as_text(&inspected),
         (_, Format::Snapshot) => ops::snapshot(&inspected.objects).trim_end().to_owned(),
     };
     ui::result_line(&text).map_err(|error| Failure::new(exit_code::FAILURE, &error))
+}
+
+fn inspect(path: &Path, profile: Profile) -> Result<Inspected, Failure> {
+    ops::inspect(path, profile).map_err(|error| {
+        let message = format!("{} cannot be inspected", escape::path(path));
+        Failure::caused(exit_code::IMAGE, message, &error).with_help("`ww build` makes the images of a Wetfile.toml")
+    })
 }
 
 fn as_text(inspected: &Inspected) -> String {

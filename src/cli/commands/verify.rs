@@ -9,16 +9,20 @@ use serde_json::{Value, json};
 
 use crate::cli::error::Failure;
 use crate::cli::project::GivenImage;
+use crate::cli::store::HeldContent;
 use crate::cli::{env, exit_code, project, ui};
 use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
 use crate::escape;
-use crate::ops::verify::{Checked, Finding, FindingKind, Report, Stopped, verify_folder, verify_project};
+use crate::ops::verify::{
+    Checked, DagTarget, Finding, FindingKind, Report, Stopped, verify_archive, verify_dag, verify_folder,
+    verify_project,
+};
 
 /// Check that images, Wetfile.lock and sources agree
 ///
 /// Images of the Wetfile are held against its lock, and the lock against the sources; without names all of them. A folder
-/// that is no image of the Wetfile is looked at by itself. Nothing is built, nothing is run, and nothing is
+/// that is no image of the Wetfile, a CAR, and a CID in the local blockstore, is looked at by itself. Nothing is built, nothing is run, and nothing is
 /// fetched.
 ///
 /// Prints one line for each image, and whatever does not agree; of several findings the first in this order decides the
@@ -27,15 +31,15 @@ use crate::ops::verify::{Checked, Finding, FindingKind, Report, Stopped, verify_
 /// another profile, 16 a guest was compiled by a toolchain that the lock does not know.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct VerifyArgs {
-    /// Images of the Wetfile by name, or folders; all images of the Wetfile where there is none
+    /// Images of the Wetfile by name, folders, CAR files, or CIDs in the local blockstore; all images of the Wetfile where there is none
     #[arg(value_name = "IMAGE")]
     images: Vec<PathBuf>,
 
-    /// The CID that the one folder must have
+    /// The CID that the one folder, CAR or path below a CID must have
     #[arg(long, value_name = "CID")]
     cid: Option<Cid>,
 
-    /// Profile of the CIDs of folders
+    /// Profile under which folders, CARs and CIDs must be built
     #[arg(long, value_name = "PROFILE", default_value_t)]
     profile: Profile,
 
@@ -76,7 +80,7 @@ fn try_run(args: &VerifyArgs) -> Result<u8, Failure> {
 
 fn verify(args: &VerifyArgs) -> Result<Report, Failure> {
     if args.cid.is_some() && args.images.len() != 1 {
-        return Err(Failure::message(exit_code::USAGE, "--cid goes with exactly one folder"));
+        return Err(Failure::message(exit_code::USAGE, "--cid goes with exactly one folder, CAR or CID"));
     }
     // A signal ends the process at once: there is nothing to be tidied up.
     let (variables, stopped) = (env::variables(), || false);
@@ -94,6 +98,16 @@ fn verify(args: &VerifyArgs) -> Result<Report, Failure> {
             GivenImage::OfProject(project, name) => {
                 let path = project.images[&name].out.to_path(&project.root);
                 verify_folder(&path, args.cid.as_ref(), args.profile, &stopped)
+            }
+            GivenImage::Content(content) => {
+                let held = HeldContent::find(&content)?;
+                let (subject, block) = (content.to_string(), |cid: &Cid| held.block(cid));
+                let target =
+                    DagTarget { subject: &subject, path: None, root: held.root, block: &block, profile: args.profile };
+                verify_dag(&target, args.cid.as_ref(), &stopped)
+            }
+            GivenImage::Path(path) if path.is_file() => {
+                verify_archive(&path, args.cid.as_ref(), args.profile, &stopped)
             }
             GivenImage::Path(path) => verify_folder(&path, args.cid.as_ref(), args.profile, &stopped),
         };

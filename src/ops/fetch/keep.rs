@@ -25,6 +25,15 @@ pub(super) struct Want {
     pub(super) origin: usize,
 }
 
+/// What [`Keeper::advance`] did.
+#[derive(Debug, Default)]
+pub(super) struct Advance {
+    /// What is needed in addition now.
+    pub(super) wants: Vec<Want>,
+    /// For each block, whether it was needed.
+    pub(super) taken: Vec<bool>,
+}
+
 /// The local side of a fetch. Synchronous; it waits for disks.
 pub(super) struct Keeper {
     store: Arc<dyn Blockstore>,
@@ -58,18 +67,23 @@ impl Keeper {
         Ok((keeper, wants))
     }
 
-    /// Stores blocks that were wanted; gives what is needed beyond that now.
-    pub(super) fn advance(&mut self, blocks: &[Block]) -> Result<Vec<Want>, FetchError> {
-        let mut wants = Vec::new();
+    /// Stores those of the blocks that are needed. One may be needed only because of another one before it.
+    pub(super) fn advance(&mut self, blocks: &[Block]) -> Result<Advance, FetchError> {
+        let Advance { mut wants, mut taken } = Advance::default();
         for (origin, block) in blocks.iter().enumerate() {
-            self.put(block)?;
-            self.walk.supply(block)?;
-            self.look(origin, &mut wants)?;
+            let is_wanted = self.walk.wants(block.cid());
+            taken.push(is_wanted);
+            if is_wanted {
+                self.put(block)?;
+                self.walk.supply(block)?;
+                self.look(origin, &mut wants)?;
+            }
         }
+        wants.retain(|want| self.walk.wants(&want.cid));
         if self.written_bytes >= COMMIT_BYTES || (self.writer.is_some() && self.opened.elapsed() >= COMMIT_AFTER) {
             self.commit()?;
         }
-        Ok(wants)
+        Ok(Advance { wants, taken })
     }
 
     /// Makes what was stored last.

@@ -1,8 +1,10 @@
 //! `ww verify`: whether images, lock and sources agree. Nothing is run, and nothing is fetched.
 //!
 //! Everything that does not agree is a [`Finding`]; what cannot be looked at does not agree. [`verify_project`] holds images
-//! of a Wetfile against its lock, [`verify_folder`] looks at a folder by itself.
+//! of a Wetfile against its lock; [`verify_folder`], [`verify_archive`] and [`verify_dag`] look at one by itself.
 
+mod archive;
+mod dag;
 mod folder;
 mod host;
 mod image;
@@ -15,6 +17,8 @@ use std::path::PathBuf;
 use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
 
+pub use archive::verify_archive;
+pub use dag::{DagTarget, verify_dag};
 pub use folder::verify_folder;
 pub use host::is_provided;
 pub use project::verify_project;

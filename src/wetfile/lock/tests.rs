@@ -112,7 +112,10 @@ fn what_is_not_a_lock_is_refused_with_its_line() {
     );
     check(("recipe = ", "rezipe = "), "line 6: the key `rezipe` means nothing here");
     check(("recipe = \"01", "recipe = \"0g"), "line 6: not a SHA-256 in hexadecimal digits");
-    check(("profile = \"unixfs-v1-2025\"", "profile = 'x\u{1b}'"), "line 31: `x\\u{1b}` is no profile that ww knows");
+    check(
+        ("profile = \"unixfs-v1-2025\"", "profile = \"x\\u001b\""),
+        "line 31: `x\\u{1b}` is no profile that ww knows",
+    );
     check(
         ("\"bin/main.wasm\"", "\"bin/../main.wasm\""),
         "line 40: `bin/../main.wasm` is not allowed as a key of `files`",
