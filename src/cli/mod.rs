@@ -12,6 +12,7 @@ use crate::build::rustc_wrapper;
 
 mod checkout;
 mod commands;
+mod content;
 pub mod diagnostics;
 mod env;
 mod error;
@@ -54,9 +55,13 @@ struct Cli {
 enum Command {
     Build(commands::build::BuildArgs),
     Car(commands::car::CarArgs),
+    Cat(commands::cat::CatArgs),
+    Cid(commands::cid::CidArgs),
     Gateway(commands::gateway::GatewayArgs),
     Gc(commands::gc::GcArgs),
+    Get(commands::get::GetArgs),
     Inspect(commands::inspect::InspectArgs),
+    Ls(commands::ls::LsArgs),
     Pin(commands::pin::PinArgs),
     Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
@@ -95,9 +100,13 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Build(args) => commands::build::run(&args, cli.verbose),
         Command::Car(args) => end(commands::car::run(args)),
+        Command::Cat(args) => end(commands::cat::run(&args)),
+        Command::Cid(args) => end(commands::cid::run(&args)),
         Command::Gateway(args) => commands::gateway::run(&args),
         Command::Gc(args) => end(commands::gc::run(&args)),
+        Command::Get(args) => end(commands::get::run(&args)),
         Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Ls(args) => end(commands::ls::run(&args)),
         Command::Pin(args) => end(commands::pin::run(args)),
         Command::Publish(args) => commands::publish::run(&args, cli.verbose, cli.quiet),
         Command::Run(args) => commands::run::run(args, cli.verbose),

@@ -6,6 +6,7 @@
 mod build;
 mod build_command;
 mod children;
+mod content;
 mod docs;
 mod fetch;
 mod fuzz;
@@ -20,6 +21,7 @@ mod oracle;
 mod project;
 mod publish;
 mod run;
+mod store;
 mod support;
 mod swarm;
 mod tidy;
