@@ -20,7 +20,7 @@ use crate::serve::Limits;
 const PROFILE: Profile = Profile { chunk_bytes: 4, ..Profile::UNIXFS_V1_2025 };
 
 /// A running gateway, and what is in its store.
-struct Fixture {
+pub(super) struct Fixture {
     store: MemoryBlockstore,
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
@@ -28,7 +28,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    async fn new(limits: Limits) -> Self {
+    pub(super) async fn new(limits: Limits) -> Self {
         let store = MemoryBlockstore::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -40,13 +40,13 @@ impl Fixture {
         Self { store, address, stop: Some(stop), ended }
     }
 
-    fn put(&self, blocks: &[Block]) {
+    pub(super) fn put(&self, blocks: &[Block]) {
         let mut writer = self.store.writer().unwrap();
         blocks.iter().for_each(|block| drop(writer.put(block).unwrap()));
         writer.commit(&[]).unwrap();
     }
 
-    fn pin(&self, root: &Cid) {
+    pub(super) fn pin(&self, root: &Cid) {
         self.store.set_pin(&PinName::of_root(root), root).unwrap();
     }
 
@@ -65,7 +65,7 @@ impl Fixture {
     }
 
     /// Sends a request without a body; gives the whole answer.
-    async fn ask(&self, head: &str) -> Answer {
+    pub(super) async fn ask(&self, head: &str) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -80,9 +80,9 @@ impl Fixture {
 }
 
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: HashMap<String, String>,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HashMap<String, String>,
     body: Vec<u8>,
 }
 
@@ -110,7 +110,7 @@ impl Answer {
     }
 
     /// The CIDs of a CAR's blocks, each of which is what it says.
-    fn blocks(&self) -> Vec<Cid> {
+    pub(super) fn blocks(&self) -> Vec<Cid> {
         let mut decoder = Decoder::new();
         decoder.push(&self.body);
         let mut cids = Vec::new();
