@@ -31,7 +31,7 @@ child-echo shell pid0: setup ## one guest, and the image of its name
 	$(WW) build $@
 
 demo: build ## set up, build everything and run the image pid0
-	$(WW) build
+	$(WW) build --locked
 	$(WW) run examples/images/pid0
 
 test: setup ## the tests, but for those that want a Kubo or take long; they use the guests and images

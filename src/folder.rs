@@ -115,6 +115,12 @@ impl Folder {
         Ok(folder)
     }
 
+    /// Makes a folder that must not exist yet and that nobody but its owner can look into.
+    pub(crate) fn new_private_folder(&self, name: &OsStr) -> io::Result<Self> {
+        fs::mkdirat(&self.0, name, Mode::RWXU)?;
+        self.folder(name)
+    }
+
     /// Makes a file that must not exist yet, with [`FILE_MODE`] whatever the umask.
     pub(crate) fn new_file(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -150,8 +156,8 @@ impl Folder {
     }
 
     /// Makes a symlink that must not exist yet.
-    pub(crate) fn new_symlink(&self, name: &str, target: &str) -> io::Result<()> {
-        Ok(fs::symlinkat(target, &self.0, name)?)
+    pub(crate) fn new_symlink(&self, name: &str, target: impl AsRef<OsStr>) -> io::Result<()> {
+        Ok(fs::symlinkat(target.as_ref(), &self.0, name)?)
     }
 
     /// Opens a regular file for reading. Anything else is an error, and a FIFO does not block.
@@ -239,6 +245,22 @@ impl Folder {
         Ok(fs::fchmod(&self.0, Mode::from_raw_mode(FOLDER_MODE))?)
     }
 
+    /// As [`Folder::move_new`], for files and symlinks as well.
+    pub(crate) fn move_any_new(&self, from: &str, folder: &Folder, to: impl AsRef<OsStr>) -> io::Result<()> {
+        let to = to.as_ref();
+        match fs::renameat_with(&self.0, from, &folder.0, to, RenameFlags::NOREPLACE) {
+            // The file system knows no flags. A second name replaces nothing, and neither does a folder replace anything
+            // but an empty one.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            other => return Ok(other?),
+        }
+        match fs::linkat(&self.0, from, &folder.0, to, AtFlags::empty()) {
+            Ok(()) => Ok(fs::unlinkat(&self.0, from, AtFlags::empty())?),
+            Err(Errno::PERM) => Ok(fs::renameat(&self.0, from, &folder.0, to)?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Moves a name of this folder; fails if the new name is taken.
     pub(crate) fn move_new(&self, from: impl AsRef<OsStr>, folder: &Folder, to: &str) -> io::Result<()> {
         let from = from.as_ref();
@@ -273,8 +295,8 @@ impl Folder {
     }
 
     /// Removes a folder in this one, if it is empty.
-    pub(crate) fn remove_empty(&self, name: &str) -> io::Result<()> {
-        Ok(fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
+    pub(crate) fn remove_empty(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        Ok(fs::unlinkat(&self.0, name.as_ref(), AtFlags::REMOVEDIR)?)
     }
 
     /// Removes everything in this folder but the name `keep`; symlinks are removed, not followed.

@@ -35,6 +35,7 @@ pub mod image;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod ops;
 pub mod remote;
+pub mod serve;
 #[cfg(feature = "swarm")]
 pub mod swarm;
 pub mod tree;

@@ -200,6 +200,10 @@ impl Blockstore for MemoryBlockstore {
         Ok(())
     }
 
+    fn check_complete(&self, root: &Cid) -> Result<(), StoreError> {
+        Reached::default().add(&mut *self.shared.lock(), root)
+    }
+
     fn remove_pin(&self, name: &PinName) -> Result<Option<Pin>, StoreError> {
         let root = self.shared.lock().pins.remove(name);
         Ok(root.map(|root| Pin { name: name.clone(), root }))

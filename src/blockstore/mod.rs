@@ -74,6 +74,12 @@ pub trait Blockstore: Send + Sync {
     /// [`StoreError::Incomplete`] with what is missing, and whatever else keeps [`Writer::commit`] from pinning.
     fn set_pin(&self, name: &PinName, root: &Cid) -> Result<(), StoreError>;
 
+    /// Checks that all that can be reached from a root is here. Blocks without links are not read.
+    ///
+    /// # Errors
+    /// [`StoreError::Incomplete`] with what is missing, and whatever else keeps [`Writer::commit`] from pinning it.
+    fn check_complete(&self, root: &Cid) -> Result<(), StoreError>;
+
     /// Takes a name away; the blocks stay until the next [`Blockstore::gc`]. Gives the pin that was there.
     ///
     /// # Errors
@@ -153,11 +159,11 @@ impl std::fmt::Debug for Hold {
     }
 }
 
-/// The longest value that [`Blockstore::cache_put`] keeps, in bytes: a stat cache of some 500,000 files.
-pub const CACHE_VALUE_BYTES_MAX: usize = 64 << 20;
+/// The longest value that [`Blockstore::cache_put`] keeps, in bytes: a stat cache of some 300,000 files.
+pub const CACHE_VALUE_BYTES_MAX: usize = 32 << 20;
 
 /// The most bytes that all values of [`Blockstore::cache_put`] take together.
-pub const CACHE_BYTES_MAX: usize = 128 << 20;
+pub const CACHE_BYTES_MAX: usize = 64 << 20;
 
 /// What a commit did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -183,7 +183,9 @@ fn what_is_incomplete_is_not_pinned() {
         let error = store.set_pin(&name("tree"), absent.cid()).unwrap_err();
         assert!(matches!(error, StoreError::Incomplete { root, missing, .. } if missing == [*root]));
         assert!(store.pins().unwrap().is_empty());
+        assert!(matches!(store.check_complete(root.cid()), Err(StoreError::Incomplete { .. })));
         add(store, &[absent], None);
+        store.check_complete(root.cid()).unwrap();
         store.set_pin(&name("tree"), root.cid()).unwrap();
     });
 }

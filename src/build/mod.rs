@@ -5,8 +5,10 @@
 //! is told to the caller's [`Events`].
 
 mod environment;
+mod inputs;
 mod lang;
 mod process;
+mod record;
 pub mod rustc_wrapper;
 mod state;
 mod toolchain;
@@ -20,16 +22,28 @@ use std::time::{Duration, Instant};
 use crate::escape;
 use crate::wasm_binary::{self, Kind};
 use crate::wetfile::argument::PlaceholderError;
-use crate::wetfile::{Guest, GuestName, Recipe};
+use crate::wetfile::lock::{Digest, Inputs, Toolchain};
+use crate::wetfile::{Guest, GuestName, Project, Recipe};
 
 pub use environment::Variables;
+pub use inputs::{InputsError, digest as digest_inputs};
 pub use process::Cancel;
-pub use state::{State, StateError};
+pub use record::{Record, record};
+pub use state::{State, StateError, cached};
 
 use process::ProcessError;
 
 /// The target of every guest: components for WASI 0.2.
 pub const TARGET: &str = "wasm32-wasip2";
+
+/// Version of how guests are compiled: raised whenever a guest of the same inputs, compiled with the same compiler, would
+/// not be what this version makes of it (see [`rustc_wrapper`]). Cargo's state for an older one is discarded, and a lock
+/// keeps them apart.
+const RECIPE: u32 = 2;
+
+/// How often a guest is built whose inputs have changed meanwhile. The first build may make a `Cargo.lock`, and somebody
+/// may save a file; one that changes each time is written by the build itself.
+const ATTEMPTS_MAX: usize = 3;
 
 /// Something that happened during a build.
 #[derive(Debug)]
@@ -189,6 +203,12 @@ pub enum BuildError {
         #[source]
         source: io::Error,
     },
+    /// What the guest is made of could not be digested.
+    #[error("cannot tell what it is made of")]
+    Inputs(#[from] InputsError),
+    /// What the guest is made of changed whenever it was built.
+    #[error("its inputs change while it is built: does its build write among them?")]
+    InputsChange,
     /// The build was stopped from outside.
     #[error("stopped")]
     Cancelled,
@@ -202,10 +222,24 @@ impl BuildError {
     }
 }
 
-/// Builds one guest and returns the path of its artifact, `target/ww/guests/NAME.wasm`.
+/// A guest that was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuiltGuest {
+    /// The path of its artifact, `target/ww/guests/NAME.wasm`.
+    pub path: PathBuf,
+    /// The digest of the artifact.
+    pub digest: Digest,
+    /// What compiled it.
+    pub toolchain: Toolchain,
+    /// What it was made of.
+    pub inputs: Inputs,
+}
+
+/// Builds one guest.
 ///
-/// `artifacts` has the path of every guest that this one embeds. An artifact whose bytes come out as before is left
-/// alone, its time of modification included.
+/// `built` has every guest that this one embeds. An artifact whose bytes come out as before is left alone, its time of
+/// modification included. A guest whose inputs change while it is built is built again, so that the inputs in the result
+/// are those of the artifact.
 ///
 /// # Errors
 ///
@@ -213,19 +247,16 @@ impl BuildError {
 ///
 /// # Panics
 ///
-/// If `artifacts` lacks a guest that is embedded.
+/// If `built` lacks a guest that is embedded.
 pub fn build_guest(
     ctx: &Context<'_>,
+    project: &Project,
     guest: &Guest,
-    artifacts: &BTreeMap<GuestName, PathBuf>,
-) -> Result<PathBuf, BuildError> {
+    built: &BTreeMap<GuestName, BuiltGuest>,
+) -> Result<BuiltGuest, BuildError> {
     let start = Instant::now();
     (ctx.events)(Event::Started { guest: &guest.name });
-    let environment = environment::of_guest(ctx.environment, guest, artifacts);
-    let bytes = match &guest.recipe {
-        Recipe::Rust => lang::rust::build(ctx, guest, environment)?,
-        Recipe::Command { run, .. } => lang::command::build(ctx, guest, run, artifacts, environment)?,
-    };
+    let (bytes, toolchain, inputs) = compile(ctx, project, guest, built)?;
     check_component(&bytes)?;
     if names_folder(&bytes, ctx.state.root()) {
         let text =
@@ -234,8 +265,48 @@ pub fn build_guest(
     }
     let path = ctx.state.artifact(&guest.name);
     ctx.state.write_artifact(&path, &bytes).map_err(BuildError::io("write", &path))?;
+    let digest = Digest::of(&bytes);
+    let made = Record { toolchain: toolchain.clone(), inputs: inputs.digest(), artifact: digest };
+    record::write(ctx.state, &guest.name, &made).map_err(BuildError::io("write", ctx.state.record(&guest.name)))?;
     (ctx.events)(Event::Finished { guest: &guest.name, elapsed: start.elapsed() });
-    Ok(path)
+    Ok(BuiltGuest { path, digest, toolchain, inputs })
+}
+
+/// Compiles a guest until its inputs are the same before and afterwards.
+fn compile(
+    ctx: &Context<'_>,
+    project: &Project,
+    guest: &Guest,
+    built: &BTreeMap<GuestName, BuiltGuest>,
+) -> Result<(Vec<u8>, Toolchain, Inputs), BuildError> {
+    let artifacts = guest.embeds.iter().map(|name| (name.clone(), built[name].path.clone())).collect();
+    let embeds = guest.embeds.iter().map(|name| (name.clone(), built[name].inputs.digest())).collect();
+    for attempt in 0..ATTEMPTS_MAX {
+        let environment = environment::of_guest(ctx.environment, guest, &artifacts);
+        let prepared = match &guest.recipe {
+            Recipe::Rust => Some(lang::rust::prepare(ctx, project, guest, environment.clone())?),
+            Recipe::Command { .. } => None,
+        };
+        if let Some(prepared) = prepared.as_ref().filter(|_| attempt == 0) {
+            lang::rust::warn(ctx, guest, prepared);
+        }
+        let digest = || {
+            let roots = prepared.iter().flat_map(|prepared| &prepared.roots.inside).map(String::as_str);
+            inputs::digest(project, guest, roots, ctx.environment, &embeds)
+        };
+        let before = digest()?;
+        let (bytes, toolchain) = match (&guest.recipe, &prepared) {
+            (Recipe::Command { run, .. }, _) => {
+                (lang::command::build(ctx, guest, run, &artifacts, environment)?, Toolchain::command())
+            }
+            (Recipe::Rust, Some(prepared)) => (lang::rust::build(ctx, guest, prepared)?, prepared.identity.clone()),
+            (Recipe::Rust, None) => unreachable!("Rust guests are prepared"),
+        };
+        if digest()? == before {
+            return Ok((bytes, toolchain, before));
+        }
+    }
+    Err(BuildError::InputsChange)
 }
 
 fn check_component(bytes: &[u8]) -> Result<(), BuildError> {

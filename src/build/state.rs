@@ -5,6 +5,8 @@
 //!   format             version of all that follows, as a decimal number
 //!   .gitignore         keeps the folder out of git
 //!   guests/NAME.wasm   artifacts
+//!   guests/NAME.json   what each was made of and by what (see `record`)
+//!   cache/NAME         what was seen of files at the last build, so that they need not be read again
 //!   out/NAME/          where the command of a guest writes, while it runs
 //!   cargo/shared/      cargo's target folder for the Rust guests without an environment of their own
 //!   cargo/NAME.DIGEST/ that of a Rust guest whose compiler sees variables that others do not have
@@ -13,7 +15,7 @@
 //! The lock is on the project's folder itself, which nobody cleans while a build runs.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -23,15 +25,17 @@ use crate::folder::{Folder, Kind};
 use crate::wetfile::GuestName;
 use crate::{atomic_file, escape};
 
-/// Version of the layout above, and of how crates are compiled: raised whenever a crate that cargo finds compiled in
-/// `cargo/` would not be what this version makes of it (see [`rustc_wrapper`](super::rustc_wrapper)).
-const FORMAT: u32 = 2;
+/// Version of the layout above, and of how crates are compiled.
+const FORMAT: u32 = super::RECIPE;
 
 /// The folders of the state.
-const FOLDERS: [&str; 3] = ["guests", "out", "cargo"];
+const FOLDERS: [&str; 4] = ["guests", "out", "cargo", "cache"];
+
+/// Largest file of `cache/` that is read, in bytes: some million files.
+const CACHE_BYTES_MAX: u64 = 256 << 20;
 
 /// Mode of artifacts and of the other files of ours.
-const FILE_MODE: u32 = 0o644;
+pub(super) const FILE_MODE: u32 = 0o644;
 
 /// How often a `ww` that waits asks for the lock. It has to look whether it was stopped, too.
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -119,6 +123,20 @@ impl State {
         self.dir.join("guests").join(format!("{guest}.wasm"))
     }
 
+    /// Where it is written what a guest was made of.
+    pub(super) fn record(&self, guest: &GuestName) -> PathBuf {
+        self.dir.join("guests").join(format!("{guest}.json"))
+    }
+
+    /// Keeps bytes under a name for [`cached`]. They may be lost at any time.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the file system.
+    pub fn cache(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        atomic_file::write(&self.dir.join("cache").join(name), bytes, FILE_MODE)
+    }
+
     /// Cargo's target folder for a guest. `own` is a digest of what only its compiler sees, if there is any such thing.
     ///
     /// Cargo takes a crate that it finds compiled, whatever variables its build script has read without saying so.
@@ -180,6 +198,20 @@ impl State {
         atomic_file::write(&ignore, b"*\n", FILE_MODE).map_err(StateError::io("write", ignore))?;
         atomic_file::write(&path, format!("{FORMAT}\n").as_bytes(), FILE_MODE).map_err(StateError::io("write", path))
     }
+}
+
+/// What a build of the project at `root` has kept under a name, if there is any. It needs no lock.
+pub fn cached(root: &Path, name: &str) -> Option<Vec<u8>> {
+    read(root, "cache", name, CACHE_BYTES_MAX)
+}
+
+/// A file of the state, without a lock: `None` for whatever is in the way.
+pub(super) fn read(root: &Path, folder: &str, name: &str, bytes_max: u64) -> Option<Vec<u8>> {
+    let state = Folder::open(root).and_then(|root| root.folder("target")).and_then(|target| target.folder("ww"));
+    let file = state.and_then(|state| state.folder(folder)).and_then(|folder| folder.file(name)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= bytes_max).then_some(bytes)
 }
 
 /// Opens a folder, and makes it if there is none; a symlink is not followed.

@@ -1,12 +1,28 @@
 //! Which Rust compiler a folder gets, and what has to be known about it.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
+
 use super::process::LINE_BYTES_MAX;
-use super::{BuildError, Call, Context, TARGET, Variables, run};
+use super::{BuildError, Call, Context, RECIPE, TARGET, Variables, run};
 use crate::wetfile::GuestName;
+use crate::wetfile::lock::{self, Digest, Facts};
+
+/// The only profile that guests are compiled with.
+const PROFILE: &str = "release";
+
+/// The programs, beside the compiler itself, that make a component: both come with it.
+const LINKERS: [&str; 2] = ["rust-lld", "wasm-component-ld"];
+
+/// Bytes that are read at a time.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// How many hexadecimal digits of a commit and of a digest name a toolchain. Nobody is kept out by them.
+const DIGITS: usize = 12;
 
 /// What rustup, or `PATH`, gives a folder.
 #[derive(Debug)]
@@ -17,6 +33,16 @@ pub(super) struct Toolchain {
     target_libraries: PathBuf,
     /// What `cfg(…)` knows about [`TARGET`], one item as in `--print cfg` each.
     pub(super) cfgs: Vec<String>,
+    version: Version,
+}
+
+/// What `rustc -vV` says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Version {
+    release: String,
+    /// Distributions build compilers without one.
+    commit: Option<String>,
+    host: String,
 }
 
 impl Toolchain {
@@ -30,7 +56,10 @@ impl Toolchain {
         let arguments = ["--target", TARGET, "--print=sysroot", "--print=target-libdir", "--print=cfg"];
         let mut lines = ask(ctx, guest, dir, environment, &arguments)?.into_iter();
         let mut path = || lines.next().map(PathBuf::from).ok_or_else(|| short_answer("rustc --print"));
-        Ok(Self { sysroot: path()?, target_libraries: path()?, cfgs: lines.collect() })
+        let (sysroot, target_libraries) = (path()?, path()?);
+        let version = Version::read(&ask(ctx, guest, dir, environment, &["-vV"])?);
+        let version = version.ok_or_else(|| short_answer("rustc -vV"))?;
+        Ok(Self { sysroot, target_libraries, cfgs: lines.collect(), version })
     }
 
     /// Whether programs for [`TARGET`] can be compiled without building the standard library first.
@@ -42,31 +71,97 @@ impl Toolchain {
     ///
     /// The compiler calls these files `/rustc/COMMIT/…` unless it finds them installed: then it puts their real path
     /// into panic messages, and the same program comes out different where rustup has installed `rust-src`.
-    pub(super) fn library_sources(
-        &self,
-        ctx: &Context<'_>,
-        guest: &GuestName,
-        dir: &Path,
-        environment: &Variables,
-    ) -> Result<Vec<(PathBuf, String)>, BuildError> {
+    pub(super) fn library_sources(&self) -> Vec<(PathBuf, String)> {
         let folder = self.sysroot.join("lib/rustlib/src/rust");
         if !folder.join("library/std/src/lib.rs").is_file() {
-            return Ok(Vec::new());
+            return Vec::new();
         }
-        let answer = ask(ctx, guest, dir, environment, &["-vV"])?;
-        let commit = commit(&answer).ok_or_else(|| short_answer("rustc -vV"))?;
+        let commit = self.version.commit.as_ref().unwrap_or(&self.version.release);
         // A link to them, as distributions have it, is followed one step by the compiler; cargo may name either.
         let linked = fs::read_link(&folder).ok().map(|target| folder.with_file_name(target));
         let real = fs::canonicalize(&folder).ok();
         let folders = [Some(folder), linked, real].into_iter().flatten();
-        Ok(folders.map(|folder| (folder, format!("/rustc/{commit}"))).collect())
+        folders.map(|folder| (folder, format!("/rustc/{commit}"))).collect()
+    }
+
+    /// What a guest's bytes depend on, its inputs aside: the compiler, the compiled standard library, the profile, and
+    /// the recipe of `ww`. The machine that the compiler runs on is none of it.
+    ///
+    /// The commit stands for the whole of a compiler that has one. Of one that has none, such as a distribution's, the
+    /// linkers count on their own, since they may be of another origin.
+    pub(super) fn identity(&self) -> Result<lock::Toolchain, BuildError> {
+        let standard = digits(self.standard_library()?);
+        let compiler = match &self.version.commit {
+            Some(commit) => commit.get(..DIGITS).unwrap_or(commit).to_owned(),
+            None => format!("without commit, linkers {}", digits(self.linkers()?)),
+        };
+        let release = &self.version.release;
+        let text = format!("rustc {release} ({compiler}), {TARGET} std {standard}, {PROFILE}, recipe {RECIPE}");
+        lock::Toolchain::new(&text).ok_or_else(|| short_answer("rustc -vV"))
+    }
+
+    /// The compiled library for [`TARGET`], what is to be linked of it: the metadata beside it is as large again ten times
+    /// over, and belongs to it.
+    fn standard_library(&self) -> Result<Digest, BuildError> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.target_libraries.clone()];
+        while let Some(folder) = folders.pop() {
+            let entries = match fs::read_dir(&folder) {
+                // The build says how to install it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(BuildError::io("read", &folder))?,
+            };
+            for entry in entries {
+                let path = entry.map_err(BuildError::io("read", &folder))?.path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false if path.extension().is_some_and(|extension| extension == "rmeta") => {}
+                    false => files.push(path),
+                }
+            }
+        }
+        digest_files(&self.target_libraries, files)
+    }
+
+    fn linkers(&self) -> Result<Digest, BuildError> {
+        let folder = self.sysroot.join("lib/rustlib").join(&self.version.host).join("bin");
+        let files = LINKERS.map(|name| folder.join(name)).into_iter().filter(|path| path.is_file()).collect();
+        digest_files(&folder, files)
     }
 }
 
-/// The commit of a compiler by its `-vV`; builds without one name their release in its place.
-fn commit(answer: &[String]) -> Option<&str> {
-    let value = |key: &str| answer.iter().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
-    value("commit-hash").filter(|hash| *hash != "unknown").or_else(|| value("release"))
+fn digits(digest: Digest) -> String {
+    digest.to_string()[..DIGITS].to_owned()
+}
+
+fn digest_files(folder: &Path, mut files: Vec<PathBuf>) -> Result<Digest, BuildError> {
+    files.sort_unstable();
+    let mut facts = Facts::default();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    for path in files {
+        let mut digest = Sha256::new();
+        let mut file = File::open(&path).map_err(BuildError::io("open", &path))?;
+        loop {
+            match io::Read::read(&mut file, &mut buffer).map_err(BuildError::io("read", &path))? {
+                0 => break,
+                length => digest.update(&buffer[..length]),
+            }
+        }
+        facts.add(path.strip_prefix(folder).unwrap_or(&path).as_os_str().as_encoded_bytes());
+        facts.add(digest.finalize());
+    }
+    Ok(facts.finish())
+}
+
+impl Version {
+    fn read(answer: &[String]) -> Option<Self> {
+        let value = |key: &str| answer.iter().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+        Some(Self {
+            release: value("release")?.to_owned(),
+            commit: value("commit-hash").filter(|hash| *hash != "unknown").map(str::to_owned),
+            host: value("host").unwrap_or_default().to_owned(),
+        })
+    }
 }
 
 fn ask(
@@ -95,13 +190,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commits() {
-        let check = |answer: &[&str], expected| {
+    fn versions() {
+        let check = |answer: &[&str], expected: Option<(&str, Option<&str>)>| {
             let answer: Vec<String> = answer.iter().map(|line| (*line).to_owned()).collect();
-            assert_eq!(commit(&answer), expected);
+            let version = Version::read(&answer);
+            let found = version.as_ref().map(|version| (version.release.as_str(), version.commit.as_deref()));
+            assert_eq!(found, expected);
         };
-        check(&["rustc 1.95.0", "commit-hash: 598", "release: 1.95.0"], Some("598"));
-        check(&["rustc 1.96.0", "commit-hash: unknown", "release: 1.96.0"], Some("1.96.0"));
+        check(&["rustc 1.95.0", "commit-hash: 598", "release: 1.95.0"], Some(("1.95.0", Some("598"))));
+        check(&["rustc 1.96.0", "commit-hash: unknown", "release: 1.96.0"], Some(("1.96.0", None)));
         check(&["rustc"], None);
+    }
+
+    /// What a machine calls a toolchain does not depend on where it lies, and names what matters.
+    #[test]
+    fn identities() {
+        let identity = |file: &str, content: &str, commit: Option<&str>| {
+            let dir = tempfile::tempdir().unwrap();
+            let libraries = dir.path().join("lib/rustlib/wasm32-wasip2/lib");
+            let bin = dir.path().join("lib/rustlib/host/bin");
+            for folder in [&libraries, &bin] {
+                fs::create_dir_all(folder).unwrap();
+            }
+            fs::create_dir(libraries.join("self-contained")).unwrap();
+            fs::write(libraries.join("libstd.rlib"), "std").unwrap();
+            fs::write(bin.join("rust-lld"), "lld").unwrap();
+            fs::write(dir.path().join("lib/rustlib").join(file), content).unwrap();
+            let version = Version { release: "1.95.0".into(), commit: commit.map(str::to_owned), host: "host".into() };
+            let sysroot = dir.path().to_owned();
+            let toolchain = Toolchain { sysroot, target_libraries: libraries, cfgs: Vec::new(), version };
+            toolchain.identity().unwrap().to_string()
+        };
+        let commit = Some("59807616e1fa2540724bfbac14d7976d7e4a3860");
+        let base = identity("x", "", commit);
+        assert!(base.starts_with("rustc 1.95.0 (59807616e1fa), wasm32-wasip2 std "), "{base}");
+        assert_eq!(identity("host/bin/rust-lld", "other", commit), base);
+        assert_eq!(identity("wasm32-wasip2/lib/libstd.rmeta", "x", commit), base);
+        assert_ne!(identity("wasm32-wasip2/lib/libstd.rlib", "other", commit), base);
+        assert_ne!(identity("wasm32-wasip2/lib/self-contained/libc.a", "x", commit), base);
+        assert_ne!(identity("host/bin/rust-lld", "other", None), identity("x", "", None));
     }
 }

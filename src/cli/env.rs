@@ -63,6 +63,11 @@ pub(super) fn stderr_is_screen() -> bool {
     io::stderr().is_terminal() && variable("TERM").as_deref() != Some("dumb")
 }
 
+/// Whether standard output is a terminal.
+pub(super) fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// Handles of its own to the process's standard streams, in their usual order.
 pub(super) fn standard_streams() -> io::Result<[OwnedFd; 3]> {
     Ok([

@@ -3,7 +3,10 @@
 use std::error::Error;
 
 use super::exit_code;
-use crate::ops::{self, PublishError, RunError};
+use crate::blockstore::StoreError;
+use crate::ops::car::{ExportCarError, ImportCarError};
+use crate::ops::{self, PinError, PublishError, RunError};
+use crate::wetfile::lock::{LockError, ParseError};
 
 /// A failure as the user sees it.
 #[derive(Debug)]
@@ -44,7 +47,7 @@ impl Failure {
 }
 
 /// An error and its causes, escaped.
-fn chain(error: &dyn Error) -> Vec<String> {
+pub(super) fn chain(error: &dyn Error) -> Vec<String> {
     let mut shown = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
@@ -74,9 +77,6 @@ impl From<RunError> for Failure {
         };
         let failure = Self::new(code, &error);
         match error {
-            RunError::NoImage { path } if path.starts_with("/ipfs") || path.starts_with("ipfs:") => {
-                failure.with_help("this version runs images from folders only")
-            }
             RunError::NoImage { .. } => failure.with_help("`ww build` makes the images of a Wetfile.toml"),
             RunError::NoProgram { .. } => {
                 failure.with_help("an image is a folder such as `ww build` makes: bin/main.wasm, etc/, usr/lib/")
@@ -102,10 +102,90 @@ impl From<ops::Error> for Failure {
     fn from(error: ops::Error) -> Self {
         let code = match &error {
             ops::Error::UnknownTarget { .. } => exit_code::USAGE,
-            ops::Error::State(_) => exit_code::FAILURE,
+            ops::Error::State(_) | ops::Error::WriteLock { .. } => exit_code::FAILURE,
             ops::Error::Build { .. } => exit_code::BUILD,
-            ops::Error::Image { .. } => exit_code::IMAGE,
+            ops::Error::Image { .. } | ops::Error::Listing { .. } => exit_code::IMAGE,
+            ops::Error::Lock(_) | ops::Error::LockMissing | ops::Error::OutOfDate(_) => exit_code::LOCK,
         };
-        Self::new(code, &error)
+        let failure = Self::new(code, &error);
+        match error {
+            ops::Error::LockMissing => failure.with_help("`ww build` without --locked writes it; then commit it"),
+            ops::Error::OutOfDate(_) => failure
+                .with_help("`ww build` without --locked brings it up to date; look at what changes, and commit it"),
+            ops::Error::Lock(LockError::Invalid { source: ParseError::Malformed { .. }, .. }) => {
+                failure.with_help("take it from version control, or remove it and let `ww build` write it anew")
+            }
+            _ => failure,
+        }
+    }
+}
+
+/// The code of a failure of the blockstore, and what to do about it.
+fn of_store(error: &StoreError) -> (u8, Option<&'static str>) {
+    let repair = "`ww store verify --repair` takes out of use what is damaged, so that it can be had again";
+    match error {
+        StoreError::Incomplete { .. } => (exit_code::NOT_FOUND, None),
+        StoreError::UnknownCodec { .. } | StoreError::MalformedNode { .. } | StoreError::UnsupportedHash { .. } => {
+            (exit_code::INVALID, None)
+        }
+        StoreError::Damaged { .. } | StoreError::DamagedPack { .. } => (exit_code::STORE_DAMAGED, Some(repair)),
+        StoreError::Pins { .. } => {
+            (exit_code::STORE_DAMAGED, Some("restore the file, or move it away, which removes all pins"))
+        }
+        _ => (exit_code::FAILURE, None),
+    }
+}
+
+impl Failure {
+    /// A failure of which `store` is a cause, if it is `Some`; else one with this code.
+    fn with_store(error: &dyn Error, store: Option<&StoreError>, other: u8) -> Self {
+        let (code, help) = store.map_or((other, None), of_store);
+        let failure = Self::new(code, error);
+        match help {
+            Some(help) => failure.with_help(help),
+            None => failure,
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::with_store(&error, Some(&error), exit_code::FAILURE)
+    }
+}
+
+impl From<PinError> for Failure {
+    fn from(error: PinError) -> Self {
+        let store = match &error {
+            PinError::Set { source, .. } | PinError::Store(source) => Some(source),
+            PinError::Unknown(_) => None,
+        };
+        let failure = Self::with_store(&error, store, exit_code::NOT_FOUND);
+        match error {
+            PinError::Unknown(_) => failure.with_help("`ww pin ls` lists all pins"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<ImportCarError> for Failure {
+    fn from(error: ImportCarError) -> Self {
+        let (store, other) = match &error {
+            ImportCarError::Store(source) | ImportCarError::Pin(source) => (Some(source), exit_code::FAILURE),
+            ImportCarError::Read(_) => (None, exit_code::FAILURE),
+            ImportCarError::SeveralRoots { .. } | ImportCarError::NoRoots => (None, exit_code::USAGE),
+            ImportCarError::Car(_) | ImportCarError::Block(_) => (None, exit_code::INVALID),
+        };
+        Self::with_store(&error, store, other)
+    }
+}
+
+impl From<ExportCarError> for Failure {
+    fn from(error: ExportCarError) -> Self {
+        let store = match &error {
+            ExportCarError::Store(source) => Some(source),
+            ExportCarError::Write(_) => None,
+        };
+        Self::with_store(&error, store, exit_code::FAILURE)
     }
 }

@@ -18,6 +18,21 @@ pub(super) const NOT_FOUND: u8 = 7;
 pub(super) const INVALID: u8 = 8;
 /// The blockstore is damaged.
 pub(super) const STORE_DAMAGED: u8 = 9;
+/// The lock is missing, cannot be used, or is out of date. This and the following are the findings of `ww verify`; of
+/// several the first in this order counts.
+pub(super) const LOCK: u8 = 10;
+/// `ww verify`: a file is not what it was, is missing, or is too much.
+pub(super) const ALTERED: u8 = 11;
+/// `ww verify`: a program is empty or no component.
+pub(super) const NOT_COMPONENT: u8 = 12;
+/// `ww verify`: `bin/main.wasm` does not export `wasi:cli/run`.
+pub(super) const NOT_PROGRAM: u8 = 13;
+/// `ww verify`: a program imports what no cell has.
+pub(super) const IMPORT: u8 = 14;
+/// `ww verify`: a CID was made under another profile.
+pub(super) const PROFILE: u8 = 15;
+/// `ww verify`: a guest was compiled by a toolchain that the lock does not know, and all else agrees.
+pub(super) const INCONCLUSIVE: u8 = 16;
 
 /// `ww run`: `ww` itself failed, also by a wrong command line. This and the following are those of shells and of
 /// `docker run`.

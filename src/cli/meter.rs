@@ -70,13 +70,18 @@ impl Drop for Meter {
 }
 
 fn amount(bytes: u64, bytes_max: Option<u64>, elapsed: Duration) -> String {
-    let of = bytes_max.map(|bytes_max| format!(" of {}", mebibytes(bytes_max as f64))).unwrap_or_default();
+    let of = bytes_max.map(|bytes_max| format!(" of {}", size(bytes_max as f64))).unwrap_or_default();
     let rate = bytes as f64 / elapsed.as_secs_f64().max(0.001);
-    format!("{}{of}, {}/s", mebibytes(bytes as f64), mebibytes(rate))
+    format!("{}{of}, {}/s", size(bytes as f64), size(rate))
 }
 
-fn mebibytes(bytes: f64) -> String {
-    format!("{:.1} MiB", bytes / f64::from(1 << 20))
+/// A number of bytes for people.
+fn size(bytes: f64) -> String {
+    let units = [("KiB", 1u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+    match units.into_iter().rfind(|(_, unit)| bytes >= *unit as f64) {
+        Some((name, unit)) => format!("{:.1} {name}", bytes / unit as f64),
+        None => format!("{bytes:.0} B"),
+    }
 }
 
 #[cfg(test)]
@@ -88,6 +93,8 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(amount(3 << 20, None, second * 2), "3.0 MiB, 1.5 MiB/s");
         assert_eq!(amount(3 << 20, Some(6 << 20), second), "3.0 MiB of 6.0 MiB, 3.0 MiB/s");
-        assert_eq!(amount(0, Some(0), Duration::ZERO), "0.0 MiB of 0.0 MiB, 0.0 MiB/s");
+        assert_eq!(amount(3 << 30, Some(5 << 40), second), "3.0 GiB of 5.0 TiB, 3.0 GiB/s");
+        assert_eq!(amount(1024, Some(1023), second), "1.0 KiB of 1023 B, 1.0 KiB/s");
+        assert_eq!(amount(0, Some(0), Duration::ZERO), "0 B of 0 B, 0 B/s");
     }
 }

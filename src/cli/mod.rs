@@ -10,7 +10,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::build::rustc_wrapper;
 
+mod checkout;
 mod commands;
+mod content;
 pub mod diagnostics;
 mod env;
 mod error;
@@ -20,6 +22,8 @@ mod logging;
 mod meter;
 mod progress;
 mod project;
+mod signals;
+mod size;
 mod sources;
 mod store;
 mod ui;
@@ -50,8 +54,19 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(commands::build::BuildArgs),
+    Car(commands::car::CarArgs),
+    Cat(commands::cat::CatArgs),
+    Cid(commands::cid::CidArgs),
+    Gateway(commands::gateway::GatewayArgs),
+    Gc(commands::gc::GcArgs),
+    Get(commands::get::GetArgs),
+    Inspect(commands::inspect::InspectArgs),
+    Ls(commands::ls::LsArgs),
+    Pin(commands::pin::PinArgs),
     Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
+    Store(commands::store::StoreArgs),
+    Verify(commands::verify::VerifyArgs),
 }
 
 /// Does what the process's arguments say.
@@ -77,15 +92,37 @@ pub fn main() -> ExitCode {
         let message = format!("failed to enter {}", crate::escape::path(directory));
         let code = match cli.command {
             Command::Run(_) => exit_code::RUN_FAILURE,
-            Command::Build(_) | Command::Publish(_) => exit_code::USAGE,
+            _ => exit_code::USAGE,
         };
         ui::failure(&error::Failure::caused(code, message, &source));
         return ExitCode::from(code);
     }
     match cli.command {
         Command::Build(args) => commands::build::run(&args, cli.verbose),
+        Command::Car(args) => end(commands::car::run(args)),
+        Command::Cat(args) => end(commands::cat::run(&args)),
+        Command::Cid(args) => end(commands::cid::run(&args)),
+        Command::Gateway(args) => commands::gateway::run(&args),
+        Command::Gc(args) => end(commands::gc::run(&args)),
+        Command::Get(args) => end(commands::get::run(&args)),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Ls(args) => end(commands::ls::run(&args)),
+        Command::Pin(args) => end(commands::pin::run(args)),
         Command::Publish(args) => commands::publish::run(&args, cli.verbose, cli.quiet),
         Command::Run(args) => commands::run::run(args, cli.verbose),
+        Command::Store(args) => end(commands::store::run(&args)),
+        Command::Verify(args) => commands::verify::run(&args),
+    }
+}
+
+/// Says what failed, and gives what the process is to end with.
+fn end(result: Result<(), error::Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            ui::failure(&failure);
+            ExitCode::from(failure.code)
+        }
     }
 }
 

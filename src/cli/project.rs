@@ -1,8 +1,8 @@
 //! What several commands do with the project they are called in: find it, check it, build it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{io, thread};
+use std::{fs, io, thread};
 
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -12,13 +12,24 @@ use super::error::Failure;
 use super::progress::Progress;
 use super::{diagnostics, env, exit_code, ui};
 use crate::build::{Cancel, Event};
+use crate::dag::ContentPath;
 use crate::escape;
-use crate::ops::{self, BuildOptions, Built};
+use crate::ops::{self, BuildOptions, Built, LockChange};
+use crate::wetfile::lock::LOCK_FILE_NAME;
 use crate::wetfile::{self, ImageName, Project, WetfileError};
+
+/// With a value other than `0` and `false`, builds do not change the lock.
+const LOCKED_VARIABLE: &str = "WW_LOCKED";
 
 /// Whether there is a Wetfile here or in a folder above.
 pub(super) fn is_here() -> bool {
     env::working_directory().is_ok_and(|here| find(&here).is_some())
+}
+
+/// The folder of the Wetfile that is found from here.
+pub(super) fn root_here() -> Option<PathBuf> {
+    let here = env::working_directory().ok()?;
+    find(&here).map(Path::to_owned)
 }
 
 /// The nearest folder with a Wetfile, from `here` upwards. A symlink that leads nowhere counts: it was meant as one.
@@ -62,6 +73,48 @@ pub(super) fn shown(path: &Path, here: &Path) -> String {
     }
 }
 
+/// What the user calls an image: a path at which something is, or the name of an image of the Wetfile.
+pub(super) enum GivenImage {
+    /// An image of this project.
+    OfProject(Box<Project>, ImageName),
+    /// Content in the local blockstore.
+    Content(ContentPath),
+    /// Something by itself.
+    Path(PathBuf),
+}
+
+/// Finds out which image is meant. Nothing is built.
+pub(super) fn image(given: &Path) -> Result<GivenImage, Failure> {
+    if let Some(content) = content(given)? {
+        return Ok(GivenImage::Content(content));
+    }
+    if !is_here() {
+        return Ok(GivenImage::Path(given.to_owned()));
+    }
+    let name = given.to_str().and_then(|name| ImageName::new(name).ok());
+    if given.symlink_metadata().is_err() && name.is_none() {
+        return Ok(GivenImage::Path(given.to_owned()));
+    }
+    let project = load(false)?;
+    let real = fs::canonicalize(given).ok();
+    let is_out = |image: &wetfile::Image| real.as_ref().is_some_and(|real| *real == image.out.to_path(&project.root));
+    let by_path = project.images.values().find(|image| is_out(image)).map(|image| image.name.clone());
+    match by_path.or(name.filter(|name| real.is_none() && project.images.contains_key(name))) {
+        Some(name) => Ok(GivenImage::OfProject(Box::new(project), name)),
+        None => Ok(GivenImage::Path(given.to_owned())),
+    }
+}
+
+/// The content that is meant, if it is content: `/ipfs/CID`, `ipfs://CID`, or a bare CID where nothing has that name.
+fn content(given: &Path) -> Result<Option<ContentPath>, Failure> {
+    let Some(text) = given.to_str() else { return Ok(None) };
+    match text.parse::<ContentPath>() {
+        Ok(content) if ContentPath::is_meant(text) || given.symlink_metadata().is_err() => Ok(Some(content)),
+        Err(error) if ContentPath::is_meant(text) => Err(Failure::new(exit_code::USAGE, &error)),
+        _ => Ok(None),
+    }
+}
+
 /// Builds what `names` say, with the progress on standard error. A signal stops the compilers, or whatever
 /// else is being done, and then the build.
 pub(super) fn build(
@@ -78,14 +131,17 @@ pub(super) fn build(
     let progress = Progress::new(verbose);
     let events = |event: Event<'_>| progress.show(&event);
     let environment = ops::Environment { variables: &variables, ww: &ww, cancel: &cancel, events: &events };
+    let options = BuildOptions { locked: options.locked || is_locked(), ..options };
     let built = ops::build(&environment, project, names, options);
-    stopped.result(built.map_err(|error| {
+    let built = stopped.result(built.map_err(|error| {
         // After a signal nobody wants to know what was being said.
         if stopped.signal().is_none() {
             progress.show_withheld();
         }
         error.into()
-    }))
+    }))?;
+    say_of_lock(&built);
+    Ok(built)
 }
 
 /// That there is no such image, nor a folder of this name, with what may have been meant; `code` is the failure's.
@@ -99,6 +155,26 @@ pub(super) fn no_such_image(code: u8, name: &ImageName, project: &Project) -> Fa
         }
         Some(nearest) => failure.with_help(format!("did you mean `{nearest}`?")),
         None => failure.with_help(format!("it has the images {}", images().collect::<Vec<_>>().join(", "))),
+    }
+}
+
+/// Whether the environment forbids to change the lock, as a CI system's may.
+fn is_locked() -> bool {
+    env::variable(LOCKED_VARIABLE).is_some_and(|value| value != "0" && value != "false")
+}
+
+fn say_of_lock(built: &Built) {
+    match built.lock {
+        LockChange::None => {}
+        LockChange::Created => ui::progress(&format!(
+            "wrote {LOCK_FILE_NAME}: commit it, and `ww verify` tells whether others have the same"
+        )),
+        LockChange::Updated => ui::progress(&format!("updated {LOCK_FILE_NAME}")),
+    }
+    for (guest, toolchain) in &built.not_held {
+        ui::progress(&format!(
+            "{guest}: {LOCK_FILE_NAME} has nothing to compare it with of this toolchain: {toolchain}"
+        ));
     }
 }
 

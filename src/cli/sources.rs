@@ -1,92 +1,43 @@
 //! Where content comes from: the options that several commands share, and the fetch that they do.
 
-use std::fmt;
-use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
 
 use super::error::Failure;
-use super::{env, exit_code, ui};
-use crate::blockstore::{Blockstore, StoreError};
-use crate::dag::ContentPath;
+use super::kubo::{Kubo, KuboArgs};
+use super::meter::Meter;
+use super::size::Size;
+use super::{exit_code, ui};
+use crate::blockstore::Blockstore;
 use crate::dag::unixfs::WalkError;
+use crate::dag::{ContentPath, Scope};
 use crate::escape;
-use crate::ops::fetch::{self, DagRequest, FetchError, FetchEvent, FetchLimits, Fetched, Missing, Scope, Source};
-use crate::remote::kubo::ApiFileError;
+use crate::ops::fetch::{self, DagRequest, FetchError, FetchEvent, FetchLimits, Fetched, Missing, Source};
 use crate::remote::{Deadlines, gateway, kubo};
-
-/// How often it is said how much came.
-const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// Whom to ask for content that is not in the local blockstore.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Sources of content")]
 pub(in crate::cli) struct SourceArgs {
-    /// RPC of the Kubo node to ask: a URL, a multiaddr or unix:PATH; `none` asks no node
-    ///
-    /// Without this option it is the node that $IPFS_PATH/api tells of, or else http://localhost:5001, and it is no error
-    /// if there is none.
-    #[arg(long, value_name = "ADDRESS")]
-    kubo: Option<Node>,
+    #[command(flatten)]
+    kubo: KuboArgs,
 
     /// Trustless gateway to ask, such as https://example.com; may be repeated
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help_heading = HEADING)]
     gateway: Vec<gateway::Address>,
 
-    /// Ask nobody
-    #[arg(long, conflicts_with_all = ["kubo", "gateway"])]
+    /// Ask nobody for content that is not in the local blockstore
+    #[arg(long, conflicts_with_all = ["kubo", "gateway"], help_heading = HEADING)]
     pub(in crate::cli) offline: bool,
 
-    /// How much to fetch at most, such as 500MiB
-    #[arg(long, value_name = "SIZE", default_value_t = Size(FetchLimits::BYTES))]
+    /// How much content to fetch at most, such as 500MiB
+    #[arg(long, value_name = "SIZE", default_value_t = Size(FetchLimits::BYTES), help_heading = HEADING)]
     fetch_max: Size,
 }
 
-/// Which Kubo node to ask.
-#[derive(Debug, Clone)]
-enum Node {
-    At(kubo::Address),
-    None,
-}
-
-impl FromStr for Node {
-    type Err = kubo::AddressError;
-
-    fn from_str(text: &str) -> Result<Self, kubo::AddressError> {
-        if text == "none" { Ok(Self::None) } else { text.parse().map(Self::At) }
-    }
-}
-
-/// A number of bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Size(u64);
-
-/// The units of a [`Size`], the largest first.
-const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (number, unit) =
-            text.split_at(text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len()));
-        let unit = unit.trim_start();
-        let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor);
-        let factor = factor.or(unit.is_empty().then_some(1));
-        let size = number.parse().ok().zip(factor).and_then(|(number, factor): (u64, u64)| number.checked_mul(factor));
-        size.map(Self).ok_or_else(|| "it is not a number of bytes, KiB, MiB, GiB or TiB".into())
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, factor) =
-            UNITS.into_iter().find(|(_, factor)| self.0 % factor == 0 && self.0 > 0).unwrap_or(("B", 1));
-        write!(formatter, "{}{unit}", self.0 / factor)
-    }
-}
+/// Over these options, in addition to those that [`KuboArgs`] has.
+const HEADING: &str = "Sources of content";
 
 /// Sees to it that `content` is in the store, as far as `scope` says, and asks others for what is not.
 ///
@@ -100,11 +51,15 @@ pub(in crate::cli) async fn fetch(
     let sources = sources(args)?;
     let request = DagRequest { root: content.root, path: content.path.clone(), scope };
     let limits = FetchLimits { bytes: args.fetch_max.0, ..FetchLimits::default() };
-    let progress = Progress { content, started: Instant::now(), said: Mutex::new(None) };
+    let progress = Progress { content, meter: Meter::new("fetching", None), bytes: AtomicU64::new(0) };
     let fetched = fetch::fetch(store, request, sources, limits, &|event| progress.show(&event)).await;
-    match &fetched {
-        Ok(fetched) if fetched.blocks > 0 => progress.say("fetched", fetched.blocks, fetched.bytes),
-        _ => {}
+    let total = progress.meter.total();
+    drop(progress);
+    if let Ok(Fetched { blocks, .. }) = &fetched
+        && *blocks > 0
+    {
+        let plural = if *blocks == 1 { "" } else { "s" };
+        ui::progress(&format!("fetched {content}: {blocks} block{plural}, {total}"));
     }
     fetched.map_err(|error| failure(content, args, error))
 }
@@ -123,20 +78,23 @@ pub(in crate::cli) fn fetch_blocking(
     fetched
 }
 
-fn sources(args: &SourceArgs) -> Result<Vec<Arc<dyn Source>>, Failure> {
+/// Whom the options name.
+pub(in crate::cli) fn sources(args: &SourceArgs) -> Result<Vec<Arc<dyn Source>>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(exit_code::USAGE, error);
     let mut sources: Vec<Arc<dyn Source>> = Vec::new();
     if args.offline {
         return Ok(sources);
     }
-    let node = match &args.kubo {
-        Some(Node::At(address)) => Some(address.clone()),
-        Some(Node::None) => None,
-        None => Some(local_node()),
-    };
-    if let Some(address) = node {
-        let client = kubo::Client::new(address, kubo::Options::default()).map_err(|error| failed(&error))?;
-        sources.push(Arc::new(client));
+    match args.kubo.find()? {
+        Kubo::Named(client) | Kubo::Found(client) => sources.push(Arc::new(client)),
+        Kubo::Refused => {}
+        Kubo::Absent(why) => {
+            tracing::debug!("{why}");
+            // Where a node listens that nobody configured. Nothing is given away by asking there but the CID.
+            let address = kubo::Address::default_local();
+            let client = kubo::Client::new(address, kubo::Options::default()).map_err(|error| failed(&error))?;
+            sources.push(Arc::new(client));
+        }
     }
     for address in &args.gateway {
         let client = gateway::Client::new(address.clone(), Deadlines::default()).map_err(|error| failed(&error))?;
@@ -145,41 +103,23 @@ fn sources(args: &SourceArgs) -> Result<Vec<Arc<dyn Source>>, Failure> {
     Ok(sources)
 }
 
-/// The Kubo node of this user, or where one would be.
-fn local_node() -> kubo::Address {
-    let Some(folder) = env::kubo_folder() else { return kubo::Address::default_local() };
-    match kubo::Address::of_local_node(&folder) {
-        Ok(address) => address,
-        Err(error) => {
-            if !matches!(error, ApiFileError::Absent { .. }) {
-                tracing::warn!("the Kubo node of this user is not asked: {error}");
-            }
-            kubo::Address::default_local()
-        }
-    }
-}
-
 /// Says on standard error how it goes.
 struct Progress<'a> {
     content: &'a ContentPath,
-    started: Instant,
-    /// When something was said last. Locked for the length of a message.
-    said: Mutex<Option<Instant>>,
+    meter: Meter,
+    /// How many bytes the meter was told. Written by the one task that fetches.
+    bytes: AtomicU64,
 }
 
 impl Progress<'_> {
     fn show(&self, event: &FetchEvent<'_>) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             FetchEvent::Asking { sources } => {
                 ui::progress(&format!("fetching {} from {}", self.content, sources.join(", ")));
-                *said = Some(Instant::now());
             }
-            FetchEvent::Progress { blocks, bytes } => {
-                if said.is_none_or(|said| said.elapsed() >= PROGRESS_EVERY) {
-                    self.say("fetching", *blocks, *bytes);
-                    *said = Some(Instant::now());
-                }
+            FetchEvent::Progress { bytes, .. } => {
+                let before = self.bytes.swap(*bytes, Ordering::Relaxed);
+                self.meter.add(bytes.saturating_sub(before));
             }
             FetchEvent::BadSource { source, error } => {
                 let causes = causes(*error).join(": ");
@@ -187,16 +127,6 @@ impl Progress<'_> {
             }
         }
     }
-
-    fn say(&self, what: &str, blocks: u64, bytes: u64) {
-        let plural = if blocks == 1 { "" } else { "s" };
-        let rate = bytes as f64 / self.started.elapsed().as_secs_f64().max(0.001);
-        ui::progress(&format!("{what}: {blocks} block{plural}, {}, {}/s", mebibytes(bytes as f64), mebibytes(rate)));
-    }
-}
-
-fn mebibytes(bytes: f64) -> String {
-    format!("{:.1} MiB", bytes / f64::from(1 << 20))
 }
 
 /// The texts of an error's causes, escaped.
@@ -216,14 +146,14 @@ fn failure(content: &ContentPath, args: &SourceArgs, error: FetchError) -> Failu
         FetchError::Missing(_) | FetchError::Path(WalkError::NotFound { .. } | WalkError::NotADirectory { .. }) => {
             exit_code::NOT_FOUND
         }
-        FetchError::Store(StoreError::Damaged { .. }) => exit_code::STORE_DAMAGED,
-        FetchError::Store(_) | FetchError::Thread(_) => exit_code::FAILURE,
+        FetchError::Thread(_) => exit_code::FAILURE,
         _ => exit_code::INVALID,
     };
     match error {
         FetchError::Missing(ref missing) => missing_failure(code, &error, missing, args),
         FetchError::TooManyBytes { .. } => Failure::caused(code, format!("failed to fetch {content}"), &error)
             .with_help("--fetch-max SIZE allows more"),
+        FetchError::Store(error) => error.into(),
         error => Failure::caused(code, format!("failed to fetch {content}"), &error),
     }
 }
@@ -237,26 +167,5 @@ fn missing_failure(code: u8, error: &FetchError, missing: &Missing, args: &Sourc
         failure.with_help("--gateway URL asks a trustless gateway, too")
     } else {
         failure
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        let check = |text: &str, expected: u64, shown: &str| {
-            let size: Size = text.parse().unwrap();
-            assert_eq!((size.0, size.to_string().as_str()), (expected, shown), "{text}");
-        };
-        check("0", 0, "0B");
-        check("1023", 1023, "1023B");
-        check("1024b", 1024, "1KiB");
-        check("1536 MiB", 1536 << 20, "1536MiB");
-        check("64gib", 64 << 30, "64GiB");
-        for wrong in ["", "MiB", "1.5GiB", "-1", "1XB", "99999999999TiB", "1MB"] {
-            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
-        }
     }
 }

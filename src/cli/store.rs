@@ -1,55 +1,133 @@
-//! The blockstore of this user.
+//! The local blockstore, as commands open it and speak of it.
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::error::Failure;
+use super::size::Size;
 use super::{env, exit_code, ui};
-use crate::blockstore::{DiskBlockstore, Options, StoreError, StoreEvent};
+use crate::blockstore::{Blockstore, DiskBlockstore, GcReport, Hold, Options, Pin, StoreEvent};
+use crate::dag::{Block, Cid, ContentPath};
 use crate::escape;
+use crate::ops::{self, ReadError};
+use crate::tree::BoxError;
 
 /// The folder of the blockstore in the state folder.
 const FOLDER: &str = "blockstore";
 
-/// Opens the blockstore, and makes it where there is none. `is_cancelled` is asked while something is waited for.
+/// The variable with the size limit.
+const LIMIT_VARIABLE: &str = "WW_STORE_MAX";
+
+/// The size limit where the user gives none: that of Kubo (`Datastore.StorageMax`).
+const LIMIT_BYTES: u64 = 10 << 30;
+
+/// Opens the store of this user, and makes it where there is none. `is_cancelled` is asked while something is waited for.
 pub(super) fn open(is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> Result<DiskBlockstore, Failure> {
-    let Some(home) = env::state_folder() else {
-        return Err(Failure::message(exit_code::FAILURE, "cannot tell where the blockstore is")
-            .with_help("set WW_HOME, XDG_DATA_HOME or HOME"));
-    };
-    let options = Options { events: Arc::new(show), cancelled: Arc::new(is_cancelled), ..Options::default() };
+    let home = env::state_folder().ok_or_else(|| {
+        Failure::message(exit_code::FAILURE, "there is no place for the blockstore: HOME is not set")
+            .with_help("WW_HOME names the folder in which ww keeps what it knows")
+    })?;
+    let events = Arc::new(|event: StoreEvent| show(&event));
+    let cancelled = Arc::new(is_cancelled);
+    let options = Options { size_bytes_max: limit()?, events, cancelled, ..Options::default() };
     DiskBlockstore::open(&home.join(FOLDER), options).map_err(Failure::from)
 }
 
-fn show(event: StoreEvent) {
+fn limit() -> Result<Option<u64>, Failure> {
+    let Some(text) = env::variable(LIMIT_VARIABLE) else { return Ok(Some(LIMIT_BYTES)) };
+    if text == "none" {
+        return Ok(None);
+    }
+    let size: Result<Size, _> = text.parse();
+    size.map(|size| Some(size.0)).map_err(|error| {
+        let message = format!("{LIMIT_VARIABLE} is `{}`: {error}", escape::text(&text));
+        Failure::message(exit_code::USAGE, message).with_help("such as 20GiB, or none")
+    })
+}
+
+fn show(event: &StoreEvent) {
     match event {
-        StoreEvent::WaitingForCollector => ui::progress("waiting for another ww, which collects the blockstore"),
-        StoreEvent::WaitingForWriters => ui::progress("waiting for another ww, which writes to the blockstore"),
-        StoreEvent::MakingIndex { reason, packs } => {
-            let reason = escape::text(&reason).into_owned();
-            ui::status(&format!("warning: the index of the blockstore is made again from {packs} packs: {reason}"));
-        }
+        StoreEvent::WaitingForCollector => ui::progress("waiting for a collection of the blockstore to end"),
+        StoreEvent::WaitingForWriters => ui::progress("waiting for those who write to the blockstore"),
+        StoreEvent::MakingIndex { reason, packs } => ui::progress(&format!(
+            "making the index of the blockstore from {}: {}",
+            counted(*packs as u64, "file"),
+            escape::text(reason)
+        )),
         StoreEvent::BlocksLost { blocks } => {
-            ui::status(&format!("warning: {blocks} blocks have disappeared from the blockstore"));
-        }
-        StoreEvent::NotTrimmed { reason } => {
-            let reason = escape::text(&reason).into_owned();
             ui::status(&format!(
-                "warning: the blockstore is over its size limit, and could not be collected: {reason}"
+                "warning: files of the blockstore are gone, and {} with them",
+                counted(*blocks, "block")
             ));
         }
+        StoreEvent::NotTrimmed { reason } => ui::status(&format!(
+            "warning: the blockstore is over its size limit and was not collected: {}",
+            escape::text(reason)
+        )),
     }
 }
 
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        let code = match &error {
-            StoreError::Damaged { .. } => exit_code::STORE_DAMAGED,
-            _ => exit_code::FAILURE,
+/// Content that is whole and stays, for as long as the value lives, as far as the blockstore had it to begin with.
+pub(super) struct HeldContent {
+    store: DiskBlockstore,
+    _hold: Hold,
+    /// What the path led to.
+    pub(super) root: Cid,
+}
+
+impl HeldContent {
+    /// Finds content in the blockstore. Nobody else is asked.
+    pub(super) fn find(content: &ContentPath) -> Result<Self, Failure> {
+        let store = open(|| false)?;
+        let hold = store.hold()?;
+        let not_found = |error: &dyn std::error::Error| {
+            Failure::caused(exit_code::NOT_FOUND, format!("{content} is not in the blockstore"), error)
+                .with_help("`ww get` fetches it, `ww car import` and `ww publish` bring it there")
         };
-        let failure = Self::new(code, &error);
-        match error {
-            StoreError::Damaged { .. } => failure.with_help("`ww store verify` says what else is damaged"),
-            _ => failure,
+        let root = ops::resolve(&|cid| store.get(cid).map_err(Into::into), content.root, &content.path);
+        let root = root.map_err(|error| not_found(&error))?;
+        match store.has(&root)? || Block::from_identity(&root).is_some() {
+            true => Ok(Self { store, _hold: hold, root }),
+            false => Err(not_found(&ReadError::Missing { cid: Box::new(root) })),
         }
     }
+
+    /// A block of it.
+    pub(super) fn block(&self, cid: &Cid) -> Result<Option<Block>, BoxError> {
+        self.store.get(cid).map_err(Into::into)
+    }
+}
+
+/// Says what a collection for the size limit removed.
+pub(super) fn show_collected(collected: Option<&GcReport>) {
+    if let Some(report) = collected {
+        let blocks = counted(report.removed_blocks, "block");
+        ui::progress(&format!("the blockstore was over its size limit: removed {blocks} that no pin holds"));
+    }
+}
+
+/// `1 block`, `2 blocks`.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// A pin as a line of output: the CID first, as all CIDs in a list are mostly of one length.
+pub(super) fn pin_line(pin: &Pin) -> String {
+    format!("{} {}", pin.root, pin.name)
+}
+
+/// A pin in output for programs.
+pub(super) fn pin_json(pin: &Pin) -> Value {
+    json!({ "name": pin.name.as_str(), "cid": pin.root.to_string() })
+}
+
+/// Prints an object for programs.
+pub(super) fn print_json(object: &Value) -> Result<(), Failure> {
+    ui::result_line(&escape::json(&object.to_string())).map_err(|error| Failure::new(exit_code::FAILURE, &error))
+}
+
+/// Prints a line of the result.
+pub(super) fn print(line: &str) -> Result<(), Failure> {
+    ui::result_line(line).map_err(|error| Failure::new(exit_code::FAILURE, &error))
 }

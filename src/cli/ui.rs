@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::env;
 use super::error::Failure;
+use super::{env, exit_code};
 
 /// Writes a line of the result.
 ///
@@ -17,6 +17,21 @@ pub(super) fn result_line(line: &str) -> io::Result<()> {
     }
     writeln!(io::stdout().lock(), "{line}")
 }
+
+/// Writes a result that is not text of ours.
+pub(super) fn result_bytes(write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -> Result<(), Failure> {
+    if IS_TRANSIENT.load(Ordering::Relaxed) {
+        transient("");
+    }
+    // Without the buffer of lines that standard output has.
+    let stdout = io::stdout().lock();
+    let mut out = io::BufWriter::with_capacity(RESULT_BUFFER_BYTES, stdout);
+    write(&mut out)?;
+    out.flush().map_err(|error| Failure::new(exit_code::FAILURE, &error))
+}
+
+/// How many bytes of a result are written at a time.
+const RESULT_BUFFER_BYTES: usize = 64 << 10;
 
 /// Whether progress is kept to itself; set once, when the command line has been read.
 static QUIET: AtomicBool = AtomicBool::new(false);

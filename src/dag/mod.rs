@@ -5,7 +5,7 @@
 //! * [`unixfs`]: files, directories and symbolic links as dag-pb nodes; built under a named [`unixfs::Profile`], such that
 //!   the CIDs are those that Kubo gives, and walked again.
 //! * [`car`]: archives of blocks.
-//! * [`ContentPath`]: `/ipfs/CID/a/b` and the like, as people type it.
+//! * [`ContentPath`]: `/ipfs/CID/a/b` and the like, as people type it; [`Scope`]: how much of what is there.
 //!
 //! Everything here is pure: values in, values or errors out. Nothing opens a file, waits, or keeps a block; who calls
 //! brings the bytes and takes them. Everything that decodes takes bytes from anyone: it never panics, recurses no deeper
@@ -19,8 +19,9 @@ pub mod car;
 mod path;
 pub mod pb;
 mod protobuf;
+mod scope;
 #[cfg(test)]
-mod suites;
+pub(crate) mod suites;
 #[cfg(test)]
 mod testing;
 pub mod unixfs;
@@ -28,3 +29,4 @@ pub mod unixfs;
 pub use block::{BLOCK_BYTES_MAX, Block, BlockError, Cid};
 pub use cid::Version;
 pub use path::{ContentPath, ContentPathError};
+pub use scope::{Scope, UnknownScope};

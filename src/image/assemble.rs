@@ -74,19 +74,43 @@ pub fn assemble(
     artifacts: &BTreeMap<GuestName, PathBuf>,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Assembled, ImageError> {
+    assemble_checked(root, image, artifacts, stopped, &mut |_| Ok(()))
+}
+
+/// As [`assemble`], but asks before anything is replaced: `check` is given the path of the whole tree that is to become the
+/// image, or already is, and can refuse it.
+///
+/// # Errors
+///
+/// As [`assemble`], and [`ImageError::Refused`] with what `check` gave.
+///
+/// # Panics
+///
+/// As [`assemble`].
+pub fn assemble_checked(
+    root: &Path,
+    image: &Image,
+    artifacts: &BTreeMap<GuestName, PathBuf>,
+    stopped: &dyn Fn() -> bool,
+    check: &mut Check<'_>,
+) -> Result<Assembled, ImageError> {
     let sources = Sources { root: Folder::open(root).map_err(ImageError::io("open", root))?, stopped };
     let layout = Layout::plan(&sources.root, image, artifacts)?;
     let place = Place::open(&sources.root, root, image)?;
     place.recover()?;
     let present = place.present()?;
     if let Some(total) = place.holds(&present, &sources, &layout)? {
+        check(&place.path(&place.name)).map_err(ImageError::Refused)?;
         return Ok(total.assembled(false));
     }
-    let result = place.write(&sources, &layout, present);
+    let result = place.write(&sources, &layout, present, check);
     // After a success the previous image goes, after a failure the unfinished one.
     let cleaned = place.recover();
     result.and_then(|total| cleaned.map(|()| total.assembled(true)))
 }
+
+/// Looks at a tree and says why it must not become the image.
+pub type Check<'a> = dyn FnMut(&Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + 'a;
 
 /// Where an image goes: the folder that holds it, and the names there.
 struct Place<'a> {
@@ -220,7 +244,13 @@ impl<'a> Place<'a> {
     }
 
     /// Writes the layout to the temporary folder and swaps it in.
-    fn write(&self, sources: &Sources<'_>, layout: &Layout, present: Present) -> Result<Total, ImageError> {
+    fn write(
+        &self,
+        sources: &Sources<'_>,
+        layout: &Layout,
+        present: Present,
+        check: &mut Check<'_>,
+    ) -> Result<Total, ImageError> {
         let path = self.path(&self.work);
         let make = || {
             let work = self.parent.new_folder(&self.work)?;
@@ -234,6 +264,7 @@ impl<'a> Place<'a> {
         check_main(&tree)?;
         tree.sync_tree().map_err(ImageError::io("sync", &path))?;
         sources.check_stopped()?;
+        check(&path.join(TREE)).map_err(ImageError::Refused)?;
         self.write_marker(&work)?;
         self.swap(&work, present)?;
         Ok(total)

@@ -19,7 +19,7 @@ use crate::escape;
 use crate::wasm_binary::{Kind, MalformedComponent};
 use crate::wetfile::{MAIN_PATH, ProjectPath};
 
-pub use assemble::{Assembled, assemble};
+pub use assemble::{Assembled, Check, assemble, assemble_checked};
 pub use inspect::{Entry, EntryKind, inspect};
 pub use private_key::KeyEvidence;
 
@@ -130,6 +130,9 @@ pub enum ImageError {
         /// The marker, or the folder without one.
         path: PathBuf,
     },
+    /// Whoever asked for it does not want this tree.
+    #[error("it was not replaced")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It was stopped from outside.
     #[error("stopped")]
     Cancelled,

@@ -1,12 +1,19 @@
-//! `ww build`: compiles guests in the order of their dependencies, then assembles images.
+//! `ww build`: compiles guests in the order of their dependencies, assembles images, and keeps the lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use crate::build::{self, Cancel, Context, Events, State, Variables};
-use crate::image;
-use crate::wetfile::{GuestName, Image, ImageName, Project};
+use super::lock::{self, BuiltTree, OutOfDate, Reading};
+use crate::build::{self, BuiltGuest, Cancel, Context, Event, Events, State, Variables};
+use crate::dag::Cid;
+use crate::dag::unixfs::Profile;
+use crate::wetfile::lock::{LOCK_FILE_NAME, Lock, Toolchain};
+use crate::wetfile::{self, GuestName, Image, ImageName, Project};
+use crate::{atomic_file, image};
+
+/// Mode of the lock file.
+const LOCK_FILE_MODE: u32 = 0o644;
 
 /// What a build needs from the process that it runs in.
 #[derive(Clone, Copy)]
@@ -27,6 +34,8 @@ pub struct Environment<'a> {
 pub struct BuildOptions {
     /// Whether compilers are told not to use the network.
     pub offline: bool,
+    /// Whether the lock must hold what is built, and is not changed.
+    pub locked: bool,
 }
 
 /// What was built.
@@ -36,6 +45,22 @@ pub struct Built {
     pub guests: BTreeMap<GuestName, PathBuf>,
     /// The images, by name.
     pub images: Vec<BuiltImage>,
+    /// What became of the lock.
+    pub lock: LockChange,
+    /// Under [`BuildOptions::locked`], the guests that were compiled by a toolchain of which the lock has no output, so
+    /// that nobody knows what they ought to be.
+    pub not_held: BTreeMap<GuestName, Toolchain>,
+}
+
+/// What a build did to the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockChange {
+    /// It says what was built already, or was not to be changed.
+    None,
+    /// There was none.
+    Created,
+    /// It says something else than before.
+    Updated,
 }
 
 /// An image that was built.
@@ -51,6 +76,10 @@ pub struct BuiltImage {
     pub size_bytes: u64,
     /// Whether it differs from what was there before.
     pub changed: bool,
+    /// Its name by content.
+    pub cid: Cid,
+    /// How the CID was made.
+    pub profile: Profile,
 }
 
 /// What is to be built.
@@ -62,12 +91,14 @@ struct Targets<'a> {
 /// Builds what `names` say, and what that needs; everything if there are none.
 ///
 /// A name that a guest and an image share means both. The build holds the project's lock from beginning to end, and
-/// stops at the first error: guests and images that were done before it stay.
+/// stops at the first error: guests and images that were done before it stay. At last it brings `Wetfile.lock` up to date:
+/// the entries of what was built, and no others except that those of guests and images that are no more are dropped.
 ///
 /// # Errors
 ///
 /// [`Error`] with the guest or image that failed, or for a name that the project does not have; nothing was started in
-/// that case.
+/// that case. Under [`BuildOptions::locked`] also where `Wetfile.lock` would have to change: no image is then replaced, and
+/// where its inputs tell it, nothing is compiled.
 pub fn build(
     environment: &Environment<'_>,
     project: &Project,
@@ -76,6 +107,21 @@ pub fn build(
 ) -> Result<Built, Error> {
     let targets = Targets::of(project, names)?;
     let state = State::open(&project.root, environment.cancel, environment.events)?;
+    let locked = wetfile::lock::load(&project.root)?;
+    let stopped = || environment.cancel.is_cancelled();
+    let reading = Reading { root: &project.root, stopped: &stopped, state: Some(&state) };
+    let frozen = match (&locked, options.locked) {
+        (Some(lock), true) => Some(lock),
+        (None, true) => return Err(Error::LockMissing),
+        (_, false) => None,
+    };
+    if let Some(lock) = frozen {
+        let mut found = lock::leftovers(project, lock);
+        let (present, unreadable) = lock::present_inputs(project, lock, &targets.guests, environment.variables);
+        found.extend(unreadable);
+        found.extend(lock::stale_guests(lock, &present));
+        refuse(found)?;
+    }
     let ctx = Context {
         state: &state,
         environment: environment.variables,
@@ -85,9 +131,83 @@ pub fn build(
         events: environment.events,
     };
     let guests = build_guests(&ctx, project, targets.guests)?;
-    let assemble = |image: &&Image| assemble(project, image, &guests, environment.cancel);
-    let images = targets.images.iter().map(assemble).collect::<Result<_, _>>()?;
-    Ok(Built { guests, images })
+    let sources = read_sources(&reading, &targets.images)?;
+    match frozen {
+        Some(lock) => refuse(differences(lock, &guests, &sources, &reading)?)?,
+        None => warn_of_differences(&ctx, locked.as_ref(), &guests),
+    }
+    let mut images = Vec::new();
+    let mut trees = Vec::new();
+    for (image, sources) in sources {
+        let (built, tree) = assemble(&reading, image, sources, &guests, frozen)?;
+        images.push(built);
+        trees.push(tree);
+    }
+    let lock = match frozen {
+        Some(_) => LockChange::None,
+        None => write_lock(project, locked.as_ref(), &lock::updated(locked.as_ref(), project, &guests, &trees))?,
+    };
+    let not_held = frozen.map(|lock| not_held(lock, &guests)).unwrap_or_default();
+    let guests = guests.into_iter().map(|(name, built)| (name, built.path)).collect();
+    Ok(Built { guests, images, lock, not_held })
+}
+
+/// Refuses to go on where the lock would have to change.
+fn refuse(found: Vec<OutOfDate>) -> Result<(), Error> {
+    if found.is_empty() { Ok(()) } else { Err(Error::OutOfDate(found)) }
+}
+
+type ReadSources<'a> = Vec<(&'a Image, lock::Sources)>;
+
+fn read_sources<'a>(reading: &Reading<'_>, images: &[&'a Image]) -> Result<ReadSources<'a>, Error> {
+    let read = |image: &&'a Image| {
+        let sources = reading.sources(image);
+        let sources = sources.map_err(|(_, source)| Error::Listing { image: image.name.clone(), source })?;
+        Ok((*image, sources))
+    };
+    images.iter().map(read).collect()
+}
+
+fn differences(
+    lock: &Lock,
+    guests: &BTreeMap<GuestName, BuiltGuest>,
+    sources: &ReadSources<'_>,
+    reading: &Reading<'_>,
+) -> Result<Vec<OutOfDate>, Error> {
+    let mut found = lock::differing_guests(lock, guests);
+    for (image, sources) in sources {
+        let stale = lock::stale_image(lock, image, sources, reading);
+        found.extend(stale.map_err(|source| Error::Listing { image: image.name.clone(), source })?);
+    }
+    Ok(found)
+}
+
+fn warn_of_differences(ctx: &Context<'_>, lock: Option<&Lock>, guests: &BTreeMap<GuestName, BuiltGuest>) {
+    for (name, built) in guests {
+        let locked = lock.and_then(|lock| lock.guests.get(name)).filter(|locked| locked.inputs == built.inputs);
+        let output = locked.and_then(|locked| locked.outputs.get(&built.toolchain));
+        if output.is_some_and(|output| *output != built.digest) {
+            (ctx.events)(Event::Warning { guest: name, text: lock::NOT_REPRODUCIBLE.to_owned() });
+        }
+    }
+}
+
+fn not_held(lock: &Lock, guests: &BTreeMap<GuestName, BuiltGuest>) -> BTreeMap<GuestName, Toolchain> {
+    let is_held = |name: &GuestName, toolchain: &Toolchain| {
+        lock.guests.get(name).is_some_and(|locked| locked.outputs.contains_key(toolchain))
+    };
+    let not_held = guests.iter().filter(|(name, built)| !is_held(name, &built.toolchain));
+    not_held.map(|(name, built)| (name.clone(), built.toolchain.clone())).collect()
+}
+
+fn write_lock(project: &Project, before: Option<&Lock>, after: &Lock) -> Result<LockChange, Error> {
+    if before == Some(after) {
+        return Ok(LockChange::None);
+    }
+    let path = project.root.join(LOCK_FILE_NAME);
+    atomic_file::write(&path, after.render().as_bytes(), LOCK_FILE_MODE)
+        .map_err(|source| Error::WriteLock { path, source })?;
+    Ok(if before.is_some() { LockChange::Updated } else { LockChange::Created })
 }
 
 impl<'a> Targets<'a> {
@@ -113,36 +233,51 @@ impl<'a> Targets<'a> {
 fn nearest(project: &Project, name: &str) -> Option<String> {
     let guests = project.guests.keys().map(GuestName::as_str);
     let names = guests.chain(project.images.keys().map(ImageName::as_str));
-    crate::wetfile::nearest_word(name, names).map(str::to_owned)
+    wetfile::nearest_word(name, names).map(str::to_owned)
 }
 
 fn build_guests(
     ctx: &Context<'_>,
     project: &Project,
     guests: BTreeSet<&GuestName>,
-) -> Result<BTreeMap<GuestName, PathBuf>, Error> {
-    let mut artifacts = BTreeMap::new();
+) -> Result<BTreeMap<GuestName, BuiltGuest>, Error> {
+    let mut all = BTreeMap::new();
     for name in project.build_order(guests) {
-        let built = build::build_guest(ctx, &project.guests[name], &artifacts);
-        let path = built.map_err(|source| Error::Build { guest: name.clone(), source })?;
-        artifacts.insert(name.clone(), path);
+        let built = build::build_guest(ctx, project, &project.guests[name], &all);
+        let built = built.map_err(|source| Error::Build { guest: name.clone(), source })?;
+        all.insert(name.clone(), built);
     }
-    Ok(artifacts)
+    Ok(all)
 }
 
-fn assemble(
-    project: &Project,
-    image: &Image,
-    artifacts: &BTreeMap<GuestName, PathBuf>,
-    cancel: &Cancel,
-) -> Result<BuiltImage, Error> {
-    let assembled = image::assemble(&project.root, image, artifacts, &|| cancel.is_cancelled())
-        .map_err(|source| Error::Image { image: image.name.clone(), source })?;
-    Ok(BuiltImage {
+fn assemble<'a>(
+    reading: &Reading<'_>,
+    image: &'a Image,
+    sources: lock::Sources,
+    guests: &BTreeMap<GuestName, BuiltGuest>,
+    frozen: Option<&Lock>,
+) -> Result<(BuiltImage, BuiltTree<'a>), Error> {
+    let artifacts = guests.iter().map(|(name, built)| (name.clone(), built.path.clone())).collect();
+    let (mut sources, mut tree, mut refused) = (Some(sources), None, Vec::new());
+    let mut check = |path: &Path| {
+        let listing = reading.list(path, &format!("image-{}", image.name))?;
+        let built = BuiltTree { image, sources: sources.take().unwrap_or_default(), listing };
+        refused.extend(frozen.and_then(|lock| lock::differing_tree(lock, &built, guests)));
+        tree = Some(built);
+        if refused.is_empty() { Ok(()) } else { Err("the lock is out of date".into()) }
+    };
+    let assembled = image::assemble_checked(reading.root, image, &artifacts, reading.stopped, &mut check);
+    refuse(refused)?;
+    let assembled = assembled.map_err(|source| Error::Image { image: image.name.clone(), source })?;
+    let tree = tree.expect("a tree is checked before it becomes an image");
+    let built = BuiltImage {
         name: image.name.clone(),
-        out: image.out.to_path(&project.root),
+        out: image.out.to_path(reading.root),
         files: assembled.files,
         size_bytes: assembled.size_bytes,
         changed: assembled.changed,
-    })
+        cid: tree.listing.root.cid,
+        profile: Profile::default(),
+    };
+    Ok((built, tree))
 }

@@ -3,17 +3,42 @@
 //! An operation takes values and returns values or errors. It knows nothing of flags, prints nothing, and reads no
 //! environment.
 
+mod blocks;
 mod build;
+pub mod car;
+mod checkout;
+mod cid;
+mod content;
 pub mod fetch;
+mod gateway;
+mod inspect;
+mod listing;
+mod lock;
+mod pin;
 mod publish;
 mod push;
 mod run;
+pub mod verify;
+
+use std::io;
+use std::path::PathBuf;
 
 use crate::build::{BuildError, StateError};
+use crate::escape;
 use crate::image::ImageError;
+use crate::wetfile::lock::{LOCK_FILE_NAME, LockError};
 use crate::wetfile::{GuestName, ImageName};
 
-pub use build::{BuildOptions, Built, BuiltImage, Environment, build};
+pub use blocks::{GetBlock, ReadError, resolve};
+pub use build::{BuildOptions, Built, BuiltImage, Environment, LockChange, build};
+pub use checkout::{Checkout, CheckoutError, checkout};
+pub use cid::cid;
+pub use content::{ContentError, Details, EntryKind, ListedEntry, cat, file_size, get, look_up_details, ls};
+pub use gateway::{GatewayError, serve_gateway};
+pub use inspect::{InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, snapshot};
+pub use listing::{Listed, ListedKind, Listing, ListingError};
+pub use lock::OutOfDate;
+pub use pin::{PinError, pin, unpin};
 pub use publish::{PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
 pub use run::{RunError, RunOptions, RunOutcome, run};
@@ -22,7 +47,7 @@ pub use run::{RunError, RunOptions, RunOutcome, run};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A name that is no guest and no image of the project.
-    #[error("the project has no guest and no image `{}`{}", crate::escape::text(.name), did_you_mean(.nearest.as_deref()))]
+    #[error("the project has no guest and no image `{}`{}", escape::text(.name), did_you_mean(.nearest.as_deref()))]
     UnknownTarget {
         /// The name as given.
         name: String,
@@ -50,6 +75,37 @@ pub enum Error {
         #[source]
         source: ImageError,
     },
+    /// What an image is to hold could not be read.
+    #[error("cannot read what image `{image}` is to hold")]
+    Listing {
+        /// The image.
+        image: ImageName,
+        /// Why.
+        #[source]
+        source: ListingError,
+    },
+    /// The lock is there and cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// There is no lock, where it must not change.
+    #[error("there is no {LOCK_FILE_NAME}")]
+    LockMissing,
+    /// The lock would have to change, and must not.
+    #[error("{LOCK_FILE_NAME} is out of date{}", listed(.0))]
+    OutOfDate(Vec<OutOfDate>),
+    /// The lock could not be written.
+    #[error("cannot write {}", escape::path(.path))]
+    WriteLock {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn listed(found: &[OutOfDate]) -> String {
+    found.iter().map(|found| format!("\n  {found}")).collect()
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

@@ -24,6 +24,8 @@ use crate::wetfile::MAIN_PATH;
 pub struct RunOptions {
     /// The image's folder.
     pub image: PathBuf,
+    /// What messages call it: the path of the folder, or the content that was written there.
+    pub name: PathBuf,
     /// The guest's arguments.
     pub args: Vec<String>,
     /// The guest's environment.
@@ -131,6 +133,28 @@ pub enum RunError {
     Cell(#[source] SpawnError),
 }
 
+impl RunError {
+    /// The same error with the name of the image in place of its folder.
+    fn renamed(mut self, folder: &Path, name: &Path) -> Self {
+        let path = match &mut self {
+            Self::NoImage { path }
+            | Self::NotAnImage { path }
+            | Self::NoProgram { image: path }
+            | Self::DanglingLink { path, .. }
+            | Self::LeavesImage { path }
+            | Self::NotAFile { path }
+            | Self::TooLarge { path, .. }
+            | Self::Read { path, .. }
+            | Self::Component { path, .. } => path,
+            _ => return self,
+        };
+        if let Ok(below) = path.strip_prefix(folder) {
+            *path = if below.as_os_str().is_empty() { name.to_owned() } else { name.join(below) };
+        }
+        self
+    }
+}
+
 /// Runs an image in a cell of its own, with a libp2p node beside it, until the guest ends or `stop` is ready.
 ///
 /// When the guest ends by itself, everything that it wrote has arrived where it was to go before this returns. When it
@@ -150,12 +174,13 @@ pub async fn run<S>(options: RunOptions, stop: impl Future<Output = S>) -> Resul
 }
 
 async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<ExitStatus, RunError> {
-    let wasm = read_program(&options.image)?;
+    let named = |error: RunError| error.renamed(&options.image, &options.name);
+    let wasm = read_program(&options.image).map_err(named)?;
     let engine = Engine::new(EngineOptions { debug: options.debug })?;
     let compiler = Compiler::new(engine, Handle::current());
     let compile = async {
         let program = compiler.compile(wasm).await;
-        program.map_err(|source| RunError::Component { path: options.image.join(MAIN_PATH), source })
+        program.map_err(|source| RunError::Component { path: options.name.join(MAIN_PATH), source })
     };
     let start_swarm = async { Ok(swarm::start(options.swarm).await?) };
     let (program, swarm) = futures::try_join!(compile, start_swarm)?;

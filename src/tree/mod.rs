@@ -1,13 +1,16 @@
-//! Trees of files and their blocks: [`import`] names a file or folder by its content, [`export`](self) comes back.
+//! Trees of files and their blocks: [`import()`] names a file or folder by its content, [`export()`] writes it again.
 //!
 //! What the blocks look like is for `dag::unixfs` to say; where they are kept is for whoever calls: blocks go to a
-//! [`BlockSink`]. Folders are opened one by one and symlinks are stored, never followed. Modes and times are not stored.
+//! [`BlockSink`], and come from a [`BlockSource`]. Folders are opened one by one and symlinks are stored, never followed. Modes and times are not stored.
 
+mod export;
 mod import;
+mod queue;
 mod stat_cache;
 
 use std::error::Error;
 
+pub use export::{BlockSource, ExportError, ExportLimits, ExportOptions, Exported, export};
 pub use import::{BlockSink, DEPTH_MAX, ImportError, ImportOptions, Imported, RootSymlink, THREADS_MAX, import};
 pub use stat_cache::StatCache;
 

@@ -5,7 +5,7 @@
 //! paths, what is on disk). `graph` knows the order of guests. A [`Diagnostic`] is plain data that `cli` renders.
 //!
 //! What it deliberately does not do: print, look for the Wetfile in parent folders, read anything but the Wetfile
-//! itself, decide what is stale, or write. That a path was fine when it was checked does not bind the disk: whoever
+//! itself (and [`lock`], its lock), decide what is stale, or write. That a path was fine when it was checked does not bind the disk: whoever
 //! uses a path later looks again.
 //!
 //! `docs/wetfile.md` is the reference of the format.
@@ -14,6 +14,7 @@ pub mod argument;
 mod check;
 mod diagnostic;
 mod graph;
+pub mod lock;
 mod name;
 mod path;
 mod project;
@@ -147,6 +148,15 @@ pub fn is_glob(input: &str) -> bool {
     input.contains(WILDCARDS)
 }
 
+/// A glob taken apart: the folder before the component with its first wildcard, `.` if there is none, and the rest.
+pub fn split_glob(glob: &str) -> (&str, &str) {
+    let wildcard = glob.find(WILDCARDS).unwrap_or(glob.len());
+    match glob[..wildcard].rfind('/') {
+        Some(end) => (&glob[..end], &glob[end + 1..]),
+        None => (".", glob),
+    }
+}
+
 fn read_bounded(root: &Path, file: &Path) -> Result<Vec<u8>, WetfileError> {
     let read_error = |source| WetfileError::Read { path: file.to_owned(), source };
     match fs::metadata(file) {
@@ -162,6 +172,20 @@ fn read_bounded(root: &Path, file: &Path) -> Result<Vec<u8>, WetfileError> {
     let limit = FILE_BYTES_MAX as u64 + 1;
     File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(read_error)?;
     if bytes.len() > FILE_BYTES_MAX { Err(WetfileError::TooLarge { path: file.to_owned() }) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod glob_tests {
+    use super::split_glob;
+
+    #[test]
+    fn the_folder_of_a_glob() {
+        assert_eq!(split_glob("src/**/*.c"), ("src", "**/*.c"));
+        assert_eq!(split_glob("*.c"), (".", "*.c"));
+        assert_eq!(split_glob("a/b/c?.h"), ("a/b", "c?.h"));
+        assert_eq!(split_glob("a/b[c/d]"), ("a", "b[c/d]"));
+        assert_eq!(split_glob("../x/*.h"), ("../x", "*.h"));
+    }
 }
 
 // They look at diagnostics as the command line shows them.

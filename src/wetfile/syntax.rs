@@ -48,7 +48,7 @@ pub(super) fn read<'t>(text: &'t str, sink: &mut Sink<'t>) -> DeTable<'t> {
 }
 
 /// The first place that is nested deeper than [`NESTING_MAX`].
-fn too_deep(text: &str) -> Option<Range<usize>> {
+pub(super) fn too_deep(text: &str) -> Option<Range<usize>> {
     let mut open = Vec::new();
     let (mut depth, mut dots) = (0, 0);
     for token in Source::new(text).lex() {

@@ -69,7 +69,8 @@ fn lines_fit(patterns: &[String], lines: &[String]) -> bool {
     }
 }
 
-fn run(command: &str) -> Vec<String> {
+/// Runs a command in this repository, with state of its own in `home` and no Kubo node.
+fn run(command: &str, home: &Path) -> Vec<String> {
     let bin = Path::new(env!("CARGO_BIN_EXE_ww")).parent().unwrap();
     #[expect(clippy::disallowed_methods, reason = "the examples call ww by its name")]
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
@@ -78,6 +79,8 @@ fn run(command: &str) -> Vec<String> {
         .current_dir(root())
         .env("PATH", path)
         .env("NO_COLOR", "1")
+        .env("WW_HOME", home)
+        .env("IPFS_PATH", home)
         .env_remove("RUST_LOG")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -94,8 +97,10 @@ fn examples_do_what_the_pages_say() {
     let mut pages = vec![root().join("README.md")];
     pages.extend(fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()));
     for page in pages {
+        // The examples of a page tell one story.
+        let home = tempfile::tempdir().unwrap();
         for example in examples(&page) {
-            let said = run(&example.command);
+            let said = run(&example.command, home.path());
             assert!(
                 lines_fit(&example.expected, &said),
                 "{}: `{}` prints\n{}",

@@ -6,13 +6,23 @@
 mod build;
 mod build_command;
 mod children;
+mod content;
 mod docs;
+mod fetch;
 mod fuzz;
 mod kubo;
 mod layout;
+mod lock;
+/// A server that plays what a test tells it; the unit tests of the clients have it, too.
+#[allow(dead_code, reason = "not every test wants all of it")]
+#[path = "../../src/remote/testing.rs"]
+mod mock;
 mod oracle;
 mod project;
+mod publish;
 mod run;
+mod store;
 mod support;
 mod swarm;
 mod tidy;
+mod verify;

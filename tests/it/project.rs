@@ -106,7 +106,7 @@ impl Project {
             events,
         };
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        ops::build(&environment, &project, &names, BuildOptions { offline: true })
+        ops::build(&environment, &project, &names, BuildOptions { offline: true, ..BuildOptions::default() })
     }
 
     pub(crate) fn output(&self) -> String {

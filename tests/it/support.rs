@@ -60,7 +60,11 @@ pub(crate) fn probe_image() -> TempDir {
 /// `ww` with these arguments, in an environment of its own.
 pub(crate) fn ww(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ww"));
-    command.args(args).env_remove("RUST_LOG").env("NO_COLOR", "1").stdin(Stdio::null());
+    command.args(args).env("NO_COLOR", "1").stdin(Stdio::null());
+    // What a developer or a CI system may have set.
+    for name in ["RUST_LOG", "WW_LOCKED", "GITHUB_ACTIONS", "GITHUB_WORKSPACE"] {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["ops"],
     &["host"],
     &["caps"],
-    &["cell", "vat", "swarm", "build", "image", "remote"],
+    &["cell", "vat", "swarm", "build", "image", "remote", "serve"],
     &["wetfile", "blockstore"],
     &["tree"],
     &["dag"],
@@ -31,6 +31,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("annotate_snippets", &["cli"]),
     ("cargo_metadata", &["build"]),
+    ("globset", &["build"]),
+    ("ignore", &["build"]),
     ("rusqlite", &["blockstore"]),
 ];
 

@@ -17,16 +17,27 @@ use super::{Options, StoreEvent};
 /// How often a lock is asked for.
 const POLL: Duration = Duration::from_millis(10);
 
+/// A locked file. It is unlocked and not only closed at the end: a child process that has just been forked still has it open.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The lock ends with the file at the latest.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Keeps blocks from being removed.
 #[derive(Debug)]
 pub(super) struct Shared {
-    _file: File,
+    _lock: Lock,
 }
 
 /// Keeps everybody else from writing and collecting.
 #[derive(Debug)]
 pub(super) struct Exclusive {
-    _file: File,
+    _lock: Lock,
 }
 
 /// The shared lock of this process: one for all who need it, so that none of them waits for a collector that waits for
@@ -43,9 +54,9 @@ impl Holders {
         }
         let waiting = || (options.events)(StoreEvent::WaitingForCollector);
         let turn = wait(layout, "turn.lock", File::try_lock, options, &waiting)?;
-        let file = wait(layout, "gc.lock", File::try_lock_shared, options, &waiting)?;
+        let lock = wait(layout, "gc.lock", File::try_lock_shared, options, &waiting)?;
         drop(turn);
-        let shared = Arc::new(Shared { _file: file });
+        let shared = Arc::new(Shared { _lock: lock });
         *held = Arc::downgrade(&shared);
         Ok(shared)
     }
@@ -56,8 +67,8 @@ impl Holders {
         if let Some(shared) = held.upgrade() {
             return Ok(Some(shared));
         }
-        let file = try_once(layout, "gc.lock", File::try_lock_shared)?;
-        let shared = file.map(|file| Arc::new(Shared { _file: file }));
+        let lock = try_once(layout, "gc.lock", File::try_lock_shared)?;
+        let shared = lock.map(|lock| Arc::new(Shared { _lock: lock }));
         *held = shared.as_ref().map_or_else(Weak::new, Arc::downgrade);
         Ok(shared)
     }
@@ -67,27 +78,27 @@ impl Holders {
 pub(super) fn exclude(layout: &Layout, options: &Options) -> Result<Exclusive, StoreError> {
     let waiting = || (options.events)(StoreEvent::WaitingForWriters);
     let turn = wait(layout, "turn.lock", File::try_lock, options, &waiting)?;
-    let file = wait(layout, "gc.lock", File::try_lock, options, &waiting)?;
+    let lock = wait(layout, "gc.lock", File::try_lock, options, &waiting)?;
     drop(turn);
-    Ok(Exclusive { _file: file })
+    Ok(Exclusive { _lock: lock })
 }
 
 /// Takes the lock alone if that needs no waiting.
 pub(super) fn try_exclude(layout: &Layout) -> Result<Option<Exclusive>, StoreError> {
-    Ok(try_once(layout, "gc.lock", File::try_lock)?.map(|file| Exclusive { _file: file }))
+    Ok(try_once(layout, "gc.lock", File::try_lock)?.map(|lock| Exclusive { _lock: lock }))
 }
 
 /// Takes a lock alone for a moment's work, waiting for others who do the same.
-pub(super) fn moment(layout: &Layout, name: &str, options: &Options) -> Result<File, StoreError> {
+pub(super) fn moment(layout: &Layout, name: &str, options: &Options) -> Result<Lock, StoreError> {
     wait(layout, name, File::try_lock, options, &|| {})
 }
 
 type TryLock = fn(&File) -> Result<(), TryLockError>;
 
-fn try_once(layout: &Layout, name: &str, try_lock: TryLock) -> Result<Option<File>, StoreError> {
+fn try_once(layout: &Layout, name: &str, try_lock: TryLock) -> Result<Option<Lock>, StoreError> {
     let file = layout.lock_file(name)?;
     match try_lock(&file) {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(Lock(file))),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(StoreError::io("lock", layout.path(name))(error)),
     }
@@ -99,11 +110,11 @@ fn wait(
     try_lock: TryLock,
     options: &Options,
     waiting: &dyn Fn(),
-) -> Result<File, StoreError> {
+) -> Result<Lock, StoreError> {
     let mut is_first = true;
     loop {
-        if let Some(file) = try_once(layout, name, try_lock)? {
-            return Ok(file);
+        if let Some(lock) = try_once(layout, name, try_lock)? {
+            return Ok(lock);
         }
         if (options.cancelled)() {
             return Err(StoreError::Cancelled);

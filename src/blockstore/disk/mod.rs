@@ -45,6 +45,7 @@ use self::pack::OpenPacks;
 use self::pins::PinsChange;
 use self::writer::DiskWriter;
 use super::key::Key;
+use super::walk::Reached;
 use super::{
     Blockstore, DamageError, GcOptions, GcReport, Hold, Pin, PinName, StoreError, VerifyOptions, VerifyReport, Writer,
 };
@@ -126,6 +127,35 @@ struct Inner {
     idle: Mutex<Vec<Index>>,
 }
 
+/// Why something that uses the index failed: [`IndexError::Unusable`] is a reason to make the index again.
+enum Failure {
+    Store(StoreError),
+    Index(IndexError),
+}
+
+impl Failure {
+    /// Whether there is no room on the disk.
+    fn is_full_disk(&self) -> bool {
+        match self {
+            Self::Store(StoreError::Io { source, .. }) => source.kind() == io::ErrorKind::StorageFull,
+            Self::Index(IndexError::Sqlite(error)) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<IndexError> for Failure {
+    fn from(error: IndexError) -> Self {
+        Self::Index(error)
+    }
+}
+
 impl DiskBlockstore {
     /// Opens the store in a folder, and makes it if there is none.
     ///
@@ -141,9 +171,8 @@ impl DiskBlockstore {
             open_packs: OpenPacks::default(),
             idle: Mutex::default(),
         };
-        let mut index = inner.open_or_make_index()?;
-        inner.try_reconcile(&mut index)?;
-        inner.put_back(index);
+        inner.with_index(|index| inner.try_reconcile(index))?;
+        inner.try_remove_leftovers()?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -168,6 +197,13 @@ impl Inner {
 
     fn index_error(&self, error: IndexError) -> StoreError {
         error.into_store_error(self.index_path())
+    }
+
+    fn store_error(&self, failure: Failure) -> StoreError {
+        match failure {
+            Failure::Store(error) => error,
+            Failure::Index(error) => self.index_error(error),
+        }
     }
 
     /// As [`Inner::open_index`], for those who do not know whether somebody collects.
@@ -211,23 +247,23 @@ impl Inner {
     }
 
     /// Does something with the index. If that turns out not to be usable, it is made again, and the same is done with that.
-    fn with_index<T>(&self, mut action: impl FnMut(&mut Index) -> Result<T, IndexError>) -> Result<T, StoreError> {
+    fn with_index<T, E: Into<Failure>>(
+        &self,
+        mut action: impl FnMut(&mut Index) -> Result<T, E>,
+    ) -> Result<T, StoreError> {
         let mut index = self.take_index()?;
-        let result = match action(&mut index) {
-            Err(IndexError::Unusable(_)) => {
+        let result = match action(&mut index).map_err(Into::into) {
+            Err(Failure::Index(IndexError::Unusable(_))) => {
                 self.discard_index(index)?;
                 index = self.open_or_make_index()?;
-                action(&mut index)
+                action(&mut index).map_err(Into::into)
             }
             result => result,
         };
-        match result {
-            Ok(value) => {
-                self.put_back(index);
-                Ok(value)
-            }
-            Err(error) => Err(self.index_error(error)),
+        if result.is_ok() {
+            self.put_back(index);
         }
+        result.map_err(|failure| self.store_error(failure))
     }
 
     /// Throws away an index that cannot be used, unless somebody else has done so.
@@ -306,6 +342,11 @@ impl Blockstore for DiskBlockstore {
     fn set_pin(&self, name: &PinName, root: &Cid) -> Result<(), StoreError> {
         self.writer()?.commit(&[(name.clone(), *root)])?;
         Ok(())
+    }
+
+    fn check_complete(&self, root: &Cid) -> Result<(), StoreError> {
+        let _hold = self.inner.holders.hold(&self.inner.layout, &self.inner.options)?;
+        self.inner.with_index(|index| self.inner.reach(index, &mut Reached::default(), root))
     }
 
     fn remove_pin(&self, name: &PinName) -> Result<Option<Pin>, StoreError> {

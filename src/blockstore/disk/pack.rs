@@ -127,6 +127,8 @@ impl Drop for PackWriter {
             // What cannot be removed is a leftover, as after a crash.
             let _ = self.layout.packs.remove_file(name);
         }
+        // A child process that has just been forked still has the file open.
+        let _ = self.file.unlock();
     }
 }
 

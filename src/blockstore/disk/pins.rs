@@ -4,7 +4,6 @@
 //! fsync of that folder brings the names of a pack and of the pins to disk that a commit makes; it is replaced whole.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{Pin, PinName, StoreError};
 use super::Options;
 use super::layout::{Layout, misplaced};
-use super::lock;
+use super::lock::{self, Lock};
 use crate::dag::Cid;
 
 const FILE: &str = "pins.json";
@@ -72,13 +71,13 @@ pub(super) struct PinsChange<'a> {
     layout: &'a Layout,
     /// What is to be there.
     pub(super) pins: Pins,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// The pins on disk under another name, until they get theirs.
 pub(super) struct NextPins<'a> {
     layout: &'a Layout,
-    _lock: File,
+    _lock: Lock,
     is_used: bool,
 }
 

@@ -14,7 +14,7 @@ use super::super::key::Key;
 use super::index::{Index, IndexError};
 use super::layout::PackId;
 use super::pack::{Extent, PackError, PackReader};
-use super::{Inner, StoreEvent, lock};
+use super::{Failure, Inner, StoreEvent, lock};
 
 /// Blocks of one pack that are gathered before the index is told.
 const BATCH: usize = 1 << 16;
@@ -44,7 +44,7 @@ impl Inner {
         self.replace_index()?;
         let mut index = Index::open(&self.index_path()).map_err(|error| self.index_error(error))?;
         index.begin_log().map_err(|error| self.index_error(error))?;
-        self.adopt(&mut index, &packs)?;
+        self.adopt(&mut index, &packs).map_err(|failure| self.store_error(failure))?;
         Ok(index)
     }
 
@@ -70,7 +70,7 @@ impl Inner {
     }
 
     /// Makes the index and the folder agree, if that needs no waiting: who collects sees to it as well.
-    pub(super) fn try_reconcile(&self, index: &mut Index) -> Result<(), StoreError> {
+    pub(super) fn try_reconcile(&self, index: &mut Index) -> Result<(), Failure> {
         if self.differences(index)?.is_none() {
             return Ok(());
         }
@@ -81,10 +81,10 @@ impl Inner {
     }
 
     /// Makes the index and the folder agree. Nobody else may collect meanwhile.
-    pub(super) fn reconcile(&self, index: &mut Index) -> Result<(), StoreError> {
+    pub(super) fn reconcile(&self, index: &mut Index) -> Result<(), Failure> {
         let Some((gone, unknown)) = self.differences(index)? else { return Ok(()) };
         if !gone.is_empty() {
-            let removed = index.change(|change| change.remove_packs(&gone)).map_err(|error| self.index_error(error))?;
+            let removed = index.change(|change| change.remove_packs(&gone))?;
             if removed > 0 {
                 (self.options.events)(StoreEvent::BlocksLost { blocks: removed });
             }
@@ -93,10 +93,9 @@ impl Inner {
     }
 
     /// The packs that only the index has, and those that only the folder has; `None` if there are none.
-    fn differences(&self, index: &Index) -> Result<Option<(Vec<PackId>, Vec<PackId>)>, StoreError> {
+    fn differences(&self, index: &Index) -> Result<Option<(Vec<PackId>, Vec<PackId>)>, Failure> {
         // In this order: a pack gets its name before it is in the index.
-        let known: BTreeSet<_> =
-            index.packs().map_err(|error| self.index_error(error))?.into_iter().map(|(pack, _)| pack).collect();
+        let known: BTreeSet<_> = index.packs()?.into_iter().map(|(pack, _)| pack).collect();
         let there: BTreeSet<_> = self.layout.packs()?.0.into_iter().collect();
         if known == there {
             return Ok(None);
@@ -105,14 +104,14 @@ impl Inner {
     }
 
     /// Tells the index of the blocks in these packs, but for those whose writers are about to.
-    fn adopt(&self, index: &mut Index, packs: &[PackId]) -> Result<(), StoreError> {
+    fn adopt(&self, index: &mut Index, packs: &[PackId]) -> Result<(), Failure> {
         for pack in packs {
             self.adopt_pack(index, *pack)?;
         }
         Ok(())
     }
 
-    fn adopt_pack(&self, index: &mut Index, pack: PackId) -> Result<(), StoreError> {
+    fn adopt_pack(&self, index: &mut Index, pack: PackId) -> Result<(), Failure> {
         let path = self.layout.pack_path(pack);
         let mut reader = match PackReader::open_abandoned(&self.layout, pack) {
             Ok(Some(reader)) => reader,
@@ -123,18 +122,18 @@ impl Inner {
             {
                 return Ok(());
             }
-            Err(PackError::Read(error)) => return Err(StoreError::io("read", path)(error)),
+            Err(PackError::Read(error)) => return Err(StoreError::io("read", path)(error).into()),
             Err(PackError::Car(_)) => return Ok(()),
         };
         let size_bytes = fs::symlink_metadata(&path).map_err(StoreError::io("read", &path))?.len();
         let mut blocks: Vec<(Key, Extent)> = Vec::new();
         loop {
             if (self.options.cancelled)() {
-                return Err(StoreError::Cancelled);
+                return Err(StoreError::Cancelled.into());
             }
             let section = match reader.next_section() {
                 Ok(section) => section,
-                Err(PackError::Read(error)) => return Err(StoreError::io("read", path)(error)),
+                Err(PackError::Read(error)) => return Err(StoreError::io("read", path)(error).into()),
                 // What comes after the damage cannot be found. `verify` reports it.
                 Err(_) => None,
             };
@@ -146,8 +145,7 @@ impl Inner {
             if is_end || blocks.len() >= BATCH {
                 blocks.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
                 let sorted: Vec<_> = blocks.iter().map(|(key, extent)| (key, *extent)).collect();
-                let added = index.change(|change| change.add_pack(pack, size_bytes, &sorted));
-                added.map_err(|error| self.index_error(error))?;
+                index.change(|change| change.add_pack(pack, size_bytes, &sorted))?;
                 blocks.clear();
             }
             if is_end {

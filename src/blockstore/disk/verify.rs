@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use super::super::key::Key;
 use super::super::walk::Reached;
 use super::super::{Finding, Pin, StoreError, VerifyOptions, VerifyReport};
-use super::gc::Failure;
 use super::index::{Index, Location};
 use super::layout::PackId;
 use super::pack::{Extent, PackError, PackReader, PackWriter};
-use super::{Inner, lock, pins};
+use super::{Failure, Inner, lock, pins};
 use crate::dag::Cid;
 use crate::dag::block::CODEC_RAW;
 

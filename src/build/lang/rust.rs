@@ -8,11 +8,12 @@ use cargo_metadata::{CrateType, Message, Metadata, Package, PackageId, Target, T
 
 use super::cargo_config;
 use crate::build::environment;
+use crate::build::inputs::{CargoRoots, cargo_roots};
 use crate::build::process::LINE_BYTES_MAX;
 use crate::build::rustc_wrapper::{CARGO_PREFIX, MODE_VARIABLE, PROJECT_PREFIX, Prefixes};
 use crate::build::toolchain::Toolchain;
 use crate::build::{self, BuildError, Call, Context, Event, TARGET, Variables};
-use crate::wetfile::Guest;
+use crate::wetfile::{Guest, Project, lock};
 use crate::{escape, wasm_binary};
 
 /// Largest answer of `cargo metadata` in bytes; it is one line, with some hundred bytes for each file that is a target.
@@ -26,39 +27,54 @@ const CARGO_VARIABLES: [(&str, &str); 3] =
 /// Flags for the compiler, in the two forms that cargo takes from the environment. A Wetfile may declare either.
 const FLAGS_VARIABLES: [&str; 2] = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"];
 
-/// Compiles the package in the guest's folder and returns the bytes of its program, or else of its `cdylib`.
-pub(in crate::build) fn build(
+/// A guest whose package, compiler and environment are known: all that compiling it needs.
+pub(in crate::build) struct Prepared {
+    environment: Variables,
+    toolchain: Toolchain,
+    package: FoundPackage,
+    target_dir: PathBuf,
+    /// What the package is made of.
+    pub(in crate::build) roots: CargoRoots,
+    /// What compiles it.
+    pub(in crate::build) identity: lock::Toolchain,
+}
+
+/// Asks cargo and the compiler what there is to know about a guest.
+pub(in crate::build) fn prepare(
     ctx: &Context<'_>,
+    project: &Project,
     guest: &Guest,
     mut environment: Variables,
-) -> Result<Vec<u8>, BuildError> {
+) -> Result<Prepared, BuildError> {
     let dir = guest.dir.to_path(ctx.state.root());
     let own = environment::digest_of_own(guest, &environment);
     let target_dir = ctx.state.cargo_target(&guest.name, own.as_deref());
     let target_dir = target_dir.map_err(BuildError::io("use", ctx.state.root().join("target/ww/cargo")))?;
     environment.extend(CARGO_VARIABLES.map(|(name, value)| (name.into(), value.into())));
     let toolchain = Toolchain::of_folder(ctx, &guest.name, &dir, &environment)?;
+    let identity = toolchain.identity()?;
     if !FLAGS_VARIABLES.iter().any(|name| environment.contains_key(OsStr::new(name))) {
         // Set, and be it to nothing, so that the flags of the user's own configuration do not count.
         let flags = cargo_config::rustflags(ctx.state.root(), &guest.dir, &toolchain.cfgs)?;
         environment.insert("CARGO_ENCODED_RUSTFLAGS".into(), flags.join("\x1f").into());
     }
-    warn_of_settings(ctx, guest, &toolchain, &environment);
-    let package = FoundPackage::find(ctx, guest, &dir, &environment)?;
-    let mut prefixes = toolchain.library_sources(ctx, &guest.name, &dir, &environment)?;
+    let manifest = dir.join("Cargo.toml");
+    let package = FoundPackage::choose(&metadata(ctx, guest, &manifest, &environment)?, manifest)?;
+    let roots = cargo_roots(project, guest, &mut |manifest: &Path| metadata(ctx, guest, manifest, &environment))?;
+    let mut prefixes = toolchain.library_sources();
     prefixes.extend(own_prefixes(ctx.state.root(), &environment));
     environment.insert(MODE_VARIABLE.into(), Prefixes::new(prefixes).encode());
     environment.insert("RUSTC_WRAPPER".into(), ctx.ww.into());
+    Ok(Prepared { environment, toolchain, package, target_dir, roots, identity })
+}
 
+/// Compiles the package in the guest's folder and returns the bytes of its program, or else of its `cdylib`.
+pub(in crate::build) fn build(ctx: &Context<'_>, guest: &Guest, prepared: &Prepared) -> Result<Vec<u8>, BuildError> {
+    let Prepared { environment, toolchain, package, .. } = prepared;
+    let dir = guest.dir.to_path(ctx.state.root());
     let mut artifact = None;
-    let arguments = package.arguments(ctx, target_dir);
-    let call = Call {
-        program: "cargo",
-        arguments: &arguments,
-        dir: &dir,
-        environment: &environment,
-        line_bytes_max: LINE_BYTES_MAX,
-    };
+    let arguments = package.arguments(ctx, prepared.target_dir.clone());
+    let call = Call { program: "cargo", arguments: &arguments, dir: &dir, environment, line_bytes_max: LINE_BYTES_MAX };
     let result = build::run(ctx, &guest.name, &call, &mut |line| match serde_json::from_str(line) {
         Ok(Message::CompilerArtifact(message)) => {
             artifact = package.program_of(&message).or(artifact.take());
@@ -73,6 +89,44 @@ pub(in crate::build) fn build(
     }?;
     let path = artifact.ok_or(BuildError::NoArtifact { path: None })?;
     File::open(&path).and_then(wasm_binary::read).map_err(BuildError::io("read", path))
+}
+
+/// Tells what may make the result differ from that of others: settings of the user's own, and sources that lie elsewhere.
+pub(in crate::build) fn warn(ctx: &Context<'_>, guest: &Guest, prepared: &Prepared) {
+    warn_of_settings(ctx, guest, &prepared.toolchain, &prepared.environment);
+    for path in &prepared.roots.outside {
+        let text = format!(
+            "it depends on {}, outside of the project: the lock does not see what changes there",
+            escape::path(path)
+        );
+        (ctx.events)(Event::Warning { guest: &guest.name, text });
+    }
+}
+
+/// Asks cargo about the workspace of a manifest. That needs neither a network nor a lock file that fits.
+fn metadata(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    manifest: &Path,
+    environment: &Variables,
+) -> Result<Metadata, BuildError> {
+    let mut arguments: Vec<OsString> =
+        ["metadata", "--no-deps", "--format-version=1", "--manifest-path"].map(OsString::from).into();
+    arguments.push(manifest.into());
+    let mut answer = String::new();
+    // In the guest's folder, which decides which cargo answers.
+    let dir = guest.dir.to_path(ctx.state.root());
+    let call =
+        Call { program: "cargo", arguments: &arguments, dir: &dir, environment, line_bytes_max: METADATA_BYTES_MAX };
+    build::run(ctx, &guest.name, &call, &mut |line| {
+        answer.push_str(line);
+        true
+    })?;
+    let not_understood = |source| BuildError::Answer { program: "cargo metadata", source };
+    if answer.len() >= METADATA_BYTES_MAX {
+        return Err(not_understood(format!("it has {METADATA_BYTES_MAX} bytes or more").into()));
+    }
+    serde_json::from_str(&answer).map_err(|source| not_understood(source.into()))
 }
 
 /// Tells which of the user's own settings change what is compiled.
@@ -117,34 +171,14 @@ struct FoundPackage {
 }
 
 impl FoundPackage {
-    fn find(ctx: &Context<'_>, guest: &Guest, dir: &Path, environment: &Variables) -> Result<Self, BuildError> {
-        let manifest = dir.join("Cargo.toml");
-        let mut arguments: Vec<OsString> =
-            ["metadata", "--no-deps", "--format-version=1", "--manifest-path"].map(OsString::from).into();
-        arguments.push(manifest.clone().into());
-        let mut answer = String::new();
-        let call =
-            Call { program: "cargo", arguments: &arguments, dir, environment, line_bytes_max: METADATA_BYTES_MAX };
-        build::run(ctx, &guest.name, &call, &mut |line| {
-            answer.push_str(line);
-            true
-        })?;
-        let not_understood = |source| BuildError::Answer { program: "cargo metadata", source };
-        if answer.len() >= METADATA_BYTES_MAX {
-            return Err(not_understood(format!("it has {METADATA_BYTES_MAX} bytes or more").into()));
-        }
-        let metadata: Metadata = serde_json::from_str(&answer).map_err(|source| not_understood(source.into()))?;
-        Self::choose(metadata, manifest)
-    }
-
-    fn choose(metadata: Metadata, manifest: PathBuf) -> Result<Self, BuildError> {
+    fn choose(metadata: &Metadata, manifest: PathBuf) -> Result<Self, BuildError> {
         let is_locked = metadata.workspace_root.join("Cargo.lock").is_file();
-        let is_ours = |package: &Package| package.manifest_path.as_std_path() == manifest;
-        let Some(package) = metadata.packages.into_iter().find(is_ours) else {
+        let is_ours = |package: &&Package| package.manifest_path.as_std_path() == manifest;
+        let Some(package) = metadata.packages.iter().find(is_ours) else {
             return Err(BuildError::NoPackage { manifest });
         };
-        let target = choose_target(&package, &manifest)?;
-        Ok(Self { id: package.id, manifest, target, is_locked })
+        let target = choose_target(package, &manifest)?;
+        Ok(Self { id: package.id.clone(), manifest, target, is_locked })
     }
 
     /// The arguments of the build. They select one target, so that a program and a `cdylib` of the same name, whose

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cli::error::Failure;
 use crate::cli::{env, exit_code, project, ui};
 use crate::escape;
-use crate::ops::{BuildOptions, Built, BuiltImage};
+use crate::ops::{BuildOptions, Built, BuiltImage, LockChange};
 
 /// Build guests and assemble images
 ///
@@ -17,7 +17,7 @@ use crate::ops::{BuildOptions, Built, BuiltImage};
 /// guests and images and for what they need; a name that a guest and an image share means both. Wetfile.toml is looked
 /// for here and in the folders above.
 ///
-/// Prints one line for each image. What compilers say is shown when one fails, or with --verbose.
+/// Writes into Wetfile.lock what was built from what. Prints one line for each image, with its CID. What compilers say is shown when one fails, or with --verbose.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BuildArgs {
     /// Guests and images to build; all of them where there is no name
@@ -27,6 +27,10 @@ pub(in crate::cli) struct BuildArgs {
     /// Let compilers use only what was downloaded before
     #[arg(long)]
     offline: bool,
+
+    /// Refuse to change Wetfile.lock, as in CI; WW_LOCKED=1 in the environment says the same
+    #[arg(long)]
+    locked: bool,
 
     /// Print the result, or what is wrong with the Wetfile, as JSON
     #[arg(long)]
@@ -47,7 +51,8 @@ pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> ExitCode {
 fn try_run(args: &BuildArgs, verbose: bool) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
     let project = project::load(args.json)?;
-    let built = project::build(&project, &args.names, BuildOptions { offline: args.offline }, verbose)?;
+    let built =
+        project::build(&project, &args.names, BuildOptions { offline: args.offline, locked: args.locked }, verbose)?;
     if args.json {
         return ui::result_line(&escape::json(&as_json(&built).to_string())).map_err(failed);
     }
@@ -58,11 +63,11 @@ fn try_run(args: &BuildArgs, verbose: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `image pid0: examples/images/pid0, 1 file, 588461 bytes`
+/// `image pid0: examples/images/pid0, 1 file, 588461 bytes, bafy…`
 fn line(image: &BuiltImage, here: &Path) -> String {
     let plural = if image.files == 1 { "" } else { "s" };
     let out = project::shown(&image.out, here);
-    format!("image {}: {out}, {} file{plural}, {} bytes", image.name, image.files, image.size_bytes)
+    format!("image {}: {out}, {} file{plural}, {} bytes, {}", image.name, image.files, image.size_bytes, image.cid)
 }
 
 /// Documented in `docs/build.md`.
@@ -82,8 +87,20 @@ fn as_json(built: &Built) -> serde_json::Value {
                 "files": image.files,
                 "size_bytes": image.size_bytes,
                 "changed": image.changed,
+                "cid": image.cid.to_string(),
+                "profile": image.profile.name,
             })
         })
         .collect();
-    json!({ "guests": guests, "images": images })
+    let lock = match built.lock {
+        LockChange::None => "unchanged",
+        LockChange::Created => "created",
+        LockChange::Updated => "updated",
+    };
+    let not_held: Vec<_> = built
+        .not_held
+        .iter()
+        .map(|(guest, toolchain)| json!({ "guest": guest.as_str(), "toolchain": toolchain.as_str() }))
+        .collect();
+    json!({ "guests": guests, "images": images, "lock": lock, "not_held": not_held })
 }

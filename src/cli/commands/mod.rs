@@ -1,5 +1,16 @@
 //! One file per command: its flags, and the operation that they are turned into.
 
 pub(super) mod build;
+pub(super) mod car;
+pub(super) mod cat;
+pub(super) mod cid;
+pub(super) mod gateway;
+pub(super) mod gc;
+pub(super) mod get;
+pub(super) mod inspect;
+pub(super) mod ls;
+pub(super) mod pin;
 pub(super) mod publish;
 pub(super) mod run;
+pub(super) mod store;
+pub(super) mod verify;

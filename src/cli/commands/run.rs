@@ -1,15 +1,18 @@
 //! `ww run`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cell::ExitStatus;
 use crate::cli::error::Failure;
-use crate::cli::{env, exit_code, project, ui};
+use crate::cli::signals::{StopSignal, StopSignals};
+use crate::cli::sources::SourceArgs;
+use crate::cli::{checkout, env, exit_code, project, ui};
+use crate::dag::ContentPath;
 use crate::ops::{self, BuildOptions, RunOptions, RunOutcome};
 use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
 use crate::wetfile::ImageName;
@@ -21,13 +24,15 @@ const DEFAULT_PORT: u16 = 2020;
 /// Run an image in a sandboxed cell
 ///
 /// The image is a folder with `bin/main.wasm`, a component that exports `wasi:cli/run`; or, where there is no such
-/// folder, the name of an image of the Wetfile, which is built first. The guest sees the image's folder, read-only, as `/`, the standard streams, and a Host
+/// folder, the name of an image of the Wetfile, which is built first; or content, as /ipfs/CID/PATH or ipfs://CID/PATH,
+/// which is looked for in the local blockstore, and then asked of a Kubo node (without --kubo also at
+/// http://localhost:5001) and of the gateways given. The guest sees the image's folder, read-only, as `/`, the standard streams, and a Host
 /// capability over Cap'n Proto RPC; nothing else.
 ///
 /// `ww` ends with the guest's own exit code, or with 134 if it trapped; see `docs/exit-codes.md` for the others.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunArgs {
-    /// The image's folder, or its name in the Wetfile
+    /// The image's folder, its name in the Wetfile, /ipfs/CID, or ipfs://CID
     image: PathBuf,
 
     /// Port of the libp2p node, TCP and QUIC, on all interfaces; 0 takes a free one
@@ -57,6 +62,9 @@ pub(in crate::cli) struct RunArgs {
     /// A guest can end with any exit code, also with those that `ww` uses itself. This file tells them apart.
     #[arg(long, value_name = "FILE")]
     status_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    sources: SourceArgs,
 
     /// Arguments of the guest
     #[arg(last = true, value_name = "ARGS")]
@@ -99,23 +107,35 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
 fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::RUN_FAILURE, &error);
     let [stdin, stdout, stderr] = env::standard_streams().map_err(failed)?;
-    let options = RunOptions {
-        swarm: swarm_config(&args)?,
-        image: match image_folder(args.image, verbose) {
-            Ok(image) => image,
-            Err(failure) => return StopSignal::of(&failure).map(RunOutcome::Stopped).ok_or(failure),
-        },
-        args: args.args,
-        env: last_of_each(args.env),
-        debug: args.wasm_debug,
-        stdin,
-        stdout,
-        stderr,
+    let swarm = swarm_config(&args)?;
+    let image = match image(&args, verbose) {
+        Ok(image) => image,
+        Err(failure) => return StopSignal::of(&failure).map(RunOutcome::Stopped).ok_or(failure),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let ended = runtime.block_on(async {
         let mut signals = StopSignals::new().map_err(failed)?;
-        Ok(ops::run(options, signals.next()).await?)
+        let (name, folder, checkout) = match image {
+            Image::Folder(folder) => (folder.clone(), folder, None),
+            Image::Content(content) => match checkout::check_out(content, args.sources, &mut signals).await? {
+                ControlFlow::Continue(checkout) => (args.image, checkout.image(), Some(checkout)),
+                ControlFlow::Break(signal) => return Ok(RunOutcome::Stopped(signal)),
+            },
+        };
+        let options = RunOptions {
+            swarm,
+            name,
+            image: folder,
+            args: args.args,
+            env: last_of_each(args.env),
+            debug: args.wasm_debug,
+            stdin,
+            stdout,
+            stderr,
+        };
+        let ended = ops::run(options, signals.next()).await;
+        drop(checkout);
+        Ok(ended?)
     });
     // Whatever is still on its way, a compiler or a killed cell, does not hold up the end of the process.
     runtime.shutdown_background();
@@ -132,11 +152,26 @@ fn last_of_each(env: Vec<(String, String)>) -> Vec<(String, String)> {
     kept
 }
 
-/// The folder to run: what was given, or the `out` of an image of the project that has this name, once it is built.
-fn image_folder(given: PathBuf, verbose: bool) -> Result<PathBuf, Failure> {
-    let Some(name) = given.to_str().and_then(|name| ImageName::new(name).ok()) else { return Ok(given) };
+/// What to run.
+enum Image {
+    /// An image's folder.
+    Folder(PathBuf),
+    /// Content that is to be fetched.
+    Content(ContentPath),
+}
+
+/// What was given: content, a folder, or an image of the project that has this name, which is built.
+fn image(args: &RunArgs, verbose: bool) -> Result<Image, Failure> {
+    let given = &args.image;
+    if let Some(text) = given.to_str().filter(|text| ContentPath::is_meant(text)) {
+        let content = text.parse().map(Image::Content);
+        return content.map_err(|error| Failure::new(exit_code::RUN_FAILURE, &error));
+    }
+    let Some(name) = given.to_str().and_then(|name| ImageName::new(name).ok()) else {
+        return Ok(Image::Folder(given.clone()));
+    };
     if given.symlink_metadata().is_ok() || !project::is_here() {
-        return Ok(given);
+        return Ok(Image::Folder(given.clone()));
     }
     // Whatever is wrong with the project, it is this run that fails.
     let of_run = |failure: Failure| match StopSignal::of(&failure) {
@@ -147,8 +182,9 @@ fn image_folder(given: PathBuf, verbose: bool) -> Result<PathBuf, Failure> {
     let Some(image) = project.images.get(&name) else {
         return Err(project::no_such_image(exit_code::RUN_NOT_FOUND, &name, &project));
     };
-    project::build(&project, &[name.to_string()], BuildOptions::default(), verbose).map_err(of_run)?;
-    Ok(image.out.to_path(&project.root))
+    let options = BuildOptions { offline: args.sources.offline, ..BuildOptions::default() };
+    project::build(&project, &[name.to_string()], options, verbose).map_err(of_run)?;
+    Ok(Image::Folder(image.out.to_path(&project.root)))
 }
 
 fn swarm_config(args: &RunArgs) -> Result<SwarmConfig, Failure> {
@@ -182,49 +218,6 @@ fn status(ended: &Result<RunOutcome<StopSignal>, Failure>, code: u8) -> serde_js
         Ok(RunOutcome::Stopped(signal)) => json!({ "status": "stopped", "code": code, "signal": signal.name }),
         Err(failure) => {
             json!({ "status": "failed", "code": code, "error": failure.message, "causes": failure.causes })
-        }
-    }
-}
-
-/// A signal that ends a run.
-#[derive(Debug, Clone, Copy)]
-struct StopSignal {
-    name: &'static str,
-    number: u8,
-}
-
-const SIGHUP: StopSignal = StopSignal { name: "SIGHUP", number: 1 };
-const SIGINT: StopSignal = StopSignal { name: "SIGINT", number: 2 };
-const SIGTERM: StopSignal = StopSignal { name: "SIGTERM", number: 15 };
-
-impl StopSignal {
-    /// The signal that stopped a build, if that is why it failed.
-    fn of(failure: &Failure) -> Option<Self> {
-        let number = failure.code.checked_sub(exit_code::SIGNAL_BASE)?;
-        [SIGHUP, SIGINT, SIGTERM].into_iter().find(|signal| signal.number == number)
-    }
-}
-
-struct StopSignals {
-    hangup: Signal,
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) -> StopSignal {
-        tokio::select! {
-            _ = self.hangup.recv() => SIGHUP,
-            _ = self.interrupt.recv() => SIGINT,
-            _ = self.terminate.recv() => SIGTERM,
         }
     }
 }

@@ -324,6 +324,11 @@ impl PathWalk {
         self.names.is_empty().then_some(&self.at.0)
     }
 
+    /// The root of the directory in which the walk is, or what it found at its end.
+    pub fn reached(&self) -> &Cid {
+        &self.directory
+    }
+
     /// Takes the wanted block.
     ///
     /// # Errors

@@ -16,10 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blockstore::{Blockstore, Hold, StoreError};
-use crate::dag::unixfs::WalkError;
+use crate::dag::unixfs::{NodeError, WalkError};
 use crate::dag::{Cid, ContentPath};
 
-pub use crate::remote::gateway::Scope;
 pub use source::{DagRequest, Source};
 
 /// After how long without any result another source is asked for the same. A gateway near by that has the content answers
@@ -128,7 +127,7 @@ pub enum FetchError {
         cid: Box<Cid>,
         /// What is wrong.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: NodeError,
     },
     /// A block has a hash function or a codec that is not supported.
     #[error("{cid} has a hash function or a codec that is not supported")]

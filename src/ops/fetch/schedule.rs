@@ -136,16 +136,19 @@ pub(super) async fn run(
         }
         let mut messages = messages.into_iter().peekable();
         while messages.peek().is_some() {
-            let (blocks, origins) = schedule.accept(&mut messages);
+            let (origins, blocks) = leading_blocks(&mut messages);
             if !blocks.is_empty() {
-                let wants;
-                (keeper, wants) = blocking(move || {
-                    let wants = keeper.advance(&blocks)?;
-                    Ok::<_, FetchError>((keeper, wants))
+                let (advance, delivered);
+                (keeper, advance, delivered) = blocking(move || {
+                    let advance = keeper.advance(&blocks)?;
+                    Ok::<_, FetchError>((keeper, advance, blocks))
                 })
                 .await??;
+                for ((job, block), taken) in origins.iter().zip(delivered).zip(advance.taken) {
+                    schedule.delivered(*job, block.data().len() as u64, taken);
+                }
                 schedule.stored_bytes = keeper.bytes;
-                schedule.want(wants, &origins);
+                schedule.want(advance.wants, &origins);
                 events(FetchEvent::Progress { blocks: keeper.blocks, bytes: keeper.bytes });
             }
             if let Some((job, Message::Ended(error))) = messages.next() {
@@ -303,37 +306,20 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Takes messages up to the next end of a request; gives the blocks among them that are wanted, and the requests that
-    /// brought them.
-    fn accept(
-        &mut self,
-        messages: &mut std::iter::Peekable<impl Iterator<Item = (JobId, Message)>>,
-    ) -> (Vec<Block>, Vec<JobId>) {
-        let (mut blocks, mut origins) = (Vec::new(), Vec::new());
-        while let Some((id, Message::Block(block))) =
-            messages.next_if(|(_, message)| matches!(message, Message::Block(_)))
-        {
-            let wanted = self.wanted.remove(block.cid());
-            let is_wanted = wanted.is_some();
-            self.note_delivery(id, &block, is_wanted);
-            for rival in wanted.map(|wanted| wanted.jobs).unwrap_or_default() {
-                let is_idle = self.jobs.get(&rival).is_some_and(|job| !job.has_delivered);
-                if rival != id && is_idle {
-                    self.drop_job(rival);
-                }
-            }
-            if is_wanted {
-                blocks.push(block);
-                origins.push(id);
+    /// Takes note of a block that a request brought, of so many bytes, and of the name under which it was needed.
+    fn delivered(&mut self, id: JobId, bytes: u64, taken: Option<Cid>) {
+        let wanted = taken.and_then(|cid| self.wanted.remove(&cid));
+        // It may have been given up and then come with something else.
+        self.missing.retain(|cid| Some(*cid) != taken);
+        for rival in wanted.map(|wanted| wanted.jobs).unwrap_or_default() {
+            let is_idle = self.jobs.get(&rival).is_some_and(|job| !job.has_delivered);
+            if rival != id && is_idle {
+                self.drop_job(rival);
             }
         }
-        (blocks, origins)
-    }
-
-    fn note_delivery(&mut self, id: JobId, block: &Block, is_wanted: bool) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let source = job.source;
-        if is_wanted {
+        if taken.is_some() {
             let now = Instant::now();
             job.has_delivered = true;
             job.progress = now;
@@ -342,7 +328,7 @@ impl<'a> Schedule<'a> {
             self.sources[source].delivered = Some(now);
             return;
         }
-        job.unwanted_bytes += block.data().len() as u64;
+        job.unwanted_bytes += bytes;
         if job.unwanted_bytes > UNWANTED_BYTES_MAX {
             self.sources[source].why = Some("it sends what was not asked for".into());
             self.abandon(source);
@@ -481,6 +467,20 @@ impl<'a> Schedule<'a> {
         let sources = self.sources.into_iter().map(why).collect();
         Some(Missing { request, missing, has_more, sources })
     }
+}
+
+/// The blocks at the front of messages, up to the next end of a request, and the requests that brought them.
+fn leading_blocks(
+    messages: &mut std::iter::Peekable<impl Iterator<Item = (JobId, Message)>>,
+) -> (Vec<JobId>, Vec<Block>) {
+    let (mut origins, mut blocks) = (Vec::new(), Vec::new());
+    while let Some((id, message)) = messages.next_if(|(_, message)| matches!(message, Message::Block(_))) {
+        if let Message::Block(block) = message {
+            origins.push(id);
+            blocks.push(block);
+        }
+    }
+    (origins, blocks)
 }
 
 /// Sends on all blocks of a DAG; gives the error that ended them.

@@ -5,8 +5,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 
 use crate::dag::car::CarError;
-use crate::dag::{Block, Cid};
-use crate::remote::gateway::Scope;
+use crate::dag::{Block, Cid, Scope};
 use crate::remote::{Blocks, Cause, RemoteError, gateway, kubo};
 
 /// How many blocks a gateway or a node is asked for at once. At 50 ms and 1 MiB for each this makes 300 MiB/s.

@@ -4,9 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::{DagRequest, FetchError, FetchLimits};
 use crate::dag::block::{CODEC_DAG_PB, CODEC_RAW, HASH_IDENTITY, HASH_SHA2_256, HASH_SHA2_512};
-use crate::dag::unixfs::{Node, PathWalk, ShardTarget, WalkError};
-use crate::dag::{Block, Cid, pb};
-use crate::remote::gateway::Scope;
+use crate::dag::unixfs::{PathWalk, WalkError};
+use crate::dag::{Block, Cid, Scope};
 
 /// The way along a path, and then through everything below its end that belongs to the scope. It has no blocks: it says
 /// which ones it needs, and is given them in any order.
@@ -76,6 +75,14 @@ impl Walk {
         (is_known && has_more).then(|| DagRequest { root: *cid, path: String::new(), scope: self.request.scope })
     }
 
+    /// Whether a block was said and not supplied yet.
+    pub(super) fn wants(&self, cid: &Cid) -> bool {
+        match &self.path {
+            Some(path) => self.is_path_said && path.wanted() == Some(cid),
+            None => self.open.contains_key(cid),
+        }
+    }
+
     /// Takes a block that was said.
     ///
     /// # Errors
@@ -86,7 +93,9 @@ impl Walk {
             return self.set_path(path);
         }
         let Some(depth) = self.open.remove(block.cid()) else { return Ok(()) };
-        for cid in self.links(block)?.into_iter().rev() {
+        let links = self.request.scope.links(block);
+        let links = links.map_err(|source| FetchError::Malformed { cid: Box::new(*block.cid()), source })?;
+        for cid in links.into_iter().rev() {
             check_supported(&cid)?;
             self.find(cid, depth + 1)?;
         }
@@ -124,29 +133,6 @@ impl Walk {
             self.found.push((cid, depth));
         }
         Ok(())
-    }
-
-    fn links(&self, block: &Block) -> Result<Vec<Cid>, FetchError> {
-        let malformed = |source: Box<dyn std::error::Error + Send + Sync>| FetchError::Malformed {
-            cid: Box::new(*block.cid()),
-            source,
-        };
-        match self.request.scope {
-            Scope::Block => Ok(Vec::new()),
-            Scope::All => pb::links(block).map_err(|error| malformed(error.into())),
-            Scope::Entity => Ok(match Node::decode(block).map_err(|error| malformed(error.into()))? {
-                Node::File(file) => file.children.iter().map(|child| child.cid).collect(),
-                Node::Shard(shard) => shard
-                    .children
-                    .iter()
-                    .filter_map(|child| match &child.target {
-                        ShardTarget::Shard(cid) => Some(*cid),
-                        ShardTarget::Entry(..) => None,
-                    })
-                    .collect(),
-                Node::Directory(_) | Node::Symlink(_) => Vec::new(),
-            }),
-        }
     }
 }
 

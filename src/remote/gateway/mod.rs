@@ -16,15 +16,17 @@ mod answer;
 mod tests;
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures::{StreamExt, TryStreamExt};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, LOCATION};
 use reqwest::{Response, StatusCode, Url};
 use tokio::time::{Instant, timeout};
 
 use super::{Blocks, BoxError, Cause, Deadlines, RemoteError, Stage, shown};
-use crate::dag::{BLOCK_BYTES_MAX, Block, Cid};
+use crate::dag::{BLOCK_BYTES_MAX, Block, Cid, Scope};
 
 pub use address::{Address, AddressError};
 
@@ -34,28 +36,6 @@ pub const REDIRECTS_MAX: usize = 5;
 const TYPE_RAW: &str = "application/vnd.ipld.raw";
 const TYPE_CAR: &str = "application/vnd.ipld.car";
 const ACCEPT_CAR: &str = "application/vnd.ipld.car;version=1;order=dfs;dups=n";
-
-/// How much of a DAG is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Everything below.
-    All,
-    /// A file whole, a directory's own blocks without what its entries stand for.
-    Entity,
-    /// One block.
-    Block,
-}
-
-impl Scope {
-    /// As it stands in a URL.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Entity => "entity",
-            Self::Block => "block",
-        }
-    }
-}
 
 /// A client of one gateway. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -89,7 +69,7 @@ impl Client {
             .referer(false);
         if address.is_loopback() {
             // A proxy's own loopback interface is another one.
-            builder = builder.no_proxy();
+            builder = builder.no_proxy().dns_resolver(Arc::new(Localhost));
         }
         let http = builder.build().map_err(|error| RemoteError {
             remote: address.to_string(),
@@ -188,6 +168,21 @@ impl Client {
                 .ok_or_else(|| Cause::Redirect { status: answer.status().as_u16(), location: shown(&location) })?;
         }
         Err(Cause::Malformed(format!("it redirects more than {REDIRECTS_MAX} times").into()))
+    }
+}
+
+/// Knows that `NAME.localhost` is this machine (RFC 6761, section 6.3), to which a gateway at `localhost` leads. Not every
+/// system's resolver does.
+struct Localhost;
+
+impl Resolve for Localhost {
+    fn resolve(&self, name: Name) -> Resolving {
+        let name = name.as_str().to_owned();
+        Box::pin(async move {
+            let name = if name.ends_with(".localhost") { "localhost" } else { &name };
+            let addresses: Vec<_> = tokio::net::lookup_host((name, 0)).await?.collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
     }
 }
 

@@ -329,3 +329,13 @@ async fn cars_are_checked() {
     let (blocks, error) = dag(answer(TYPE_CAR, b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f"), Then::Close).await;
     assert!(blocks.is_empty() && matches!(error, Some(Cause::Car(CarError::HeaderTooLong { .. }))), "{error:?}");
 }
+
+#[tokio::test]
+async fn names_below_localhost_are_this_machine() {
+    let (there, _) = gateway(|_| (answer(TYPE_RAW, b"123"), Then::Close)).await;
+    let port = Url::parse(&there.to_string()).unwrap().port().unwrap();
+    let (address, _) =
+        gateway(move |_| (redirect_to(&format!("http://{CID}.ipfs.localhost:{port}/?format=raw")), Then::Close)).await;
+    let client = Client::new(address, Deadlines::default()).unwrap();
+    assert_eq!(client.block(&cid()).await.unwrap().data(), &b"123"[..]);
+}

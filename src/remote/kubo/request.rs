@@ -47,32 +47,36 @@ impl Client {
     /// Makes a call without content; gives an answer that is no error until now.
     pub(super) async fn send(&self, call: &Call) -> Result<Answer, Cause> {
         let watch = Watch::new(true);
-        self.exchange(call, || RequestBody::Empty, &watch).await
+        self.exchange(call, false, || RequestBody::Empty, &watch).await
     }
 
     /// Makes a call with a CAR.
     pub(super) async fn upload(&self, call: &Call, upload: Upload, watch: &Arc<Watch>) -> Result<Answer, Cause> {
         let mut upload = Some(upload);
-        self.exchange(call, || RequestBody::Upload(upload.take().expect("an upload is sent once")), watch).await
+        let body =
+            || RequestBody::Upload(upload.take().expect("a new connection was not used, so this is not repeated"));
+        self.exchange(call, true, body, watch).await
     }
 
     async fn exchange(
         &self,
         call: &Call,
+        is_upload: bool,
         mut body: impl FnMut() -> RequestBody,
         watch: &Watch,
     ) -> Result<Answer, Cause> {
         let total = Instant::now() + call.total;
-        let mut line = self.line(false, total, call).await?;
-        let (line, response, is_kept) = loop {
-            let body = body();
-            let is_empty = matches!(body, RequestBody::Empty);
-            match self.response(call, &mut line, body, watch, total).await {
+        // What can be sent once only must not meet a connection that was closed meanwhile.
+        let mut is_new = is_upload;
+        let (line, response) = loop {
+            let mut line = self.line(is_new, total, call).await?;
+            match self.response(call, &mut line, body(), watch, total).await {
                 // The other side closed a connection that was kept. Every call without content may be made twice.
-                Err(Cause::Broken(_)) if line.is_used && is_empty => line = self.line(true, total, call).await?,
-                response => break (line, response?, is_empty),
+                Err(Cause::Broken(_)) if line.is_used => is_new = true,
+                response => break (line, response?),
             }
         };
+        let is_kept = !is_upload;
         let (head, body) = response.into_parts();
         if head.status == StatusCode::OK {
             check_kind(&head.headers)?;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ImportError;
 use super::node::{Contents, Node};
-use super::work::{Buffer, PutError, Shared};
+use super::work::{Local, PutError, Shared};
 use crate::dag::unixfs::{FileBuilder, FilePart, Profile};
 use crate::folder::Stamp;
 
@@ -52,7 +52,7 @@ impl LargeFile {
 
 impl Shared<'_, '_> {
     /// Reads pieces of a file until all are taken.
-    pub(super) fn do_pieces(&self, large: &LargeFile, buffer: &mut Buffer) -> Result<(), ImportError> {
+    pub(super) fn do_pieces(&self, large: &LargeFile, local: &mut Local) -> Result<(), ImportError> {
         loop {
             let index = large.next.fetch_add(1, Ordering::Relaxed);
             if index >= large.pieces() {
@@ -61,7 +61,7 @@ impl Shared<'_, '_> {
             self.check_stopped()?;
             let offset = index * large.piece_bytes;
             let size = large.piece_bytes.min(large.stamp.size_bytes - offset);
-            let part = self.piece(&large.node, &large.name, &large.file, offset, size, buffer)?;
+            let part = self.piece(&large.node, &large.name, &large.file, offset, size, local)?;
             self.push(large, index, part)?;
         }
     }

@@ -2,7 +2,6 @@
 
 mod file;
 mod node;
-mod queue;
 mod walk;
 mod work;
 

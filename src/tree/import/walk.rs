@@ -9,11 +9,11 @@ use std::time::SystemTime;
 
 use super::file::LargeFile;
 use super::node::{Contents, Node};
-use super::queue::Queue;
-use super::work::{Buffer, CloseOnPanic, Counts, Items, Shared, Task};
+use super::work::{Counts, Items, Local, Shared, Task};
 use super::{BlockSink, DEPTH_MAX, ImportError, ImportOptions, Imported, RootSymlink, THREADS_MAX};
 use crate::folder::{Folder, Kind, open_real_file};
 use crate::tree::StatCache;
+use crate::tree::queue::{CloseOnPanic, Queue};
 
 pub(super) fn import(
     path: &Path,
@@ -94,8 +94,10 @@ impl Shared<'_, '_> {
         let root = Node::root(false);
         let (file, stamp) = open_real_file(path).map_err(|error| self.open_error(&root, "", error))?;
         let known = self.cache.and_then(|cache| cache.files(&self.options.profile, "").first());
-        let known = known.map_or(Ok(None), |known| self.look_up(known, &stamp))?;
+        let mut local = Local::default();
+        let known = known.map_or(Ok(None), |known| self.look_up(known, &stamp, &mut local))?;
         if let Some(subtree) = known {
+            self.tell_rest(&mut local);
             return self.add(&root, Contents { hits: vec![0], ..Contents::child(String::new(), subtree) }, 1);
         }
         if stamp.size_bytes > self.options.profile.chunk_bytes as u64 {
@@ -103,7 +105,8 @@ impl Shared<'_, '_> {
             self.queue.push(Arc::new(Task::Pieces(large)));
             return Ok(());
         }
-        let subtree = self.small_file(&root, "", &file, &stamp, &mut Buffer::default())?;
+        let subtree = self.small_file(&root, "", &file, &stamp, &mut local)?;
+        self.tell_rest(&mut local);
         let fresh = self.cached("", &stamp, &subtree).into_iter().collect();
         self.add(&root, Contents { fresh, ..Contents::child(String::new(), subtree) }, 1)
     }
@@ -149,9 +152,9 @@ impl Shared<'_, '_> {
 
     /// Does some of the work if there is much of it, so that the names of what is to be done do not pile up.
     fn help(&self) {
-        let mut buffer = Buffer::default();
+        let mut local = Local::default();
         while let Some(task) = self.queue.surplus() {
-            self.take_part(&task, &mut buffer);
+            self.take_part(&task, &mut local);
         }
     }
 }

@@ -13,12 +13,12 @@ use rustix::io::Errno;
 
 use super::file::LargeFile;
 use super::node::{Contents, Node};
-use super::queue::{Job, Queue};
 use super::{BlockSink, BoxError, ImportError, ImportOptions};
 use crate::dag::unixfs::{self, BuildError, Entry, EntryName, FilePart, LeafHasher, Subtree};
 use crate::dag::{Block, Cid};
 use crate::folder::{Folder, Kind, Stamp};
 use crate::tree::StatCache;
+use crate::tree::queue::{CloseOnPanic, Job, Queue};
 use crate::tree::stat_cache::{CachedFile, is_settled};
 
 /// How many bytes are read at a time where only the hash is wanted: they are still in the processor's cache when they are
@@ -107,26 +107,35 @@ impl PutError {
     }
 }
 
-/// Memory of one thread that is used again and again.
+/// How many bytes of small files are done before it is told: telling may take a lock, and there may be many of them.
+const TOLD_BYTES: u64 = 256 << 10;
+
+/// What one thread has for itself.
 #[derive(Default)]
-pub(super) struct Buffer(BytesMut);
+pub(super) struct Local {
+    /// Memory that is used again and again.
+    buffer: BytesMut,
+    /// How many bytes are done that [`ImportOptions::progress`] has not been told.
+    untold: u64,
+}
 
 impl<'a> Shared<'a, '_> {
     /// Works until nothing is left to be done.
     pub(super) fn work(&self) {
         let _closing = CloseOnPanic(&self.queue);
-        let mut buffer = Buffer::default();
+        let mut local = Local::default();
         while let Some(task) = self.queue.wait() {
-            self.take_part(&task, &mut buffer);
+            self.take_part(&task, &mut local);
         }
     }
 
     /// Works on one task until nothing is left of it.
-    pub(super) fn take_part(&self, task: &Task, buffer: &mut Buffer) {
+    pub(super) fn take_part(&self, task: &Task, local: &mut Local) {
         let done = match task {
-            Task::Items(items) => self.do_items(items, buffer),
-            Task::Pieces(file) => self.do_pieces(file, buffer),
+            Task::Items(items) => self.do_items(items, local),
+            Task::Pieces(file) => self.do_pieces(file, local),
         };
+        self.tell_rest(local);
         if let Err(error) = done {
             self.fail(error);
         }
@@ -139,12 +148,27 @@ impl<'a> Shared<'a, '_> {
         self.queue.close();
     }
 
+    /// Tells that bytes are done, now or with more of them.
+    pub(super) fn tell(&self, local: &mut Local, bytes: u64) {
+        local.untold += bytes;
+        if local.untold >= TOLD_BYTES {
+            self.tell_rest(local);
+        }
+    }
+
+    pub(super) fn tell_rest(&self, local: &mut Local) {
+        match std::mem::take(&mut local.untold) {
+            0 => {}
+            bytes => (self.options.progress)(bytes),
+        }
+    }
+
     /// Whether it is over, or is to be.
     pub(super) fn check_stopped(&self) -> Result<(), ImportError> {
         if self.queue.is_closed() || (self.options.cancel)() { Err(ImportError::Cancelled) } else { Ok(()) }
     }
 
-    fn do_items(&self, items: &Items, buffer: &mut Buffer) -> Result<(), ImportError> {
+    fn do_items(&self, items: &Items, local: &mut Local) -> Result<(), ImportError> {
         let known = self.cache.map_or(&[][..], |cache| cache.files(&self.options.profile, &items.node.path));
         let mut contents = Contents::default();
         let mut done = 0;
@@ -156,7 +180,7 @@ impl<'a> Shared<'a, '_> {
                     let target = target.map_err(ImportError::io("read", items.node.shown(self.root, name)))?;
                     contents.children.push((name.clone(), self.symlink(&items.node, name, target.as_encoded_bytes())?));
                 }
-                _ => match self.do_file(items, name, known, &mut contents, buffer)? {
+                _ => match self.do_file(items, name, known, &mut contents, local)? {
                     Some(subtree) => contents.children.push((name.clone(), subtree)),
                     // It says so itself when it is done.
                     None => continue,
@@ -175,13 +199,13 @@ impl<'a> Shared<'a, '_> {
         name: &str,
         known: &[CachedFile],
         contents: &mut Contents,
-        buffer: &mut Buffer,
+        local: &mut Local,
     ) -> Result<Option<Subtree>, ImportError> {
         let Items { node, folder, .. } = items;
         if let Ok(index) = known.binary_search_by(|known| (*known.name).cmp(name)) {
             let (kind, stamp) = folder.stamp(name).map_err(ImportError::io("read", node.shown(self.root, name)))?;
             if kind == Kind::File
-                && let Some(subtree) = self.look_up(&known[index], &stamp)?
+                && let Some(subtree) = self.look_up(&known[index], &stamp, local)?
             {
                 contents.hits.push(index);
                 return Ok(Some(subtree));
@@ -193,10 +217,10 @@ impl<'a> Shared<'a, '_> {
             let large = LargeFile::new(node.clone(), name.to_owned(), file, stamp, &self.options.profile);
             let task = Arc::new(Task::Pieces(large));
             self.queue.push_first(task.clone());
-            self.take_part(&task, buffer);
+            self.take_part(&task, local);
             return Ok(None);
         }
-        let subtree = self.small_file(node, name, &file, &stamp, buffer)?;
+        let subtree = self.small_file(node, name, &file, &stamp, local)?;
         contents.fresh.extend(self.cached(name, &stamp, &subtree));
         Ok(Some(subtree))
     }
@@ -210,7 +234,12 @@ impl<'a> Shared<'a, '_> {
     }
 
     /// The root of a file, if it is what the cache knows and the sink has it.
-    pub(super) fn look_up(&self, known: &CachedFile, stamp: &Stamp) -> Result<Option<Subtree>, ImportError> {
+    pub(super) fn look_up(
+        &self,
+        known: &CachedFile,
+        stamp: &Stamp,
+        local: &mut Local,
+    ) -> Result<Option<Subtree>, ImportError> {
         if known.stamp != *stamp {
             return Ok(None);
         }
@@ -220,7 +249,7 @@ impl<'a> Shared<'a, '_> {
         }
         self.count_file(stamp);
         self.counts.files_cached.fetch_add(1, Ordering::Relaxed);
-        (self.options.progress)(stamp.size_bytes);
+        self.tell(local, stamp.size_bytes);
         Ok(Some(subtree))
     }
 
@@ -242,9 +271,9 @@ impl<'a> Shared<'a, '_> {
         name: &str,
         file: &File,
         stamp: &Stamp,
-        buffer: &mut Buffer,
+        local: &mut Local,
     ) -> Result<Subtree, ImportError> {
-        let part = self.piece(node, name, file, 0, stamp.size_bytes, buffer)?;
+        let part = self.piece(node, name, file, 0, stamp.size_bytes, local)?;
         self.check_unchanged(node, name, file, stamp)?;
         self.count_file(stamp);
         Ok(part.subtree())
@@ -273,12 +302,12 @@ impl<'a> Shared<'a, '_> {
         file: &File,
         offset: u64,
         size: u64,
-        buffer: &mut Buffer,
+        local: &mut Local,
     ) -> Result<FilePart, ImportError> {
         let size = usize::try_from(size).expect("a piece fits into memory");
         let part = match &self.sink {
-            None => self.hash_piece(file, offset, size, buffer),
-            Some(sink) => self.put_piece(sink, file, offset, size, buffer),
+            None => self.hash_piece(file, offset, size, local),
+            Some(sink) => self.put_piece(sink, file, offset, size, local),
         };
         let part = part.map_err(|error| match error {
             PieceError::Put(error) => error.at(|| node.shown(self.root, name)),
@@ -287,15 +316,15 @@ impl<'a> Shared<'a, '_> {
             }
             PieceError::Read(error) => ImportError::io("read", node.shown(self.root, name))(error),
         })?;
-        (self.options.progress)(size as u64);
+        self.tell(local, size as u64);
         Ok(part)
     }
 
-    fn hash_piece(&self, file: &File, offset: u64, size: usize, buffer: &mut Buffer) -> Result<FilePart, PieceError> {
+    fn hash_piece(&self, file: &File, offset: u64, size: usize, local: &mut Local) -> Result<FilePart, PieceError> {
         let mut hasher = LeafHasher::new(&self.options.profile, size).map_err(PutError::Build)?;
         let mut done = 0;
         while done < size {
-            let bytes = buffer.of_size(HASHED_BYTES.min(size - done));
+            let bytes = local.of_size(HASHED_BYTES.min(size - done));
             file.read_exact_at(bytes, offset + done as u64)?;
             hasher.update(bytes);
             done += bytes.len();
@@ -309,15 +338,15 @@ impl<'a> Shared<'a, '_> {
         file: &File,
         offset: u64,
         size: usize,
-        buffer: &mut Buffer,
+        local: &mut Local,
     ) -> Result<FilePart, PieceError> {
-        file.read_exact_at(buffer.of_size(size), offset)?;
-        let chunk = std::mem::take(&mut buffer.0).freeze();
+        file.read_exact_at(local.of_size(size), offset)?;
+        let chunk = std::mem::take(&mut local.buffer).freeze();
         let (block, part) = unixfs::leaf(&self.options.profile, chunk.clone()).map_err(PutError::Build)?;
         put(sink, &block).map_err(PutError::Sink)?;
         drop(block);
         // Unless the sink has kept it.
-        buffer.0 = chunk.try_into_mut().unwrap_or_default();
+        local.buffer = chunk.try_into_mut().unwrap_or_default();
         Ok(part)
     }
 
@@ -406,21 +435,10 @@ impl From<PutError> for PieceError {
     }
 }
 
-impl Buffer {
+impl Local {
     /// So many bytes, whatever they hold.
     fn of_size(&mut self, size: usize) -> &mut [u8] {
-        self.0.resize(size, 0);
-        &mut self.0
-    }
-}
-
-/// Lets the other threads go when this one panics, so that the panic is seen and nobody waits for ever.
-pub(super) struct CloseOnPanic<'a>(pub(super) &'a Queue<Task>);
-
-impl Drop for CloseOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.close();
-        }
+        self.buffer.resize(size, 0);
+        &mut self.buffer
     }
 }

@@ -13,7 +13,7 @@ use crate::wetfile::project::{EnvValue, Guest, Recipe, Run};
 use crate::wetfile::schema::{Build, Field, GuestTable, Variable, Written};
 use crate::wetfile::suggest::nearest;
 use crate::wetfile::tree::Kind;
-use crate::wetfile::{WILDCARDS, is_glob};
+use crate::wetfile::{is_glob, split_glob};
 
 /// Most names that the message about a cycle spells out; the labels show every edge.
 const CYCLE_NAMES_MAX: usize = 16;
@@ -271,19 +271,10 @@ fn check_input(
     let what = format!("an input of guest {}", quoted(&table.name.value));
     let Some(path) = place::path(dir, text, &what, sink) else { return };
     if is_glob(&text.value) {
-        let folder = dir.join(glob_folder(&text.value)).unwrap_or(path);
+        let folder = dir.join(split_glob(&text.value).0).unwrap_or(path);
         inputs.push(Input { path: folder, what, span: text.span.clone() });
     } else if place::existing(ctx, &path, text, &what, sink).is_some() {
         inputs.push(Input { path, what, span: text.span.clone() });
-    }
-}
-
-/// The part of a glob before the component with its first wildcard.
-fn glob_folder(glob: &str) -> &str {
-    let wildcard = glob.find(WILDCARDS).unwrap_or(glob.len());
-    match glob[..wildcard].rfind('/') {
-        Some(end) => &glob[..end],
-        None => ".",
     }
 }
 
@@ -394,18 +385,4 @@ fn chain(cycle: &[&str]) -> String {
     names.extend(cycle.first());
     let shown: Vec<String> = names.iter().map(|name| crate::escape::text(name).into_owned()).collect();
     shown.join(" -> ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_folder_of_a_glob() {
-        assert_eq!(glob_folder("src/**/*.c"), "src");
-        assert_eq!(glob_folder("*.c"), ".");
-        assert_eq!(glob_folder("a/b/c?.h"), "a/b");
-        assert_eq!(glob_folder("a/b[c/d]"), "a");
-        assert_eq!(glob_folder("../x/*.h"), "../x");
-    }
 }

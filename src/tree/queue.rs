@@ -12,7 +12,7 @@ const WAITING_ITEMS_MAX: usize = 4096;
 const WAITING_JOBS_MAX: usize = 64;
 
 /// Some work that several threads can do together: each takes a part of it, until no part is left.
-pub(super) trait Job {
+pub(in crate::tree) trait Job {
     /// How many items it had in the beginning.
     fn items(&self) -> usize;
 
@@ -23,7 +23,7 @@ pub(super) trait Job {
 /// Jobs, of which the first is worked on by all threads.
 ///
 /// It is open until [`Queue::close`]; every thread that waits is then told so.
-pub(super) struct Queue<J> {
+pub(in crate::tree) struct Queue<J> {
     state: Mutex<State<J>>,
     changed: Condvar,
     is_closed: AtomicBool,
@@ -35,25 +35,25 @@ struct State<J> {
 }
 
 impl<J: Job> Queue<J> {
-    pub(super) fn new() -> Self {
+    pub(in crate::tree) fn new() -> Self {
         let state = State { jobs: VecDeque::new(), items: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new(), is_closed: AtomicBool::new(false) }
     }
 
     /// Adds a job that is to be done after the others.
-    pub(super) fn push(&self, job: Arc<J>) {
+    pub(in crate::tree) fn push(&self, job: Arc<J>) {
         self.state().push(job, VecDeque::push_back);
         self.changed.notify_all();
     }
 
     /// Adds a job that is to be done before the others.
-    pub(super) fn push_first(&self, job: Arc<J>) {
+    pub(in crate::tree) fn push_first(&self, job: Arc<J>) {
         self.state().push(job, VecDeque::push_front);
         self.changed.notify_all();
     }
 
     /// The first job of which something is left; waits for one. `None` when the queue is closed.
-    pub(super) fn wait(&self) -> Option<Arc<J>> {
+    pub(in crate::tree) fn wait(&self) -> Option<Arc<J>> {
         let mut state = self.state();
         loop {
             if self.is_closed() {
@@ -67,7 +67,7 @@ impl<J: Job> Queue<J> {
     }
 
     /// The first job of which something is left, if there are too many.
-    pub(super) fn surplus(&self) -> Option<Arc<J>> {
+    pub(in crate::tree) fn surplus(&self) -> Option<Arc<J>> {
         let mut state = self.state();
         let first = state.first();
         let is_full = state.items > WAITING_ITEMS_MAX || state.jobs.len() > WAITING_JOBS_MAX;
@@ -75,7 +75,7 @@ impl<J: Job> Queue<J> {
     }
 
     /// Tells all threads that nothing more is to be done.
-    pub(super) fn close(&self) {
+    pub(in crate::tree) fn close(&self) {
         // Under the lock, since somebody may have looked at it and be about to wait.
         let state = self.state();
         self.is_closed.store(true, Ordering::Relaxed);
@@ -83,7 +83,7 @@ impl<J: Job> Queue<J> {
         self.changed.notify_all();
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::tree) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Relaxed)
     }
 
@@ -107,5 +107,16 @@ impl<J: Job> State<J> {
         });
         self.items = items;
         self.jobs.front().cloned()
+    }
+}
+
+/// Lets the other threads go when this one panics, so that the panic is seen and nobody waits for ever.
+pub(in crate::tree) struct CloseOnPanic<'a, J: Job>(pub(in crate::tree) &'a Queue<J>);
+
+impl<J: Job> Drop for CloseOnPanic<'_, J> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close();
+        }
     }
 }

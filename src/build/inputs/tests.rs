@@ -1,0 +1,279 @@
+use super::*;
+use crate::wetfile::{self, Disk};
+use std::fs;
+
+/// A project in a temporary folder whose guest is what these lines say.
+struct Example {
+    dir: tempfile::TempDir,
+    lines: String,
+}
+
+const HEAD: &str = "wetfile = 1\n[project]\nname = \"p\"\nversion = \"1\"\n";
+
+impl Example {
+    fn new(lines: &str, files: &[(&str, &str)]) -> Self {
+        let example = Self { dir: tempfile::tempdir().unwrap(), lines: lines.to_owned() };
+        files.iter().for_each(|(path, text)| example.write(path, text));
+        example
+    }
+
+    fn rust(files: &[(&str, &str)]) -> Self {
+        let example = Self::new("path = 'guests/g'", &[("guests/g/Cargo.toml", "")]);
+        files.iter().for_each(|(path, text)| example.write(path, text));
+        example
+    }
+
+    fn command(inputs: &str, files: &[(&str, &str)]) -> Self {
+        Self::new(&format!("path = 'src'\nbuild = 'cc -o $WW_OUT'\ninputs = {inputs}"), files)
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().canonicalize().unwrap().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn project(&self) -> Project {
+        let image = "[image.i]\nout = \"guests/g/out\"\nfiles.\"bin/main.wasm\" = { guest = \"g\" }\n";
+        let image = if self.lines.contains("guests/g") { "" } else { image };
+        let text = format!("{HEAD}[guest.g]\n{}\n{image}", self.lines);
+        let root = self.path("");
+        let root = root.components().as_path().to_owned();
+        wetfile::parse(&text, &root.join("Wetfile.toml"), &Disk { root: root.clone() }).unwrap()
+    }
+
+    fn inputs_of(&self, roots: &[&str], environment: &Variables) -> Inputs {
+        let project = self.project();
+        let guest = &project.guests[&GuestName::new("g").unwrap()];
+        digest(&project, guest, roots.iter().copied(), environment, &BTreeMap::new()).unwrap()
+    }
+
+    fn inputs(&self) -> Inputs {
+        self.inputs_of(&["guests/g"], &Variables::new())
+    }
+
+    /// Whether a change makes another digest.
+    #[track_caller]
+    fn check(&self, is_input: bool, change: impl FnOnce()) {
+        let before = self.inputs();
+        change();
+        assert_eq!(self.inputs() != before, is_input);
+        assert_eq!(self.inputs().digest() != before.digest(), is_input);
+    }
+}
+
+#[test]
+fn what_git_sees_of_a_package_counts() {
+    let example = Example::rust(&[
+        (".gitignore", "/guests/*/generated\n*.tmp\n!keep.tmp\n"),
+        ("guests/g/.gitignore", "local\n"),
+        ("guests/g/src/main.rs", "fn main() {}"),
+    ]);
+    let write = |path: &'static str| {
+        let example = &example;
+        move || example.write(path, path)
+    };
+    example.check(true, write("guests/g/src/main.rs"));
+    example.check(true, write("guests/g/src/new.rs"));
+    example.check(true, write("guests/g/.hidden"));
+    example.check(true, write("guests/g/src/keep.tmp"));
+    example.check(true, write("guests/g/.gitignore"));
+    example.check(true, || fs::remove_file(example.path("guests/g/src/new.rs")).unwrap());
+    example
+        .check(true, || fs::rename(example.path("guests/g/src/main.rs"), example.path("guests/g/src/m.rs")).unwrap());
+    example.write("guests/g/.gitignore", "local\n");
+    example.check(false, write("guests/g/local/x"));
+    example.check(false, write("guests/g/generated/x"));
+    example.check(false, write("guests/g/src/x.tmp"));
+    example.check(false, write("guests/other/src/main.rs"));
+    example.check(false, write(".gitignore~"));
+}
+
+/// Whoever builds does not matter: neither their own settings, nor what git knows and the project does not.
+#[test]
+fn only_the_files_of_the_project_say_what_is_ignored() {
+    let example = Example::rust(&[("guests/g/src/main.rs", "")]);
+    example.check(false, || example.write(".git/info/exclude", "*.rs\n"));
+    example.check(true, || example.write("guests/g/.ignore", "*.rs\n"));
+    example.check(true, || example.write("guests/g/src/main.rs", "changed"));
+}
+
+#[test]
+fn what_is_made_again_does_not_count() {
+    let example = Example::rust(&[("guests/g/src/main.rs", "")]);
+    example.check(false, || {
+        example.write("guests/g/target/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n# more");
+        example.write("guests/g/target/release/x", "x");
+        example.write("guests/g/.git/HEAD", "x");
+        example.write("guests/g/.x.ww", "x");
+        example.write("target/ww/guests/g.wasm", "x");
+    });
+    example.check(true, || example.write("guests/g/target/CACHEDIR.TAG", "something else"));
+}
+
+#[test]
+fn modes_times_and_empty_folders_do_not_count() {
+    use std::os::unix::fs::PermissionsExt;
+    let example = Example::rust(&[("guests/g/src/main.rs", "")]);
+    example.check(false, || {
+        let file = example.path("guests/g/src/main.rs");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::File::options().write(true).open(file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        fs::create_dir(example.path("guests/g/empty")).unwrap();
+    });
+}
+
+/// A guest that is made by something else is not in git, and is a guest all the same.
+#[test]
+fn an_ignored_package_is_looked_at() {
+    let example = Example::rust(&[(".gitignore", "/guests\n"), ("guests/g/src/main.rs", "")]);
+    example.check(true, || example.write("guests/g/src/main.rs", "changed"));
+}
+
+#[test]
+fn symlinks_count_by_what_they_say_and_lead_to() {
+    use std::os::unix::fs::symlink;
+    let example = Example::rust(&[("shared/a.rs", "a"), ("shared/b.rs", "a"), ("guests/g/x", "")]);
+    symlink("../../shared/a.rs", example.path("guests/g/link.rs")).unwrap();
+    example.check(true, || example.write("shared/a.rs", "b"));
+    example.check(true, || {
+        fs::remove_file(example.path("guests/g/link.rs")).unwrap();
+        symlink("../../shared/b.rs", example.path("guests/g/link.rs")).unwrap();
+    });
+    example.check(true, || symlink("../../folder", example.path("guests/g/folder")).unwrap());
+    example.check(true, || example.write("folder/deep/file", "x"));
+    assert!(example.inputs().roots.contains_key("folder"));
+    example.check(true, || example.write("folder/deep/file", "y"));
+    // Around in circles, and out of the project.
+    symlink("..", example.path("folder/up")).unwrap();
+    symlink("/usr", example.path("guests/g/usr")).unwrap();
+    example.inputs();
+}
+
+#[test]
+fn settings_on_the_way_count() {
+    let example = Example::rust(&[]);
+    for file in [".cargo/config.toml", "guests/.cargo/config", "guests/g/rust-toolchain.toml", "rust-toolchain"] {
+        example.check(true, || example.write(file, "x"));
+        assert!(example.inputs().roots.contains_key(file), "{file}");
+    }
+    example.check(false, || example.write("other/.cargo/config.toml", "x"));
+}
+
+#[test]
+fn a_root_that_is_gone_is_missed() {
+    let example = Example::rust(&[("lib/x", "")]);
+    let roots = |example: &Example| {
+        example.inputs_of(&["guests/g", "lib", "../x", "Cargo.toml#workspace"], &Variables::new()).roots
+    };
+    assert_eq!(roots(&example).keys().collect::<Vec<_>>(), ["guests/g", "lib"]);
+    fs::remove_dir_all(example.path("lib")).unwrap();
+    assert_eq!(roots(&example).keys().collect::<Vec<_>>(), ["guests/g"]);
+}
+
+#[test]
+fn of_another_workspace_what_is_inherited_counts() {
+    let manifest = |dependency: &str, version: &str| {
+        format!(
+            "[package]\nname = 'x'\n[dependencies]\n{dependency}\n[workspace.package]\n# why\nversion = '{version}'\n"
+        )
+    };
+    let example = Example::rust(&[("Cargo.toml", &manifest("", "1"))]);
+    let digest = || example.inputs_of(&["Cargo.toml#workspace"], &Variables::new()).roots["Cargo.toml#workspace"];
+    let before = digest();
+    example.write("Cargo.toml", &manifest("other = '1'", "1"));
+    assert_eq!(digest(), before);
+    example.write("Cargo.toml", &manifest("", "2"));
+    assert_ne!(digest(), before);
+}
+
+#[test]
+fn inputs_of_commands() {
+    let example = Example::command(
+        "['*.c', 'include', '../shared/**/*.h', 'one file']",
+        &[
+            ("src/a.c", ""),
+            ("src/include/x", ""),
+            ("src/one file", ""),
+            ("src/.gitignore", "*.c\n"),
+            ("shared/h.h", ""),
+        ],
+    );
+    let write = |path: &'static str| {
+        let example = &example;
+        move || example.write(path, path)
+    };
+    example.check(true, write("src/a.c"));
+    example.check(true, write("src/new.c"));
+    example.check(true, write("src/include/.hidden/deep"));
+    example.check(true, write("shared/a/b/c.h"));
+    example.check(true, write("src/one file"));
+    example.check(false, write("src/deeper/b.c"));
+    example.check(false, write("src/a.cc"));
+    example.check(false, write("shared/h.c"));
+    example.check(false, write("rust-toolchain"));
+    assert_eq!(example.inputs().roots.len(), 4);
+    example.check(true, || fs::remove_file(example.path("src/one file")).unwrap());
+}
+
+#[test]
+fn folders_with_characters_of_globs_are_folders() {
+    let example = Example::command("['*.c']", &[("src/a.c", "")]);
+    fs::rename(example.path("src"), example.path("s[x]c")).unwrap();
+    let example = Example { lines: example.lines.replace("'src'", "'s[x]c'"), ..example };
+    example.check(true, || example.write("s[x]c/b.c", ""));
+}
+
+#[test]
+fn what_the_wetfile_says_counts() {
+    let recipe = |lines: &str| {
+        let example = Example::new(lines, &[("src/x", "")]);
+        example.inputs_of(&[], &Variables::new()).digest()
+    };
+    let base = "path = 'src'\nbuild = 'cc -o $WW_OUT'\ninputs = []\n";
+    let mut digests = vec![recipe(base)];
+    for other in [
+        "path = 'src'\nbuild = 'gcc -o $WW_OUT'\ninputs = []",
+        "path = 'src'\nbuild = ['cc', '-o', '{out}']\ninputs = []",
+        "path = 'src'\nbuild = ['cc', '-o{out}']\ninputs = []",
+        "path = 'src'\nbuild = 'cc -o $WW_OUT'\ninputs = ['*']",
+        "path = '.'\nbuild = 'cc -o $WW_OUT'\ninputs = []",
+        "path = 'src'\nbuild = 'cc -o $WW_OUT'\ninputs = []\nenv.A = ''",
+        "path = 'src'\nbuild = 'cc -o $WW_OUT'\ninputs = []\nenv.A = 'inherit'",
+        "path = 'src'\nbuild = 'cc -o $WW_OUT'\ninputs = []\nenv.A.inherit = true",
+    ] {
+        digests.push(recipe(other));
+    }
+    digests.sort();
+    digests.dedup();
+    assert_eq!(digests.len(), 9);
+    assert_eq!(recipe(&format!("# why\n{base}")), recipe(base));
+}
+
+#[test]
+fn inherited_variables_count_by_their_values() {
+    let example = Example::command("[]\nenv.A.inherit = true", &[("src/x", "")]);
+    let with = |variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        example.inputs_of(&[], &variables)
+    };
+    let unset = with(&[]);
+    assert!(unset.environment.is_some());
+    assert_ne!(unset, with(&[("A", "")]));
+    assert_ne!(with(&[("A", "1")]), with(&[("A", "2")]));
+    assert_eq!(with(&[("A", "1")]), with(&[("A", "1"), ("B", "1")]));
+    assert_eq!(with(&[("A", "1")]).recipe, unset.recipe);
+}
+
+#[test]
+fn what_cannot_be_an_input_is_an_error() {
+    let example = Example::command("['[']", &[("src/x", "")]);
+    let project = example.project();
+    let guest = &project.guests[&GuestName::new("g").unwrap()];
+    let error = digest(&project, guest, [], &Variables::new(), &BTreeMap::new()).unwrap_err();
+    assert!(matches!(error, InputsError::Glob { .. }), "{error}");
+}

@@ -1,0 +1,203 @@
+//! `ww car`.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::blockstore::PinName;
+use crate::cli::error::{self, Failure};
+use crate::cli::store::{self, counted};
+use crate::cli::{env, exit_code, ui};
+use crate::dag::ContentPath;
+use crate::escape;
+use crate::ops::car::{CarExported, CarImported, CarPin, export_car, import_car};
+
+/// How often it is said how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// Bytes that are gathered before they are written.
+const WRITE_BUFFER_BYTES: usize = 256 << 10;
+
+/// Bring archives of blocks (CAR) into the blockstore, and content out of it
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CarArgs {
+    #[command(subcommand)]
+    command: CarCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CarCommand {
+    Import(ImportArgs),
+    Export(ExportArgs),
+}
+
+/// Bring an archive into the blockstore
+///
+/// Reads CARv1 and CARv2. Every block is checked, and an archive with a bad block or without its end changes nothing.
+/// Prints the roots that the archive names. Without --pin, a root of which something is missing is a warning.
+#[derive(Debug, Args)]
+struct ImportArgs {
+    /// The archive; - for standard input
+    file: PathBuf,
+
+    /// Pin the roots, of which everything must be there: the only one as NAME, or each as its CID
+    #[arg(long, value_name = "NAME", num_args = 0..=1)]
+    pin: Option<Option<PinName>>,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Write content from the blockstore to an archive
+///
+/// Writes a CARv1 with all that can be reached from the root, depth first and without duplicates. Nothing is fetched, and
+/// nothing is written if something is missing.
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The root, as CID, /ipfs/CID or ipfs://CID
+    #[arg(value_name = "CID")]
+    root: ContentPath,
+
+    /// The archive, which is there whole or not at all; - for standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+
+    /// Print what was written as JSON
+    #[arg(long, requires = "output")]
+    json: bool,
+}
+
+/// Does it.
+pub(in crate::cli) fn run(args: CarArgs) -> Result<(), Failure> {
+    match args.command {
+        CarCommand::Import(args) => import(args),
+        CarCommand::Export(args) => export(&args),
+    }
+}
+
+fn is_standard_stream(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn import(args: ImportArgs) -> Result<(), Failure> {
+    let mut archive: Box<dyn Read> = if is_standard_stream(&args.file) {
+        Box::new(io::stdin().lock())
+    } else {
+        let cannot_open = |error: io::Error| {
+            Failure::caused(exit_code::FAILURE, format!("cannot open {}", escape::path(&args.file)), &error)
+        };
+        Box::new(File::open(&args.file).map_err(cannot_open)?)
+    };
+    let pin = args.pin.map(|name| name.map_or(CarPin::OfRoots, CarPin::Name));
+    let mut progress = Progress::new();
+    let store = store::open(|| false)?;
+    let imported = import_car(&store, &mut *archive, pin.as_ref(), &mut |bytes| progress.advance("read", bytes))?;
+    store::show_collected(imported.collected.as_ref());
+    if args.json {
+        store::print_json(&imported_json(&imported))?;
+    } else {
+        imported.roots.iter().try_for_each(|root| store::print(&root.to_string()))?;
+    }
+    ui::progress(&format!("{}, {} new", counted(imported.blocks, "block"), imported.new_blocks));
+    for (root, reason) in &imported.incomplete {
+        ui::status(&format!(
+            "warning: root {root} was not pinned and is not whole: {}",
+            error::chain(reason).join(": ")
+        ));
+    }
+    Ok(())
+}
+
+/// Documented in `docs/store.md`.
+fn imported_json(imported: &CarImported) -> Value {
+    let incomplete = imported.incomplete.iter();
+    let incomplete: Vec<_> = incomplete
+        .map(|(root, reason)| json!({ "cid": root.to_string(), "reason": error::chain(reason).join(": ") }))
+        .collect();
+    json!({
+        "roots": imported.roots.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "blocks": imported.blocks,
+        "new_blocks": imported.new_blocks,
+        "new_bytes": imported.new_bytes,
+        "pins": imported.pins.iter().map(store::pin_json).collect::<Vec<_>>(),
+        "incomplete": incomplete,
+    })
+}
+
+fn export(args: &ExportArgs) -> Result<(), Failure> {
+    if !args.root.path.is_empty() {
+        let message = format!("{} is a path below a root, and an archive is of a root", args.root);
+        return Err(Failure::message(exit_code::USAGE, message));
+    }
+    if is_standard_stream(&args.output) {
+        if args.json {
+            let message = "standard output cannot take both the archive and JSON";
+            return Err(Failure::message(exit_code::USAGE, message).with_help("-o FILE writes the archive to a file"));
+        }
+        if env::stdout_is_terminal() {
+            let message = "an archive is no text for a terminal";
+            return Err(Failure::message(exit_code::USAGE, message).with_help("-o FILE writes it to a file"));
+        }
+        let mut archive = BufWriter::with_capacity(WRITE_BUFFER_BYTES, io::stdout().lock());
+        return export_to(args, &mut archive).map(drop);
+    }
+    let exported = export_to_file(args)?;
+    if args.json {
+        return store::print_json(&json!({
+            "cid": args.root.root.to_string(),
+            "blocks": exported.blocks,
+            "bytes": exported.bytes,
+        }));
+    }
+    ui::progress(&format!("{}, {}", counted(exported.blocks, "block"), counted(exported.bytes, "byte")));
+    Ok(())
+}
+
+fn export_to(args: &ExportArgs, archive: &mut dyn Write) -> Result<CarExported, Failure> {
+    Ok(export_car(&store::open(|| false)?, &args.root.root, archive)?)
+}
+
+/// Writes beside the file and gives that its name at the end; what is no regular file, such as a pipe, is written to.
+fn export_to_file(args: &ExportArgs) -> Result<CarExported, Failure> {
+    let path = &args.output;
+    let failed =
+        |error: io::Error| Failure::caused(exit_code::FAILURE, format!("cannot write {}", escape::path(path)), &error);
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let file = File::options().write(true).open(path).map_err(failed)?;
+        return export_to(args, &mut BufWriter::with_capacity(WRITE_BUFFER_BYTES, file));
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mode = fs::Permissions::from_mode(0o666);
+    let file = tempfile::Builder::new().prefix(".ww-").permissions(mode).tempfile_in(dir).map_err(failed)?;
+    let exported = export_to(args, &mut BufWriter::with_capacity(WRITE_BUFFER_BYTES, file.as_file()))?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(exported)
+}
+
+/// Says now and then how far it is.
+struct Progress {
+    bytes: u64,
+    started: Instant,
+    said: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { bytes: 0, started: Instant::now(), said: Instant::now() }
+    }
+
+    fn advance(&mut self, what: &str, bytes: u64) {
+        self.bytes += bytes;
+        if self.said.elapsed() >= PROGRESS_EVERY {
+            let rate = self.bytes as f64 / f64::from(1 << 20) / self.started.elapsed().as_secs_f64();
+            ui::progress(&format!("{what} {} MiB, {rate:.0} MiB/s", self.bytes >> 20));
+            self.said = Instant::now();
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `ww gateway`.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::error::Failure;
+use crate::cli::signals::StopSignals;
+use crate::cli::{exit_code, store, ui};
+use crate::ops::{self, GatewayError};
+
+/// Serve what is pinned over HTTP
+///
+/// Answers as a trustless gateway: blocks and CARs of `/ipfs/CID`, which whoever asks can check against the CID. Only
+/// what a pin reaches is served. Prints its URL when it listens, and runs until it is told to stop by a signal.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct GatewayArgs {
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    listen: SocketAddr,
+
+    /// Print the URL as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Serves, and returns what the process is to end with.
+pub(in crate::cli) fn run(args: &GatewayArgs) -> ExitCode {
+    match try_run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            ui::failure(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn try_run(args: &GatewayArgs) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
+    let store = Arc::new(store::open(|| false)?);
+    if !args.listen.ip().is_loopback() {
+        ui::status("warning: everybody who reaches this address and knows a CID can read what is pinned under it");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    let ended = runtime.block_on(async {
+        let mut first = StopSignals::new().map_err(failed)?;
+        let mut second = StopSignals::new().map_err(failed)?;
+        let is_ready = |address| say(args, address).map_err(failed);
+        let stop = async {
+            first.next().await;
+            ui::progress("stopping; another signal does not wait for answers under way");
+        };
+        // Both see every signal, so the first one has to be taken off here, too.
+        let hurry = async {
+            second.next().await;
+            second.next().await;
+        };
+        tokio::select! {
+            served = ops::serve_gateway(store, args.listen, is_ready, stop) => served,
+            () = hurry => Ok(()),
+        }
+    });
+    runtime.shutdown_background();
+    ended
+}
+
+/// Documented in `docs/gateway.md`.
+fn say(args: &GatewayArgs, address: SocketAddr) -> std::io::Result<()> {
+    let url = format!("http://{address}");
+    let line = if args.json { json!({ "url": url }).to_string() } else { url };
+    ui::result_line(&line)
+}
+
+impl From<GatewayError> for Failure {
+    fn from(error: GatewayError) -> Self {
+        Self::new(exit_code::FAILURE, &error).with_help("--listen ADDRESS:PORT takes another one, port 0 a free one")
+    }
+}

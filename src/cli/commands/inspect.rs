@@ -1,0 +1,140 @@
+//! `ww inspect`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::cli::error::Failure;
+use crate::cli::project::GivenImage;
+use crate::cli::store::HeldContent;
+use crate::cli::{exit_code, project, ui};
+use crate::dag::unixfs::Profile;
+use crate::escape;
+use crate::ops::{self, Inspected, InspectedKind, InspectedObject};
+
+/// Show what is in an image
+///
+/// Lists files and folders with their sizes and CIDs, and what components import and export. Nothing is built and
+/// nothing is run.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InspectArgs {
+    /// The image's folder, its name in the Wetfile, or its CID in the local blockstore, with a path below it if need be
+    image: PathBuf,
+
+    /// How to show it
+    #[arg(long, value_enum, default_value = "text", conflicts_with = "json")]
+    format: Format,
+
+    /// Profile of the CIDs of folders
+    #[arg(long, value_name = "PROFILE", default_value_t)]
+    profile: Profile,
+
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// For snapshot tests: the same for images that mean the same
+    Snapshot,
+}
+
+/// Shows it, and returns what the process is to end with.
+pub(in crate::cli) fn run(args: &InspectArgs) -> ExitCode {
+    match try_run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            ui::failure(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn try_run(args: &InspectArgs) -> Result<(), Failure> {
+    let inspected = match project::image(&args.image)? {
+        GivenImage::Path(path) => inspect(&path, args.profile),
+        GivenImage::OfProject(project, name) => {
+            inspect(&project.images[&name].out.to_path(&project.root), args.profile)
+        }
+        GivenImage::Content(content) => {
+            let held = HeldContent::find(&content)?;
+            ops::inspect_dag(held.root, args.profile, &|cid| held.block(cid))
+                .map_err(|error| Failure::caused(exit_code::INVALID, format!("{content} cannot be inspected"), &error))
+        }
+    }?;
+    let text = match (args.json, args.format) {
+        (true, _) => escape::json(&as_json(&inspected).to_string()),
+        (_, Format::Text) => as_text(&inspected),
+        (_, Format::Snapshot) => ops::snapshot(&inspected.objects).trim_end().to_owned(),
+    };
+    ui::result_line(&text).map_err(|error| Failure::new(exit_code::FAILURE, &error))
+}
+
+fn inspect(path: &Path, profile: Profile) -> Result<Inspected, Failure> {
+    ops::inspect(path, profile).map_err(|error| {
+        let message = format!("{} cannot be inspected", escape::path(path));
+        Failure::caused(exit_code::IMAGE, message, &error).with_help("`ww build` makes the images of a Wetfile.toml")
+    })
+}
+
+fn as_text(inspected: &Inspected) -> String {
+    let mut lines = vec![format!("{} ({})", inspected.root.cid, inspected.profile)];
+    let sizes = inspected.objects.iter().map(|object| size(object).to_string().len());
+    let width = sizes.max().unwrap_or(0).max("size".len());
+    for object in &inspected.objects {
+        let path = escape::text(&object.path);
+        let (size, shown) = match &object.kind {
+            InspectedKind::Folder => (String::new(), format!("{path}/")),
+            InspectedKind::Symlink { target } => (String::new(), format!("{path} -> {}", escape::text(target))),
+            InspectedKind::File { size_bytes, .. } => (size_bytes.to_string(), path.into_owned()),
+        };
+        lines.push(format!("{size:>width$}  {}  {shown}", object.cid));
+        if let InspectedKind::File { interface: Some(interface), .. } = &object.kind {
+            let imports = interface.imports.iter().map(|name| format!("imports {}", escape::text(name)));
+            let exports = interface.exports.iter().map(|name| format!("exports {}", escape::text(name)));
+            lines.extend(imports.chain(exports).map(|line| format!("{:width$}    {line}", "")));
+        }
+    }
+    lines.join("\n")
+}
+
+fn size(object: &InspectedObject) -> u64 {
+    match object.kind {
+        InspectedKind::File { size_bytes, .. } => size_bytes,
+        InspectedKind::Folder | InspectedKind::Symlink { .. } => 0,
+    }
+}
+
+/// Documented in `docs/snapshots.md`.
+fn as_json(inspected: &Inspected) -> Value {
+    let object = |object: &InspectedObject| {
+        let mut shown = json!({ "path": object.path, "cid": object.cid.to_string() });
+        match &object.kind {
+            InspectedKind::Folder => shown["kind"] = "folder".into(),
+            InspectedKind::Symlink { target } => {
+                shown["kind"] = "symlink".into();
+                shown["target"] = target.as_str().into();
+            }
+            InspectedKind::File { size_bytes, sha256, interface } => {
+                shown["kind"] = "file".into();
+                shown["size_bytes"] = (*size_bytes).into();
+                shown["sha256"] = sha256.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+                if let Some(interface) = interface {
+                    shown["imports"] = json!(interface.imports);
+                    shown["exports"] = json!(interface.exports);
+                }
+            }
+        }
+        shown
+    };
+    json!({
+        "cid": inspected.root.cid.to_string(),
+        "profile": inspected.profile.name,
+        "objects": inspected.objects.iter().map(object).collect::<Vec<_>>(),
+    })
+}

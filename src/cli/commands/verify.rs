@@ -1,0 +1,210 @@
+//! `ww verify`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::cli::error::Failure;
+use crate::cli::project::GivenImage;
+use crate::cli::store::HeldContent;
+use crate::cli::{env, exit_code, project, ui};
+use crate::dag::Cid;
+use crate::dag::unixfs::Profile;
+use crate::escape;
+use crate::ops::verify::{
+    Checked, DagTarget, Finding, FindingKind, Report, Stopped, verify_archive, verify_dag, verify_folder,
+    verify_project,
+};
+
+/// Check that images, Wetfile.lock and sources agree
+///
+/// Images of the Wetfile are held against its lock, and the lock against the sources; without names all of them. A folder
+/// that is no image of the Wetfile, a CAR, and a CID in the local blockstore, is looked at by itself. Nothing is built, nothing is run, and nothing is
+/// fetched.
+///
+/// Prints one line for each image, and whatever does not agree; of several findings the first in this order decides the
+/// exit code: 10 the lock is missing or out of date, 11 a file was altered, is missing or extra, 12 a program is empty or no
+/// component, 13 bin/main.wasm does not export wasi:cli/run, 14 a program imports what no cell has, 15 a CID was made under
+/// another profile, 16 a guest was compiled by a toolchain that the lock does not know.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct VerifyArgs {
+    /// Images of the Wetfile by name, folders, CAR files, or CIDs in the local blockstore; all images of the Wetfile where there is none
+    #[arg(value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+
+    /// The CID that the one folder, CAR or path below a CID must have
+    #[arg(long, value_name = "CID")]
+    cid: Option<Cid>,
+
+    /// Profile under which folders, CARs and CIDs must be built
+    #[arg(long, value_name = "PROFILE", default_value_t)]
+    profile: Profile,
+
+    /// How to show findings; `github` where GITHUB_ACTIONS=true, otherwise `text`
+    #[arg(long, value_enum, conflicts_with = "json")]
+    format: Option<Format>,
+
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people, on standard error
+    Text,
+    /// Annotations of GitHub, on standard output
+    Github,
+}
+
+/// Verifies, and returns what the process is to end with.
+pub(in crate::cli) fn run(args: &VerifyArgs) -> ExitCode {
+    match try_run(args) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            ui::failure(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn try_run(args: &VerifyArgs) -> Result<u8, Failure> {
+    let report = verify(args)?;
+    let code = report.verdict().map_or(0, code);
+    show(args, &report, code).map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
+    Ok(code)
+}
+
+fn verify(args: &VerifyArgs) -> Result<Report, Failure> {
+    if args.cid.is_some() && args.images.len() != 1 {
+        return Err(Failure::message(exit_code::USAGE, "--cid goes with exactly one folder, CAR or CID"));
+    }
+    // A signal ends the process at once: there is nothing to be tidied up.
+    let (variables, stopped) = (env::variables(), || false);
+    let ended = |Stopped| Failure::message(exit_code::FAILURE, "stopped");
+    if args.images.is_empty() {
+        let project = project::load(args.json)?;
+        return verify_project(&project, &BTreeSet::new(), &variables, &stopped).map_err(ended);
+    }
+    let mut report = Report::default();
+    for given in &args.images {
+        let found = match project::image(given)? {
+            GivenImage::OfProject(project, name) if args.cid.is_none() => {
+                verify_project(&project, &BTreeSet::from([&name]), &variables, &stopped)
+            }
+            GivenImage::OfProject(project, name) => {
+                let path = project.images[&name].out.to_path(&project.root);
+                verify_folder(&path, args.cid.as_ref(), args.profile, &stopped)
+            }
+            GivenImage::Content(content) => {
+                let held = HeldContent::find(&content)?;
+                let (subject, block) = (content.to_string(), |cid: &Cid| held.block(cid));
+                let target =
+                    DagTarget { subject: &subject, path: None, root: held.root, block: &block, profile: args.profile };
+                verify_dag(&target, args.cid.as_ref(), &stopped)
+            }
+            GivenImage::Path(path) if path.is_file() => {
+                verify_archive(&path, args.cid.as_ref(), args.profile, &stopped)
+            }
+            GivenImage::Path(path) => verify_folder(&path, args.cid.as_ref(), args.profile, &stopped),
+        };
+        report.add(found.map_err(ended)?);
+    }
+    Ok(report)
+}
+
+fn code(kind: FindingKind) -> u8 {
+    match kind {
+        FindingKind::Lock => exit_code::LOCK,
+        FindingKind::Altered => exit_code::ALTERED,
+        FindingKind::NotComponent => exit_code::NOT_COMPONENT,
+        FindingKind::NotProgram => exit_code::NOT_PROGRAM,
+        FindingKind::Import => exit_code::IMPORT,
+        FindingKind::Profile => exit_code::PROFILE,
+        FindingKind::Inconclusive => exit_code::INCONCLUSIVE,
+    }
+}
+
+fn show(args: &VerifyArgs, report: &Report, code: u8) -> std::io::Result<()> {
+    if args.json {
+        return ui::result_line(&escape::json(&as_json(report, code).to_string()));
+    }
+    let on_github = env::variable("GITHUB_ACTIONS").as_deref() == Some("true");
+    let format = args.format.unwrap_or(if on_github { Format::Github } else { Format::Text });
+    for checked in &report.checked {
+        ui::result_line(&line(checked, &report.findings))?;
+    }
+    for finding in &report.findings {
+        match format {
+            Format::Text => ui::status(&format!("{}[{}]: {finding}", level(finding), finding.kind.as_str())),
+            Format::Github => ui::result_line(&annotation(finding))?,
+        }
+    }
+    Ok(())
+}
+
+fn level(finding: &Finding) -> &'static str {
+    if finding.kind == FindingKind::Inconclusive { "warning" } else { "error" }
+}
+
+/// `image pid0: ok, 1 file, bafy…`
+fn line(checked: &Checked, findings: &[Finding]) -> String {
+    let worst = findings.iter().filter(|finding| finding.subject == checked.subject).map(|finding| finding.kind).min();
+    let state = worst.map_or("ok", FindingKind::as_str);
+    let plural = if checked.files == 1 { "" } else { "s" };
+    let cid = checked.cid.map_or("no CID".to_owned(), |cid| cid.to_string());
+    format!("{}: {state}, {} file{plural}, {cid}", checked.subject.replace('`', ""), checked.files)
+}
+
+/// A workflow command, as GitHub's runner reads it from the output of a step
+/// (docs.github.com/actions/reference/workflow-commands-for-github-actions).
+fn annotation(finding: &Finding) -> String {
+    let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
+    let file = finding.path.as_deref().map(|path| format!("file={},", property(&in_repository(path))));
+    let title = property(&format!("ww verify: {}", finding.kind.as_str()));
+    let message = data(&finding.to_string());
+    format!("::{} {}title={title}::{message}", level(finding), file.unwrap_or_default())
+}
+
+/// A path below the project's root as one below the repository's, where the two differ.
+fn in_repository(path: &str) -> String {
+    let shown = escape::path(Path::new(path));
+    let below = || {
+        let repository = env::variable("GITHUB_WORKSPACE")?;
+        let path = project::root_here()?.join(path);
+        Some(escape::path(path.strip_prefix(repository).ok()?))
+    };
+    below().unwrap_or(shown)
+}
+
+/// Documented in `docs/verify.md`.
+fn as_json(report: &Report, exit_code: u8) -> Value {
+    let checked = |checked: &Checked| {
+        json!({
+            "subject": checked.subject,
+            "path": checked.path.as_ref().map(|path| path.to_string_lossy()),
+            "cid": checked.cid.map(|cid| cid.to_string()),
+            "profile": checked.profile.name,
+            "files": checked.files,
+        })
+    };
+    let finding = |finding: &Finding| {
+        json!({
+            "kind": finding.kind.as_str(),
+            "code": code(finding.kind),
+            "subject": finding.subject,
+            "message": finding.message,
+            "path": finding.path,
+        })
+    };
+    json!({
+        "verdict": report.verdict().map_or("ok", FindingKind::as_str),
+        "code": exit_code,
+        "checked": report.checked.iter().map(checked).collect::<Vec<_>>(),
+        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,79 @@
+//! What the commands share that read content by its CID.
+
+use std::sync::Arc;
+
+use super::error::Failure;
+use super::sources::{self, SourceArgs};
+use super::{exit_code, store};
+use crate::blockstore::{Blockstore, DiskBlockstore, StoreError};
+use crate::dag::unixfs::WalkError;
+use crate::dag::{ContentPath, Scope};
+use crate::ops::ContentError;
+use crate::ops::fetch::Fetched;
+use crate::tree::ExportError;
+
+/// The blockstore of this user. A signal ends the process while something is waited for.
+pub(super) fn open_store() -> Result<DiskBlockstore, Failure> {
+    store::open(|| false)
+}
+
+/// Sees to it that content is in the store, and says where the path leads.
+pub(super) fn fetch(
+    store: &DiskBlockstore,
+    content: &ContentPath,
+    scope: Scope,
+    sources: &SourceArgs,
+) -> Result<Fetched, Failure> {
+    let store: Arc<dyn Blockstore> = Arc::new(store.clone());
+    sources::fetch_blocking(store, content, scope, sources)
+}
+
+/// Why `content` cannot be read, now that it is in the store.
+pub(super) fn failure(content: &ContentPath, error: ContentError) -> Failure {
+    let help = match &error {
+        ContentError::Walk(WalkError::NotAFile { .. }) => Some("`ww ls` lists a directory, `ww get` writes it to disk"),
+        ContentError::Walk(WalkError::NotADirectory { .. }) => Some("`ww cat` shows a file"),
+        _ => None,
+    };
+    let failure = match error {
+        ContentError::Store(error @ StoreError::Damaged { .. }) => return error.into(),
+        ContentError::Walk(WalkError::NotAFile { .. }) => {
+            Failure::message(exit_code::FAILURE, format!("{content} is not a file"))
+        }
+        ContentError::Walk(WalkError::NotADirectory { .. }) => {
+            Failure::message(exit_code::FAILURE, format!("{content} is not a directory"))
+        }
+        ContentError::Output(error) => Failure::new(exit_code::FAILURE, &error),
+        error => {
+            let code = match &error {
+                ContentError::Store(_) => exit_code::FAILURE,
+                ContentError::Missing { .. } => exit_code::NOT_FOUND,
+                _ => exit_code::INVALID,
+            };
+            Failure::caused(code, format!("failed to read {content}"), &error)
+        }
+    };
+    help.into_iter().fold(failure, Failure::with_help)
+}
+
+/// Why `content` cannot be written to disk.
+pub(super) fn export_failure(content: &ContentPath, error: ExportError) -> Failure {
+    let code = match &error {
+        ExportError::Exists { .. } => {
+            return Failure::new(exit_code::FAILURE, &error).with_help("remove it, or write to another place with -o");
+        }
+        ExportError::Source { source, .. } => match source.downcast_ref() {
+            Some(StoreError::Damaged { .. }) => exit_code::STORE_DAMAGED,
+            _ => exit_code::FAILURE,
+        },
+        ExportError::Io { .. } | ExportError::Cancelled => exit_code::FAILURE,
+        ExportError::Missing { .. } => exit_code::NOT_FOUND,
+        _ => exit_code::INVALID,
+    };
+    let help = match &error {
+        ExportError::TooManyBytes { .. } => Some("--size-max SIZE allows more"),
+        ExportError::TooManyEntries { .. } => Some("--entries-max NUMBER allows more"),
+        _ => None,
+    };
+    help.into_iter().fold(Failure::caused(code, format!("failed to write {content}"), &error), Failure::with_help)
+}

@@ -1,0 +1,164 @@
+//! What is in an image: its layout with sizes and CIDs, and what its components import and export.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::blocks::{CONTENT_BYTES_MAX, GetBlock, ReadError, Source};
+use super::listing::{Listed, ListedKind, Listing, ListingError};
+use crate::dag::Cid;
+use crate::dag::unixfs::{self, Profile, Subtree};
+use crate::image::{self, EntryKind, ImageError};
+use crate::tree::ImportOptions;
+use crate::{escape, wasm_binary};
+
+/// The package of interfaces that every program imports, more or less of it as its standard library pleases.
+const WASI: &str = "wasi:";
+
+/// Ends the names of the interfaces of WASI 0.2 when the patch is left out.
+const WASI_VERSION: &str = "@0.2";
+
+/// Why an image cannot be inspected.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// It cannot be named by its content.
+    #[error(transparent)]
+    Listing(#[from] ListingError),
+    /// Its content cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Somebody changed it meanwhile.
+    #[error("it changed while it was read")]
+    Changed,
+}
+
+/// What an image holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// The image itself.
+    pub root: Subtree,
+    /// How all CIDs were made.
+    pub profile: Profile,
+    /// Everything in it: each folder before what is in it, the names of a folder sorted by bytes.
+    pub objects: Vec<InspectedObject>,
+}
+
+/// One object of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InspectedObject {
+    /// Where it is: components joined by `/`.
+    pub path: String,
+    /// What names its content.
+    pub cid: Cid,
+    /// What it is.
+    pub kind: InspectedKind,
+}
+
+/// What an object of an image is.
+pub type InspectedKind = EntryKind;
+
+/// Looks into the image in a folder. Nothing is run and nothing is compiled.
+///
+/// # Errors
+///
+/// [`InspectError`].
+pub fn inspect(image: &Path, profile: Profile) -> Result<Inspected, InspectError> {
+    let entries = image::inspect(image)?;
+    let listing = Listing::of_disk(image, &ImportOptions::new(profile), None)?;
+    if !entries.iter().map(|entry| &entry.path).eq(listing.objects.iter().map(|object| &object.path)) {
+        return Err(InspectError::Changed);
+    }
+    let objects = entries.into_iter().zip(listing.objects);
+    let objects =
+        objects.map(|(entry, object)| InspectedObject { path: entry.path, cid: object.cid, kind: entry.kind });
+    Ok(Inspected { root: listing.root, profile, objects: objects.collect() })
+}
+
+/// Looks into the image that a DAG is, as [`inspect`] does. `block` gives its blocks.
+///
+/// # Errors
+///
+/// [`InspectError`].
+pub fn inspect_dag(root: Cid, profile: Profile, block: GetBlock<'_>) -> Result<Inspected, InspectError> {
+    let listing = Listing::of_blocks(Subtree { cid: root, dag_size: 0 }, block, true)?;
+    let mut budget = CONTENT_BYTES_MAX;
+    let object = |object: Listed| {
+        let kind = match object.kind {
+            ListedKind::Folder { .. } => EntryKind::Folder,
+            ListedKind::Symlink { target } => EntryKind::Symlink { target },
+            ListedKind::File { .. } => describe(object.cid, block, &mut budget)?,
+        };
+        Ok(InspectedObject { path: object.path, cid: object.cid, kind })
+    };
+    let objects = listing.objects.into_iter().map(object).collect::<Result<_, ReadError>>()?;
+    Ok(Inspected { root: listing.root, profile, objects })
+}
+
+/// What a file amounts to. One that is larger than programs are is not looked into.
+fn describe(cid: Cid, block: GetBlock<'_>, budget: &mut u64) -> Result<EntryKind, ReadError> {
+    let (mut digest, mut size_bytes, mut kept) = (Sha256::new(), 0, Vec::new());
+    unixfs::read_file(&Source(block), cid, &mut |piece: Bytes| {
+        *budget = budget.checked_sub(piece.len() as u64).ok_or(ReadError::TooLarge)?;
+        digest.update(&piece);
+        size_bytes += piece.len() as u64;
+        if size_bytes <= wasm_binary::SIZE_BYTES_MAX {
+            kept.extend_from_slice(&piece);
+        }
+        Ok::<_, ReadError>(())
+    })?;
+    let is_component = kept.len() as u64 == size_bytes && wasm_binary::kind(&kept) == wasm_binary::Kind::Component;
+    let interface = is_component.then(|| wasm_binary::interface(&kept).ok()).flatten();
+    Ok(EntryKind::File { size_bytes, sha256: digest.finalize().into(), interface })
+}
+
+/// The layout as a text that stays the same as long as the image means the same: for snapshot tests.
+///
+/// Components are shown by what they import and export, since their bytes belong to a compiler. Patch versions are left
+/// out, and of WASI 0.2 only that it is imported: which of its interfaces, is the standard library's choice.
+/// Everything else is shown by its size and digest.
+pub fn snapshot(objects: &[InspectedObject]) -> String {
+    let mut shown = String::new();
+    for object in objects {
+        let path = escape::text(&object.path);
+        match &object.kind {
+            EntryKind::Folder => line(&mut shown, format_args!("{path}/")),
+            EntryKind::Symlink { target } => line(&mut shown, format_args!("{path} -> {}", escape::text(target))),
+            EntryKind::File { interface: Some(interface), .. } => {
+                line(&mut shown, format_args!("{path}: component"));
+                let imports: Vec<&str> = interface.imports.iter().map(|import| compatible(import)).collect();
+                let is_wasi = |import: &str| import.starts_with(WASI) && import.ends_with(WASI_VERSION);
+                if imports.iter().any(|import| is_wasi(import)) {
+                    line(&mut shown, format_args!("    imports of WASI 0.2"));
+                }
+                for import in imports.into_iter().filter(|import| !is_wasi(import)) {
+                    line(&mut shown, format_args!("    imports {}", escape::text(import)));
+                }
+                for export in &interface.exports {
+                    line(&mut shown, format_args!("    exports {}", escape::text(compatible(export))));
+                }
+            }
+            EntryKind::File { size_bytes, sha256, interface: None } => {
+                let digest: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+                line(&mut shown, format_args!("{path}: {size_bytes} bytes, sha256 {digest}"));
+            }
+        }
+    }
+    shown
+}
+
+fn line(shown: &mut String, text: std::fmt::Arguments<'_>) {
+    writeln!(shown, "{text}").expect("writing to a String does not fail");
+}
+
+/// The name without the patch of its version, such as `wasi:cli/run@0.2`: patches are compatible.
+fn compatible(name: &str) -> &str {
+    match name.rsplit_once('.') {
+        Some((compatible, _)) if name.contains('@') => compatible,
+        _ => name,
+    }
+}

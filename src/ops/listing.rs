@@ -1,0 +1,312 @@
+//! What a tree holds, path by path, each with its CID.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use crate::dag::block::CODEC_RAW;
+use crate::dag::unixfs::{DirectoryWalk, Entry, Node, NodeError, Subtree, WalkError};
+use crate::dag::{Block, Cid};
+use crate::escape;
+use crate::tree::{self, BlockSink, BoxError, ImportError, ImportOptions, StatCache};
+use crate::wetfile::COMPONENTS_MAX;
+
+/// Most objects of a tree. Directories may share blocks, so a small archive can stand for more paths than a disk holds.
+const OBJECTS_MAX: usize = 1_000_000;
+
+/// Why a tree could not be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum ListingError {
+    /// It could not be read from disk.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// It is not built as UnixFS is.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+    /// A block is not UnixFS.
+    #[error("block {cid} is not valid UnixFS")]
+    Node {
+        /// The block.
+        cid: Box<Cid>,
+        /// What is wrong with it.
+        #[source]
+        source: NodeError,
+    },
+    /// A block of it is missing.
+    #[error("block {cid} is missing, which {} needs", shown(.path))]
+    Missing {
+        /// The block.
+        cid: Box<Cid>,
+        /// What it belongs to.
+        path: String,
+    },
+    /// A block of it could not be had.
+    #[error("cannot read a block of {}", shown(.path))]
+    Block {
+        /// What it belongs to.
+        path: String,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+    /// Folders are nested too deep.
+    #[error("{} is more than {COMPONENTS_MAX} folders deep", shown(.path))]
+    TooDeep {
+        /// The first that is too deep.
+        path: String,
+    },
+    /// There is too much in it.
+    #[error("there are more than {OBJECTS_MAX} files and folders in it")]
+    TooMany,
+}
+
+fn shown(path: &str) -> String {
+    if path.is_empty() { "the root".to_owned() } else { format!("`{}`", escape::text(path)) }
+}
+
+/// What a tree holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The tree itself.
+    pub root: Subtree,
+    /// Everything in it: each folder before what is in it, the names of a folder sorted by bytes. A root that is no
+    /// folder is the only object and has the empty path.
+    pub objects: Vec<Listed>,
+}
+
+/// One object of a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Where it is: components joined by `/`.
+    pub path: String,
+    /// What names its content.
+    pub cid: Cid,
+    /// What it is.
+    pub kind: ListedKind,
+}
+
+/// What an object of a tree is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListedKind {
+    /// A folder.
+    Folder {
+        /// Whether nothing is in it.
+        is_empty: bool,
+    },
+    /// A file.
+    File {
+        /// Its size in bytes.
+        size_bytes: u64,
+    },
+    /// A symlink.
+    Symlink {
+        /// Its target; what is not UTF-8 in it was replaced.
+        target: String,
+    },
+}
+
+impl Listing {
+    /// Lists what is at a path of the disk: a folder, a file or a symlink, which is not followed.
+    ///
+    /// # Errors
+    ///
+    /// [`ListingError`].
+    pub fn of_disk(
+        path: &Path,
+        options: &ImportOptions<'_>,
+        cache: Option<&mut StatCache>,
+    ) -> Result<Self, ListingError> {
+        let mut nodes = Nodes::default();
+        let imported = tree::import(path, options, cache, Some(&mut nodes))?;
+        // What is no node is a piece of a file, or a file that the cache knew.
+        Self::of_blocks(imported.subtree, &|cid| Ok(nodes.0.get(cid).cloned()), false)
+    }
+
+    /// Lists a DAG. `block` gives its blocks, `None` for those that are not there; of files the first block is enough,
+    /// and need not be there unless `is_whole` says so.
+    ///
+    /// # Errors
+    ///
+    /// [`ListingError`].
+    pub fn of_blocks(
+        root: Subtree,
+        block: &dyn Fn(&Cid) -> Result<Option<Block>, BoxError>,
+        is_whole: bool,
+    ) -> Result<Self, ListingError> {
+        let mut lister = Lister { block, is_whole, objects: Vec::new() };
+        lister.object(String::new(), root)?;
+        let mut objects = lister.objects;
+        // A folder is not in itself.
+        if objects.first().is_some_and(|first| matches!(first.kind, ListedKind::Folder { .. })) {
+            objects.remove(0);
+        }
+        Ok(Self { root, objects })
+    }
+
+    /// The CIDs of all but the folders that hold something, by path.
+    pub fn leaves(&self) -> BTreeMap<&str, &Cid> {
+        let leaves = self.objects.iter().filter(|object| object.kind != ListedKind::Folder { is_empty: false });
+        leaves.map(|object| (object.path.as_str(), &object.cid)).collect()
+    }
+}
+
+/// Keeps the blocks that are nodes: those of folders, symlinks, and files of more than one piece.
+#[derive(Default)]
+struct Nodes(HashMap<Cid, Block>);
+
+impl BlockSink for Nodes {
+    fn put(&mut self, block: &Block) -> Result<(), BoxError> {
+        if block.cid().codec() != CODEC_RAW
+            && !matches!(Node::decode(block), Ok(Node::File(node)) if node.children.is_empty())
+        {
+            self.0.insert(*block.cid(), block.clone());
+        }
+        Ok(())
+    }
+
+    fn has(&mut self, _: &Cid) -> Result<bool, BoxError> {
+        Ok(true)
+    }
+}
+
+struct Lister<'b> {
+    block: &'b dyn Fn(&Cid) -> Result<Option<Block>, BoxError>,
+    is_whole: bool,
+    objects: Vec<Listed>,
+}
+
+impl Lister<'_> {
+    fn block(&self, path: &str, cid: &Cid) -> Result<Option<Block>, ListingError> {
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(block));
+        }
+        let found = (self.block)(cid).map_err(|source| ListingError::Block { path: path.to_owned(), source })?;
+        match found {
+            None if self.is_whole => Err(ListingError::Missing { cid: Box::new(*cid), path: path.to_owned() }),
+            found => Ok(found),
+        }
+    }
+
+    /// Adds an object and what is in it.
+    fn object(&mut self, path: String, subtree: Subtree) -> Result<(), ListingError> {
+        if self.objects.len() > OBJECTS_MAX {
+            return Err(ListingError::TooMany);
+        }
+        if path.split('/').count() > COMPONENTS_MAX {
+            return Err(ListingError::TooDeep { path });
+        }
+        let cid = subtree.cid;
+        let kind = match self.block(&path, &cid)? {
+            None => ListedKind::File { size_bytes: subtree.dag_size },
+            Some(block) => match Node::decode(&block)
+                .map_err(|source| ListingError::Node { cid: Box::new(cid), source })?
+            {
+                Node::File(node) => ListedKind::File { size_bytes: node.size },
+                Node::Symlink(target) => ListedKind::Symlink { target: String::from_utf8_lossy(target).into_owned() },
+                Node::Directory(_) | Node::Shard(_) => return self.folder(path, cid),
+            },
+        };
+        self.objects.push(Listed { path, cid, kind });
+        Ok(())
+    }
+
+    fn folder(&mut self, path: String, cid: Cid) -> Result<(), ListingError> {
+        let mut entries = self.entries(&path, cid)?;
+        entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let kind = ListedKind::Folder { is_empty: entries.is_empty() };
+        self.objects.push(Listed { path: path.clone(), cid, kind });
+        for entry in entries {
+            let name = entry.name.as_str();
+            let inner = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
+            self.object(inner, entry.target)?;
+        }
+        Ok(())
+    }
+
+    fn entries(&self, path: &str, cid: Cid) -> Result<Vec<Entry>, ListingError> {
+        let mut walk = DirectoryWalk::new(cid);
+        let mut entries = Vec::new();
+        while let Some(wanted) = walk.wanted().copied() {
+            let missing = || ListingError::Missing { cid: Box::new(wanted), path: path.to_owned() };
+            let block = self.block(path, &wanted)?.ok_or_else(missing)?;
+            entries.extend(walk.supply(&block)?);
+            if entries.len() > OBJECTS_MAX {
+                return Err(ListingError::TooMany);
+            }
+        }
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dag::unixfs::Profile;
+    use std::fs;
+
+    fn list(path: &Path) -> Listing {
+        Listing::of_disk(path, &ImportOptions::new(Profile::default()), None).unwrap()
+    }
+
+    #[test]
+    fn everything_is_listed_with_its_cid() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("etc/empty")).unwrap();
+        fs::write(dir.path().join("etc-x"), "hello world").unwrap();
+        fs::write(dir.path().join("etc/large"), vec![0; 1_048_577]).unwrap();
+        std::os::unix::fs::symlink("../x", dir.path().join("link")).unwrap();
+        let listing = list(dir.path());
+        let shown: Vec<_> = listing.objects.iter().map(|object| (object.path.as_str(), object.kind.clone())).collect();
+        let file = |size_bytes| ListedKind::File { size_bytes };
+        assert_eq!(
+            shown,
+            [
+                ("etc", ListedKind::Folder { is_empty: false }),
+                ("etc/empty", ListedKind::Folder { is_empty: true }),
+                ("etc/large", file(1_048_577)),
+                ("etc-x", file(11)),
+                ("link", ListedKind::Symlink { target: "../x".to_owned() }),
+            ]
+        );
+        let leaves = listing.leaves();
+        assert_eq!(leaves.keys().copied().collect::<Vec<_>>(), ["etc-x", "etc/empty", "etc/large", "link"]);
+        // printf hello\ world | ipfs add -Q --cid-version=1
+        assert_eq!(leaves["etc-x"].to_string(), "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e");
+        // head -c 1048577 /dev/zero, under this profile
+        assert_eq!(leaves["etc/large"].to_string(), "bafybeihd4yzq7n5umhjngdum4r6k2to7egxfkf2jz6thvwzf6djus22cmq");
+    }
+
+    #[test]
+    fn what_a_cache_knows_is_listed_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("large"), vec![0; 3 << 20]).unwrap();
+        fs::write(dir.path().join("small"), "x").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        let mut cache = StatCache::new(&Profile::default());
+        let options = ImportOptions::new(Profile::default());
+        let first = Listing::of_disk(dir.path(), &options, Some(&mut cache)).unwrap();
+        assert_eq!(cache.len(), 2);
+        let second = Listing::of_disk(dir.path(), &options, Some(&mut cache)).unwrap();
+        assert_eq!(first.leaves(), second.leaves());
+        assert_eq!(first.root, second.root);
+    }
+
+    /// Few blocks that stand for very many paths.
+    #[test]
+    fn a_bomb_is_refused() {
+        use crate::dag::unixfs::{BuildError, EntryName, directory};
+        let profile = Profile::default();
+        let mut blocks = HashMap::new();
+        let mut keep = |block: Block| -> Result<(), BuildError> {
+            blocks.insert(*block.cid(), block);
+            Ok(())
+        };
+        let mut root = directory(&profile, Vec::new(), &mut keep).unwrap();
+        for _ in 0..COMPONENTS_MAX - 1 {
+            let target = Subtree { cid: root.cid, dag_size: 0 };
+            let entry = |name| Entry { name: EntryName::new(name).unwrap(), target };
+            root = directory(&profile, vec![entry("a"), entry("b")], &mut keep).unwrap();
+        }
+        let listing = Listing::of_blocks(root, &|cid| Ok(blocks.get(cid).cloned()), true);
+        assert!(matches!(listing, Err(ListingError::TooMany)));
+    }
+}

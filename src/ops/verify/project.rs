@@ -1,0 +1,161 @@
+//! Whether images of a Wetfile are what its lock says, and the lock what its sources say.
+
+use std::collections::BTreeSet;
+
+use super::image::{Comparison, check_programs};
+use super::{Checked, Finding, FindingKind, Report, Stopped};
+use crate::build::Variables;
+use crate::dag::unixfs::Profile;
+use crate::ops::listing::{ListedKind, Listing, ListingError};
+use crate::ops::lock::{self, OutOfDate, Reading, with_causes};
+use crate::tree::{ImportError, ImportOptions};
+use crate::wetfile::lock::{LOCK_FILE_NAME, Lock};
+use crate::wetfile::{GuestName, Image, ImageName, Project};
+
+/// Verifies images of a project, with the guests that are in them; all guests and images if none are named.
+///
+/// `environment` is that of the process, for the values of variables that guests inherit. `stopped` is asked all the time.
+///
+/// # Errors
+///
+/// [`Stopped`], and nothing else: whatever cannot be read is a finding.
+pub fn verify_project(
+    project: &Project,
+    images: &BTreeSet<&ImageName>,
+    environment: &Variables,
+    stopped: &(dyn Fn() -> bool + Sync),
+) -> Result<Report, Stopped> {
+    let mut report = Report::default();
+    let lock = load(project, &mut report.findings);
+    let is_wanted = |image: &&Image| images.is_empty() || images.contains(&image.name);
+    let wanted: Vec<&Image> = project.images.values().filter(is_wanted).collect();
+    if let Some(lock) = &lock {
+        let guests: BTreeSet<&GuestName> = match images.is_empty() {
+            true => project.guests.keys().collect(),
+            false => wanted.iter().flat_map(|image| image.guests()).collect(),
+        };
+        let mut found = lock::leftovers(project, lock);
+        let (present, unreadable) = lock::present_inputs(project, lock, &guests, environment);
+        found.extend(unreadable);
+        found.extend(lock::stale_guests(lock, &present));
+        report.findings.extend(found.into_iter().map(of_lock));
+    }
+    for image in wanted {
+        if stopped() {
+            return Err(Stopped);
+        }
+        verify_image(project, lock.as_ref(), image, stopped, &mut report)?;
+    }
+    Ok(report)
+}
+
+fn load(project: &Project, findings: &mut Vec<Finding>) -> Option<Lock> {
+    let problem = match crate::wetfile::lock::load(&project.root) {
+        Ok(Some(lock)) => return Some(lock),
+        Ok(None) => "it is missing: `ww build` writes it, and it belongs into version control".to_owned(),
+        Err(error) => with_causes(&error),
+    };
+    findings.push(Finding::new(FindingKind::Lock, LOCK_FILE_NAME, problem).with_path(LOCK_FILE_NAME));
+    None
+}
+
+fn of_lock(found: OutOfDate) -> Finding {
+    let finding =
+        Finding::new(FindingKind::Lock, found.subject, format!("{}: {LOCK_FILE_NAME} is out of date", found.problem));
+    match found.path {
+        Some(path) => finding.with_path(path),
+        None => finding.with_path(LOCK_FILE_NAME),
+    }
+}
+
+fn verify_image(
+    project: &Project,
+    lock: Option<&Lock>,
+    image: &Image,
+    stopped: &(dyn Fn() -> bool + Sync),
+    report: &mut Report,
+) -> Result<(), Stopped> {
+    let subject = format!("image `{}`", image.name);
+    let reading = Reading { root: &project.root, stopped, state: None };
+    if let Some(lock) = lock {
+        let found = reading.sources(image).and_then(|sources| {
+            lock::stale_image(lock, image, &sources, &reading).map_err(|error| (image.out.clone(), error))
+        });
+        match found {
+            Ok(found) => report.findings.extend(found.into_iter().map(of_lock)),
+            Err((_, error)) if is_stop(&error) => return Err(Stopped),
+            Err((path, error)) => {
+                let problem = format!("its source cannot be read: {}", with_causes(&error));
+                report.findings.push(Finding::new(FindingKind::Lock, &subject, problem).with_path(path.as_str()));
+            }
+        }
+    }
+    let locked = lock.and_then(|lock| lock.images.get(&image.name));
+    // The image itself is always read, whatever is remembered of it.
+    let profile = locked.map_or_else(Profile::default, |locked| locked.profile);
+    if profile != Profile::default() {
+        let message =
+            format!("the lock has its CIDs under the profile {profile}, and not under {}", Profile::default());
+        report.findings.push(Finding::new(FindingKind::Profile, &subject, message).with_path(LOCK_FILE_NAME));
+    }
+    let root = image.out.to_path(&project.root);
+    let options = ImportOptions { cancel: stopped, ..ImportOptions::new(profile) };
+    let listing = match list_image(project, image, &options) {
+        Ok(listing) => listing,
+        Err(error) if is_stop(&error) => return Err(Stopped),
+        Err(error) => {
+            report.checked.push(Checked { subject: subject.clone(), path: Some(root), cid: None, profile, files: 0 });
+            let message = unreadable(image, &error);
+            report.findings.push(Finding::new(FindingKind::Altered, &subject, message).with_path(image.out.as_str()));
+            return Ok(());
+        }
+    };
+    report.checked.push(Checked {
+        subject: subject.clone(),
+        path: Some(root.clone()),
+        cid: Some(listing.root.cid),
+        profile,
+        files: count_files(&listing),
+    });
+    if let (Some(lock), Some(locked)) = (lock, locked) {
+        let shown = image.out.as_str();
+        let comparison = Comparison { project, lock, locked, subject: &subject, root: &root, shown, listing: &listing };
+        comparison.check(&mut report.findings);
+    }
+    let mut programs = Vec::new();
+    check_programs(&subject, &root, &listing, &mut programs);
+    let in_project = |finding: Finding| match &finding.path {
+        Some(path) => Finding { path: Some(format!("{}/{path}", image.out)), ..finding },
+        None => finding,
+    };
+    report.findings.extend(programs.into_iter().map(in_project));
+    Ok(())
+}
+
+/// Lists an image on disk. No folder on the way to it may be a symlink, as when it was written.
+fn list_image(project: &Project, image: &Image, options: &ImportOptions<'_>) -> Result<Listing, ListingError> {
+    for prefix in image.out.prefixes() {
+        let path = prefix.to_path(&project.root);
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
+            return Err(ImportError::RootSymlink { path }.into());
+        }
+    }
+    Listing::of_disk(&image.out.to_path(&project.root), options, None)
+}
+
+fn unreadable(image: &Image, error: &ListingError) -> String {
+    match error {
+        ListingError::Import(ImportError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            format!("there is nothing at {}: `ww build` makes it", image.out)
+        }
+        error => format!("it cannot be read: {}", with_causes(error)),
+    }
+}
+
+pub(super) fn is_stop(error: &ListingError) -> bool {
+    matches!(error, ListingError::Import(ImportError::Cancelled))
+}
+
+pub(super) fn count_files(listing: &Listing) -> u64 {
+    listing.objects.iter().filter(|object| matches!(object.kind, ListedKind::File { .. })).count() as u64
+}
