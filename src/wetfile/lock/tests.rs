@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 
 fn digest(byte: u8) -> Digest {
     Digest::from([byte; 32])
@@ -174,4 +175,22 @@ fn the_file_is_read_as_it_is() {
     let file = File::create(&path).unwrap();
     file.set_len(LOCK_BYTES_MAX + 1).unwrap();
     assert!(matches!(load(dir.path()), Err(LockError::TooLarge { .. })));
+}
+
+proptest! {
+    /// Whatever somebody has made of a lock: it is refused, or it is one that comes back.
+    #[test]
+    fn altered_locks_are_refused_or_mean_something(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), "[\\[\\]{}\"=.\\na-f0-9 /\u{202e}]{0,3}"), 1..4),
+    ) {
+        let mut text = example().render();
+        for (at, by) in changes {
+            let at = text.floor_char_boundary(at.index(text.len()));
+            let end = text.ceil_char_boundary((at + 1).min(text.len()));
+            text.replace_range(at..end, &by);
+        }
+        if let Ok(lock) = parse(&text) {
+            prop_assert_eq!(parse(&lock.render()).unwrap(), lock);
+        }
+    }
 }
