@@ -115,13 +115,13 @@ fn what_is_not_a_lock_is_refused_with_its_line() {
     check(("recipe = \"01", "recipe = \"0g"), "line 6: not a SHA-256 in hexadecimal digits");
     check(
         ("profile = \"unixfs-v1-2025\"", "profile = \"x\\u001b\""),
-        "line 31: `x\\u{1b}` is no profile that ww knows",
+        "line 29: `x\\u{1b}` is no profile that ww knows",
     );
     check(
         ("\"bin/main.wasm\"", "\"bin/../main.wasm\""),
-        "line 40: `bin/../main.wasm` is not allowed as a key of `files`",
+        "line 38: `bin/../main.wasm` is not allowed as a key of `files`",
     );
-    check(("{ guest = \"parent\" }", "{ guest = 1 }"), "line 40: a string is needed here");
+    check(("{ guest = \"parent\" }", "{ guest = 1 }"), "line 38: a string is needed here");
     check(
         ("[guest.child.inputs]", "<<<<<<< HEAD\n[guest.child.inputs]"),
         "line 9 has the mark of a merge conflict: take either side, then `ww build` puts it right",
