@@ -1,7 +1,6 @@
 //! Everything that `ww` itself shows: results on standard output, all else on standard error.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::Failure;
@@ -33,17 +32,6 @@ pub(super) fn result_bytes(write: impl FnOnce(&mut dyn Write) -> Result<(), Fail
 
 /// How many bytes of a result are written at a time.
 const RESULT_BUFFER_BYTES: usize = 64 << 10;
-
-/// Shows what failed, if anything did, and gives what the process is to end with.
-pub(super) fn end(result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            failure(&error);
-            ExitCode::from(error.code)
-        }
-    }
-}
 
 /// Whether progress is kept to itself; set once, when the command line has been read.
 static QUIET: AtomicBool = AtomicBool::new(false);

@@ -1,7 +1,6 @@
 //! `ww cat`.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use base64::prelude::BASE64_STANDARD;
 use base64::write::EncoderWriter;
@@ -34,12 +33,8 @@ pub(in crate::cli) struct CatArgs {
     sources: SourceArgs,
 }
 
-/// Prints, and returns what the process is to end with.
-pub(in crate::cli) fn run(args: &CatArgs) -> ExitCode {
-    ui::end(try_run(args))
-}
-
-fn try_run(args: &CatArgs) -> Result<(), Failure> {
+/// Prints.
+pub(in crate::cli) fn run(args: &CatArgs) -> Result<(), Failure> {
     let store = content::open_store()?;
     let fetch = |content| content::fetch(&store, content, Scope::Entity, &args.sources);
     let fetched: Vec<Fetched> = args.contents.iter().map(fetch).collect::<Result<_, _>>()?;

@@ -1,7 +1,6 @@
 //! `ww cid`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
@@ -34,12 +33,8 @@ pub(in crate::cli) struct CidArgs {
     json: bool,
 }
 
-/// Prints, and returns what the process is to end with.
-pub(in crate::cli) fn run(args: &CidArgs) -> ExitCode {
-    ui::end(try_run(args))
-}
-
-fn try_run(args: &CidArgs) -> Result<(), Failure> {
+/// Prints.
+pub(in crate::cli) fn run(args: &CidArgs) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
     let cancel = Cancel::default();
     let stopped = StopSignals::watch(&cancel).map_err(failed)?;

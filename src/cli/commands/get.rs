@@ -1,7 +1,6 @@
 //! `ww get`.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
@@ -50,12 +49,8 @@ pub(in crate::cli) struct GetArgs {
     sources: SourceArgs,
 }
 
-/// Gets, and returns what the process is to end with.
-pub(in crate::cli) fn run(args: &GetArgs) -> ExitCode {
-    ui::end(try_run(args))
-}
-
-fn try_run(args: &GetArgs) -> Result<(), Failure> {
+/// Gets.
+pub(in crate::cli) fn run(args: &GetArgs) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
     let target = args.output.clone().unwrap_or_else(|| own_name(&args.content));
     if target.symlink_metadata().is_ok() {

@@ -1,7 +1,5 @@
 //! `ww ls`.
 
-use std::process::ExitCode;
-
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -37,12 +35,8 @@ pub(in crate::cli) struct LsArgs {
     sources: SourceArgs,
 }
 
-/// Lists, and returns what the process is to end with.
-pub(in crate::cli) fn run(args: &LsArgs) -> ExitCode {
-    ui::end(try_run(args))
-}
-
-fn try_run(args: &LsArgs) -> Result<(), Failure> {
+/// Lists.
+pub(in crate::cli) fn run(args: &LsArgs) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
     let store = content::open_store()?;
     let fetched = content::fetch(&store, &args.content, Scope::Entity, &args.sources)?;

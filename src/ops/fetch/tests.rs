@@ -418,6 +418,21 @@ async fn blocks_may_come_in_any_order_from_the_root_on() {
     assert_eq!(source.asked().len(), 1);
 }
 
+/// A gateway at a name such as `bafy….ipfs.localhost` knows only version 1.
+#[tokio::test]
+async fn a_root_may_come_under_its_other_version() {
+    let dag = tree();
+    let root_v0 = Cid::new_v0(*dag.root().hash()).unwrap();
+    let source = Arc::new(Fake::new("a", &dag.0).on_dag(move |fake, request| {
+        assert_eq!(request.root, root_v0);
+        fake.all_below(&all(tree().root())).into_iter().map(Step::Give).collect()
+    }));
+    let fixture = Fixture::default();
+    let fetched = fixture.fetch_with(all(root_v0), &[&source], FetchLimits::default()).await.unwrap();
+    assert_eq!((fetched.end, source.asked()), (root_v0, vec![format!("{root_v0}*")]));
+    fixture.assert_whole(&dag);
+}
+
 #[tokio::test]
 async fn only_the_path_and_what_is_below_it_comes() {
     let dag = tree();
