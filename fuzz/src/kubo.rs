@@ -65,7 +65,7 @@ async fn ask(socket: &Path, call: u8) {
         },
         7 => {
             let car = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"a CAR"))]);
-            check(client.dag_import(car, &cid, Some(1))).await;
+            check(client.dag_import(car, &cid)).await;
         }
         _ => match client.dag_export(&cid, 1 << 20, true).await {
             Ok(blocks) => drain(blocks).await,

@@ -63,6 +63,14 @@ pub enum StoreError {
         #[source]
         source: DamageError,
     },
+    /// A file of blocks is not as it was written.
+    #[error("{} is damaged: {reason}", escape::path(.pack))]
+    DamagedPack {
+        /// The file.
+        pack: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// Blocks of a DAG are not here.
     #[error("{root} is incomplete in the blockstore: {}", missing_text(.missing, *.more))]
     Incomplete {

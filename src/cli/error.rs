@@ -128,7 +128,7 @@ fn of_store(error: &StoreError) -> (u8, Option<&'static str>) {
         StoreError::UnknownCodec { .. } | StoreError::MalformedNode { .. } | StoreError::UnsupportedHash { .. } => {
             (exit_code::INVALID, None)
         }
-        StoreError::Damaged { .. } => (exit_code::STORE_DAMAGED, Some(repair)),
+        StoreError::Damaged { .. } | StoreError::DamagedPack { .. } => (exit_code::STORE_DAMAGED, Some(repair)),
         StoreError::Pins { .. } => {
             (exit_code::STORE_DAMAGED, Some("restore the file, or move it away, which removes all pins"))
         }

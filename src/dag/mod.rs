@@ -21,7 +21,7 @@ pub mod pb;
 mod protobuf;
 mod scope;
 #[cfg(test)]
-mod suites;
+pub(crate) mod suites;
 #[cfg(test)]
 mod testing;
 pub mod unixfs;

@@ -20,7 +20,7 @@ use super::testing::{hex, skipped, variable};
 use super::unixfs::{self, Blocks, WalkError};
 
 /// The folder of a suite, if it is there to be tested with.
-fn suite(name: &str) -> Option<PathBuf> {
+pub(crate) fn suite(name: &str) -> Option<PathBuf> {
     let folder = variable("WW_SUITES");
     if folder.is_none() {
         skipped("suites", &format!("WW_SUITES does not name the folder with {name}"));

@@ -133,7 +133,7 @@ pub fn build(
     let guests = build_guests(&ctx, project, targets.guests)?;
     let sources = read_sources(&reading, &targets.images)?;
     match frozen {
-        Some(lock) => refuse(differences(lock, &guests, &sources))?,
+        Some(lock) => refuse(differences(lock, &guests, &sources, &reading)?)?,
         None => warn_of_differences(&ctx, locked.as_ref(), &guests),
     }
     let mut images = Vec::new();
@@ -168,9 +168,18 @@ fn read_sources<'a>(reading: &Reading<'_>, images: &[&'a Image]) -> Result<ReadS
     images.iter().map(read).collect()
 }
 
-fn differences(lock: &Lock, guests: &BTreeMap<GuestName, BuiltGuest>, sources: &ReadSources<'_>) -> Vec<OutOfDate> {
-    let images = sources.iter().flat_map(|(image, sources)| lock::stale_image(lock, image, sources));
-    lock::differing_guests(lock, guests).into_iter().chain(images).collect()
+fn differences(
+    lock: &Lock,
+    guests: &BTreeMap<GuestName, BuiltGuest>,
+    sources: &ReadSources<'_>,
+    reading: &Reading<'_>,
+) -> Result<Vec<OutOfDate>, Error> {
+    let mut found = lock::differing_guests(lock, guests);
+    for (image, sources) in sources {
+        let stale = lock::stale_image(lock, image, sources, reading);
+        found.extend(stale.map_err(|source| Error::Listing { image: image.name.clone(), source })?);
+    }
+    Ok(found)
 }
 
 fn warn_of_differences(ctx: &Context<'_>, lock: Option<&Lock>, guests: &BTreeMap<GuestName, BuiltGuest>) {
@@ -251,9 +260,9 @@ fn assemble<'a>(
     let artifacts = guests.iter().map(|(name, built)| (name.clone(), built.path.clone())).collect();
     let (mut sources, mut tree, mut refused) = (Some(sources), None, Vec::new());
     let mut check = |path: &Path| {
-        let listing = reading.list(path, Profile::default(), &format!("image-{}", image.name))?;
+        let listing = reading.list(path, &format!("image-{}", image.name))?;
         let built = BuiltTree { image, sources: sources.take().unwrap_or_default(), listing };
-        refused = frozen.map(|lock| lock::differing_tree(lock, &built, guests)).unwrap_or_default();
+        refused.extend(frozen.and_then(|lock| lock::differing_tree(lock, &built, guests)));
         tree = Some(built);
         if refused.is_empty() { Ok(()) } else { Err("the lock is out of date".into()) }
     };

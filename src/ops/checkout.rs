@@ -3,9 +3,9 @@
 //! Each has a folder of its own, `run-XXXXXXXXXXXX`, which its process keeps locked (`flock`). A folder that nobody has
 //! locked was left by a process that was killed, and is removed by whoever comes next.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -84,8 +84,9 @@ impl BlockSource for Blocks<'_> {
 
 fn locked_folder(parent: &Path) -> io::Result<(TempDir, File)> {
     for _ in 0..ATTEMPTS {
-        // Made with mode 0700.
-        let dir = tempfile::Builder::new().prefix(PREFIX).rand_bytes(12).tempdir_in(parent)?;
+        let mut folder = tempfile::Builder::new();
+        folder.prefix(PREFIX).rand_bytes(12).permissions(Permissions::from_mode(0o700));
+        let dir = folder.tempdir_in(parent)?;
         let Some(lock) = lock(dir.path())? else { continue };
         let is_same = |there: fs::Metadata| Ok::<_, io::Error>(there.ino() == lock.metadata()?.ino());
         // Somebody may have removed it between its making and the lock.
@@ -131,7 +132,6 @@ mod tests {
     use super::*;
     use crate::blockstore::MemoryBlockstore;
     use crate::dag::unixfs::{self, BuildError, Entry, EntryName, Profile};
-    use std::os::unix::fs::PermissionsExt;
 
     fn store_with_image() -> (MemoryBlockstore, Cid) {
         let store = MemoryBlockstore::default();

@@ -302,7 +302,8 @@ mod tests {
         };
         let mut root = directory(&profile, Vec::new(), &mut keep).unwrap();
         for _ in 0..COMPONENTS_MAX - 1 {
-            let entry = |name| Entry { name: EntryName::new(name).unwrap(), target: Subtree { dag_size: 0, ..root } };
+            let target = Subtree { cid: root.cid, dag_size: 0 };
+            let entry = |name| Entry { name: EntryName::new(name).unwrap(), target };
             root = directory(&profile, vec![entry("a"), entry("b")], &mut keep).unwrap();
         }
         let listing = Listing::of_blocks(root, &|cid| Ok(blocks.get(cid).cloned()), true);

@@ -11,7 +11,7 @@ use crate::build::{self, BuiltGuest, Variables};
 use crate::dag::unixfs::Profile;
 use crate::dag::{Block, Cid};
 use crate::escape;
-use crate::tree::{ImportOptions, RootSymlink, StatCache};
+use crate::tree::{self, ImportOptions, RootSymlink, StatCache};
 use crate::wetfile::lock::{Digest, GuestLock, ImageLock, Inputs, Lock, LockedFile, Toolchain};
 use crate::wetfile::{GuestName, Image, ImageName, ImagePath, Project, ProjectPath, Source};
 
@@ -50,8 +50,8 @@ impl std::fmt::Display for OutOfDate {
     }
 }
 
-/// What the sources of an image hold, by their place in it.
-pub(super) type Sources = BTreeMap<ImagePath, Listing>;
+/// The CIDs of the sources of an image, by their place in it.
+pub(super) type Sources = BTreeMap<ImagePath, Cid>;
 
 /// Where the sources of images are read, and how.
 #[derive(Clone, Copy)]
@@ -62,33 +62,49 @@ pub(super) struct Reading<'a> {
     pub(super) state: Option<&'a build::State>,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
     /// Lists what is at a path. What earlier builds have kept under `name` is made use of.
-    pub(super) fn list(&self, path: &Path, profile: Profile, name: &str) -> Result<Listing, ListingError> {
-        let options =
-            ImportOptions { root_symlink: RootSymlink::Store, cancel: self.stopped, ..ImportOptions::new(profile) };
-        let mut cache = build::cached(self.root, name)
-            .map_or_else(|| StatCache::new(&profile), |bytes| StatCache::decode(&profile, &bytes));
-        let listing = Listing::of_disk(path, &options, Some(&mut cache))?;
-        if let Some(state) = self.state.filter(|_| cache.is_changed() && cache.len() >= CACHED_FILES_MIN) {
-            // Without it the next build takes longer, and that is all.
-            let _ = state.cache(name, &cache.encode());
-        }
-        Ok(listing)
+    pub(super) fn list(&self, path: &Path, name: &str) -> Result<Listing, ListingError> {
+        self.with_cache(name, |options, cache| Listing::of_disk(path, options, Some(cache)))
     }
 
-    /// Lists all sources of an image; the first that cannot be read is named.
+    /// Names all sources of an image by their content; the first that cannot be read is told.
     pub(super) fn sources(&self, image: &Image) -> Result<Sources, (ProjectPath, ListingError)> {
         let mut sources = Sources::new();
         for (place, source) in &image.files {
             if let Source::Path(path) = source {
-                let name = format!("source-{}", &Digest::of(path.as_str().as_bytes()).to_string()[..16]);
-                let listing = self.list(&path.to_path(self.root), Profile::default(), &name);
-                sources.insert(place.clone(), listing.map_err(|error| (path.clone(), error))?);
+                let import = |options: &ImportOptions<'_>, cache: &mut StatCache| {
+                    Ok(tree::import(&path.to_path(self.root), options, Some(cache), None)?)
+                };
+                let imported = self.with_cache(&source_cache(path), import).map_err(|error| (path.clone(), error))?;
+                sources.insert(place.clone(), imported.subtree.cid);
             }
         }
         Ok(sources)
     }
+
+    fn with_cache<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&ImportOptions<'a>, &mut StatCache) -> Result<T, ListingError>,
+    ) -> Result<T, ListingError> {
+        let profile = Profile::default();
+        let options =
+            ImportOptions { root_symlink: RootSymlink::Store, cancel: self.stopped, ..ImportOptions::new(profile) };
+        let mut cache = build::cached(self.root, name)
+            .map_or_else(|| StatCache::new(&profile), |bytes| StatCache::decode(&profile, &bytes));
+        let read = read(&options, &mut cache)?;
+        if let Some(state) = self.state.filter(|_| cache.is_changed() && cache.len() >= CACHED_FILES_MIN) {
+            // Without it the next build takes longer, and that is all.
+            let _ = state.cache(name, &cache.encode());
+        }
+        Ok(read)
+    }
+}
+
+/// Under which name it is kept what was seen of a source.
+fn source_cache(source: &ProjectPath) -> String {
+    format!("source-{}", &Digest::of(source.as_str().as_bytes()).to_string()[..16])
 }
 
 /// Digests what guests are made of, by the roots that the lock has; what cannot be read is told instead.
@@ -164,15 +180,42 @@ fn stale_guest(lock: &Lock, name: &GuestName, present: &Inputs) -> Vec<OutOfDate
 }
 
 /// Where the lock differs from what an image is to hold.
-pub(super) fn stale_image(lock: &Lock, image: &Image, sources: &Sources) -> Vec<OutOfDate> {
+///
+/// Where a source differs it is read again, to name what differs in it.
+pub(super) fn stale_image(
+    lock: &Lock,
+    image: &Image,
+    sources: &Sources,
+    reading: &Reading<'_>,
+) -> Result<Vec<OutOfDate>, ListingError> {
     let Some(locked) = lock.images.get(&image.name) else {
-        return vec![OutOfDate::image(&image.name, "it is not in the lock")];
+        return Ok(vec![OutOfDate::image(&image.name, "it is not in the lock")]);
     };
     let mut found = Vec::new();
     if locked.profile != Profile::default() {
         let problem = format!("the lock has it under the profile {}", locked.profile);
         found.push(OutOfDate::image(&image.name, problem));
     }
+    found.extend(differing_entries(image, locked));
+    for (place, cid) in sources {
+        let is_changed = locked.sources.get(place).is_some_and(|locked| locked != cid);
+        if let Some(Source::Path(source)) = image.files.get(place).filter(|_| is_changed) {
+            let listing = reading.list(&source.to_path(reading.root), &source_cache(source))?;
+            found.extend(changed_source(image, locked, place, source, &listing));
+        }
+    }
+    for (guest, digest) in &locked.guests {
+        if lock.guests.get(guest).is_some_and(|guest| guest.inputs.digest() != *digest) {
+            let problem = format!("it was not assembled since guest `{guest}` has changed");
+            found.push(OutOfDate::image(&image.name, problem));
+        }
+    }
+    Ok(found)
+}
+
+/// The entries of an image that either the Wetfile or the lock does not have.
+fn differing_entries(image: &Image, locked: &ImageLock) -> Vec<OutOfDate> {
+    let mut found = Vec::new();
     for (place, source) in &image.files {
         let is_locked = match source {
             Source::Guest(guest) => locked.files.get(place.as_str()) == Some(&LockedFile::Guest(guest.clone())),
@@ -194,23 +237,17 @@ pub(super) fn stale_image(lock: &Lock, image: &Image, sources: &Sources) -> Vec<
         let problem = format!("the Wetfile does not list `{}` any more", escape::text(path));
         found.push(OutOfDate::image(&image.name, problem).with_path("Wetfile.toml"));
     }
-    for (place, listing) in sources {
-        if locked.sources.get(place).is_some_and(|cid| *cid != listing.root.cid) {
-            found.extend(changed_source(image, locked, place, listing));
-        }
-    }
-    for (guest, digest) in &locked.guests {
-        if lock.guests.get(guest).is_some_and(|guest| guest.inputs.digest() != *digest) {
-            let problem = format!("it was not assembled since guest `{guest}` has changed");
-            found.push(OutOfDate::image(&image.name, problem));
-        }
-    }
     found
 }
 
 /// The files of a source that are not as the lock has them.
-fn changed_source(image: &Image, locked: &ImageLock, place: &ImagePath, listing: &Listing) -> Vec<OutOfDate> {
-    let Some(Source::Path(source)) = image.files.get(place) else { return Vec::new() };
+fn changed_source(
+    image: &Image,
+    locked: &ImageLock,
+    place: &ImagePath,
+    source: &ProjectPath,
+    listing: &Listing,
+) -> Vec<OutOfDate> {
     let join = |folder: &str, name: &str| match (folder, name) {
         ("", name) => name.to_owned(),
         (folder, "") => folder.to_owned(),
@@ -297,28 +334,29 @@ impl BuiltTree<'_> {
         ImageLock {
             profile: Profile::default(),
             guests: self.image.guests().into_iter().map(|name| (name.clone(), guests[name].inputs.digest())).collect(),
-            sources: self.sources.iter().map(|(place, listing)| (place.clone(), listing.root.cid)).collect(),
+            sources: self.sources.clone(),
             files: self.listing.leaves().into_iter().map(file).collect(),
             cids: [(self.toolchain(guests), self.listing.root.cid)].into(),
         }
     }
 }
 
-/// Whether a tree is what the lock says of its image, as far as the lock holds its toolchain.
+/// Whether a tree is what the lock says of its image, as far as the lock holds its toolchain. That its sources are those of
+/// the lock was told before.
 pub(super) fn differing_tree(
     lock: &Lock,
     built: &BuiltTree<'_>,
     guests: &BTreeMap<GuestName, BuiltGuest>,
-) -> Vec<OutOfDate> {
-    let mut found = stale_image(lock, built.image, &built.sources);
-    let Some(locked) = lock.images.get(&built.image.name).filter(|_| found.is_empty()) else { return found };
-    let made = built.locked(guests);
-    if locked.files != made.files {
-        found.push(OutOfDate::image(&built.image.name, "its files are not those of the lock"));
-    } else if locked.cids.get(&built.toolchain(guests)).is_some_and(|cid| *cid != built.listing.root.cid) {
-        found.push(OutOfDate::image(&built.image.name, "its CID is not that of the lock"));
+) -> Option<OutOfDate> {
+    let name = &built.image.name;
+    let Some(locked) = lock.images.get(name) else {
+        return Some(OutOfDate::image(name, "it is not in the lock"));
+    };
+    if locked.files != built.locked(guests).files {
+        return Some(OutOfDate::image(name, "its files are not those of the lock"));
     }
-    found
+    let cid = locked.cids.get(&built.toolchain(guests)).filter(|cid| **cid != built.listing.root.cid);
+    cid.map(|_| OutOfDate::image(name, "its CID is not that of the lock"))
 }
 
 /// What the lock is after a build of these guests and images: entries of others stay, as far as the Wetfile has them, and

@@ -24,6 +24,8 @@ pub struct PublishItem {
     pub name: PinName,
     /// Where it is: absolute, with no symlink in it, so that the cache is found again.
     pub path: PathBuf,
+    /// The root that it must have, where that is known, since it was just built.
+    pub expected: Option<Cid>,
 }
 
 /// How to publish.
@@ -78,6 +80,16 @@ pub enum PublishError {
     /// The blockstore failed.
     #[error("cannot keep what was to be published")]
     Store(#[from] StoreError),
+    /// A tree has another root than was expected: something changed in between.
+    #[error("{} is {found} and not {expected} any more", escape::path(path))]
+    Changed {
+        /// Where the tree is.
+        path: PathBuf,
+        /// What it was.
+        expected: Box<Cid>,
+        /// What it is.
+        found: Box<Cid>,
+    },
     /// Two trees have one name.
     #[error("two of the trees have the name `{name}`")]
     DuplicateName {
@@ -111,7 +123,12 @@ pub fn publish(
         let mut cache = Cache::load(store, &options.profile, &item.path)?;
         sink.is_pinned = cache.root.is_some_and(|root| pins.iter().any(|pin| pin.root == root));
         let imported = import(item, options, &mut cache.stats, &mut sink)?;
-        caches.push((cache, imported.subtree.cid));
+        let found = imported.subtree.cid;
+        if let Some(expected) = item.expected.filter(|expected| *expected != found) {
+            let (expected, found) = (Box::new(expected), Box::new(found));
+            return Err(PublishError::Changed { path: item.path.clone(), expected, found });
+        }
+        caches.push((cache, found));
         published.items.push(PublishedItem {
             name: item.name.clone(),
             subtree: imported.subtree,
@@ -311,7 +328,8 @@ mod tests {
         }
 
         fn item(&self, name: &str) -> PublishItem {
-            PublishItem { name: PinName::new(name).unwrap(), path: self.dir.path().canonicalize().unwrap().join(name) }
+            let path = self.dir.path().canonicalize().unwrap().join(name);
+            PublishItem { name: PinName::new(name).unwrap(), path, expected: None }
         }
 
         fn publish(&self, names: &[&str]) -> Result<Published, PublishError> {
@@ -322,7 +340,9 @@ mod tests {
             let options = PublishOptions {
                 profile: Profile::default(),
                 cancel: &|| self.is_cancelled.load(Ordering::Relaxed),
-                progress: &|bytes| drop(self.read.fetch_add(bytes, Ordering::Relaxed)),
+                progress: &|bytes| {
+                    self.read.fetch_add(bytes, Ordering::Relaxed);
+                },
             };
             publish(&self.store, items, &options)
         }
@@ -394,6 +414,11 @@ mod tests {
         let trees = Trees::new();
         let absent = trees.publish(&["one", "absent"]).unwrap_err();
         assert!(matches!(absent, PublishError::Import { .. }), "{absent}");
+        assert_eq!(trees.pins(), []);
+        let expected = Some(trees.cid("two"));
+        let other =
+            trees.publish_items(&[trees.item("two"), PublishItem { expected, ..trees.item("one") }]).unwrap_err();
+        assert!(matches!(other, PublishError::Changed { .. }), "{other}");
         assert_eq!(trees.pins(), []);
         let twice = trees.publish(&["one", "one"]).unwrap_err();
         assert!(matches!(twice, PublishError::DuplicateName { .. }), "{twice}");

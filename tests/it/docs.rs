@@ -94,10 +94,11 @@ fn run(command: &str, home: &Path) -> Vec<String> {
 #[test]
 fn examples_do_what_the_pages_say() {
     let mut count = 0;
-    let home = tempfile::tempdir().unwrap();
     let mut pages = vec![root().join("README.md")];
     pages.extend(fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()));
     for page in pages {
+        // The examples of a page tell one story.
+        let home = tempfile::tempdir().unwrap();
         for example in examples(&page) {
             let said = run(&example.command, home.path());
             assert!(

@@ -21,6 +21,7 @@ mod oracle;
 mod project;
 mod publish;
 mod run;
+mod store;
 mod support;
 mod swarm;
 mod tidy;

@@ -1,6 +1,6 @@
 //! Removing what no pin holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::TryLockError;
 
 use super::super::key::Key;
@@ -42,8 +42,8 @@ struct Plan {
     report: GcReport,
     /// Packs of which nothing stays.
     removed: Vec<PackId>,
-    /// Packs whose blocks that stay go to another one.
-    rewritten: BTreeSet<PackId>,
+    /// Packs whose blocks that stay go to another one, with their numbers.
+    rewritten: BTreeMap<PackId, u64>,
 }
 
 impl Inner {
@@ -177,17 +177,30 @@ impl Inner {
     }
 
     fn carry_out(&self, index: &mut Index, reached: &Numbers, plan: &Plan) -> Result<(), Failure> {
+        match self.rewrite(index, reached, plan) {
+            // There is no room to copy to, or for the index to tell of it. What needs no copying makes some.
+            Err(failure) if failure.is_full_disk() && !plan.removed.is_empty() => {
+                self.remove_files(&plan.removed)?;
+                self.rewrite(index, reached, plan)?;
+            }
+            result => result?,
+        }
+        Ok(())
+    }
+
+    /// Copies what stays of some packs to a new one, tells the index, and removes the packs of which nothing stays here.
+    fn rewrite(&self, index: &mut Index, reached: &Numbers, plan: &Plan) -> Result<(), Failure> {
         let mut moved = Vec::new();
         let mut pack = None;
-        for old in &plan.rewritten {
-            self.copy(index, *old, reached, &mut pack, &mut moved)?;
+        for (old, kept_blocks) in &plan.rewritten {
+            self.copy(index, *old, *kept_blocks, reached, &mut pack, &mut moved)?;
         }
         if let Some(pack) = &mut pack {
             pack.sync()?;
             pack.rename()?;
             self.sync_packs()?;
         }
-        let gone: Vec<_> = plan.removed.iter().chain(&plan.rewritten).copied().collect();
+        let gone: Vec<_> = plan.removed.iter().chain(plan.rewritten.keys()).copied().collect();
         if !gone.is_empty() || plan.report.removed_blocks > 0 {
             moved.sort_unstable_by(|(one, _): &(Key, Extent), (other, _)| one.cmp(other));
             let sorted: Vec<_> = moved.iter().map(|(key, extent)| (key, *extent)).collect();
@@ -203,10 +216,16 @@ impl Inner {
         if let Some(pack) = pack {
             pack.keep();
         }
-        for pack in gone {
-            let path = self.layout.pack_path(pack);
+        self.remove_files(&gone)?;
+        Ok(())
+    }
+
+    fn remove_files(&self, packs: &[PackId]) -> Result<(), StoreError> {
+        for pack in packs {
+            let path = self.layout.pack_path(*pack);
             self.layout.packs.remove_file(&pack.file_name()).map_err(StoreError::io("remove", path))?;
         }
+        // As long as they are open their bytes stay on disk.
         self.open_packs.close();
         Ok(())
     }
@@ -216,12 +235,14 @@ impl Inner {
         &self,
         index: &Index,
         old: PackId,
+        kept_blocks: u64,
         reached: &Numbers,
         pack: &mut Option<PackWriter>,
         moved: &mut Vec<(Key, Extent)>,
     ) -> Result<(), Failure> {
-        let path = || self.layout.pack_path(old);
-        let unreadable = |error: PackError| StoreError::io("read", path())(std::io::Error::other(error));
+        let damaged_pack = |reason| StoreError::DamagedPack { pack: self.layout.pack_path(old), reason };
+        let unreadable = |error: PackError| damaged_pack(error.to_string());
+        let moved_before = moved.len();
         let mut reader = PackReader::open(&self.layout, old).map_err(unreadable)?;
         while let Some(section) = reader.next_section().map_err(unreadable)? {
             if (self.options.cancelled)() {
@@ -242,7 +263,10 @@ impl Inner {
             };
             moved.push((key, pack.append(block.cid(), block.data())?));
         }
-        Ok(())
+        if (moved.len() - moved_before) as u64 == kept_blocks {
+            return Ok(());
+        }
+        Err(damaged_pack("blocks that are to stay are not where the index has them".to_owned()).into())
     }
 }
 
@@ -258,7 +282,7 @@ impl Plan {
             } else if usage.kept_bytes + usage.kept_blocks * SECTION_HEAD_BYTES <= usage.size_bytes / 2
                 || (are_joined && is_small(usage))
             {
-                self.rewritten.insert(*pack);
+                self.rewritten.insert(*pack, usage.kept_blocks);
                 // About: what is kept takes somewhat more.
                 self.report.freed_bytes += usage.size_bytes.saturating_sub(usage.kept_bytes);
             }

@@ -153,7 +153,7 @@ impl Index {
     /// Has the log begin, which would else cost the first commit two fsyncs. A new log needs none: no older one can come back.
     pub(super) fn begin_log(&self) -> Result<()> {
         let sql =
-            "PRAGMA synchronous = OFF; UPDATE counter SET next_number = next_number; PRAGMA synchronous = NORMAL;";
+            "PRAGMA synchronous = OFF; UPDATE counter SET next_number = next_number + 1; PRAGMA synchronous = NORMAL;";
         Ok(self.connection.execute_batch(sql)?)
     }
 

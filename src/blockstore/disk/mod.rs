@@ -133,6 +133,17 @@ enum Failure {
     Index(IndexError),
 }
 
+impl Failure {
+    /// Whether there is no room on the disk.
+    fn is_full_disk(&self) -> bool {
+        match self {
+            Self::Store(StoreError::Io { source, .. }) => source.kind() == io::ErrorKind::StorageFull,
+            Self::Index(IndexError::Sqlite(error)) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
+}
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::Store(error)

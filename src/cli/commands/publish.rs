@@ -18,7 +18,7 @@ use crate::cli::{env, exit_code, project, store, ui};
 use crate::dag::unixfs::Profile;
 use crate::escape;
 use crate::ops::{
-    self, BuildOptions, PublishItem, PublishOptions, Published, PublishedItem, PushError, PushEvent, Pushed,
+    self, BuildOptions, BuiltImage, PublishItem, PublishOptions, Published, PublishedItem, PushError, PushEvent, Pushed,
 };
 use crate::remote::kubo::Client;
 use crate::remote::{Cause, RemoteError};
@@ -51,13 +51,13 @@ pub(in crate::cli) struct PublishArgs {
     #[arg(long, value_name = "PROFILE", default_value_t)]
     profile: Profile,
 
-    /// Fail where Wetfile.lock would change
-    #[arg(long)]
-    locked: bool,
-
     /// Push to no Kubo node
     #[arg(long, conflicts_with = "kubo")]
     no_push: bool,
+
+    /// Refuse to change Wetfile.lock, as in CI; WW_LOCKED=1 in the environment says the same
+    #[arg(long)]
+    locked: bool,
 
     /// Use no network: push nowhere, and let compilers use only what was downloaded before
     #[arg(long, conflicts_with = "kubo")]
@@ -123,13 +123,20 @@ fn items(args: &PublishArgs, verbose: bool) -> Result<(Vec<Target>, Vec<PublishI
     };
     let targets = targets(args, project.as_ref())?;
     let images: Vec<String> = targets.iter().filter_map(Target::image).map(ToString::to_string).collect();
-    if let Some(project) = project.as_ref().filter(|_| !images.is_empty()) {
-        project::build(project, &images, BuildOptions { offline: args.offline, locked: args.locked }, verbose)?;
-    }
-    let item = |target: &Target| match (target, &project) {
-        (Target::Image(name), Some(project)) => image_item(name, project),
-        (Target::Image(_), None) => Err(Failure::message(exit_code::WETFILE, "there is no Wetfile")),
-        (Target::Folder(path), _) => folder_item(path, args.name.as_ref()),
+    let built = match &project {
+        Some(project) if !images.is_empty() => {
+            let options = BuildOptions { offline: args.offline, locked: args.locked };
+            project::build(project, &images, options, verbose)?.images
+        }
+        _ => Vec::new(),
+    };
+    let version = project.as_ref().map_or("", |project| &project.version);
+    let item = |target: &Target| match target {
+        Target::Image(name) => {
+            let image = built.iter().find(|image| image.name == *name).expect("all images were built");
+            image_item(image, version, args.profile)
+        }
+        Target::Folder(path) => folder_item(path, args.name.as_ref()),
     };
     let items = targets.iter().map(item).collect::<Result<Vec<_>, _>>()?;
     Ok((targets, items))
@@ -186,12 +193,12 @@ impl Target {
     }
 }
 
-fn image_item(name: &ImageName, project: &Project) -> Result<PublishItem, Failure> {
-    let out = project.images[name].out.to_path(&project.root);
-    let pin = PinName::new(format!("{name}@{}", project.version));
-    let name =
-        pin.map_err(|error| Failure::new(exit_code::WETFILE, &error).with_help("change the version of the project"))?;
-    Ok(PublishItem { name, path: out })
+fn image_item(image: &BuiltImage, version: &str, profile: Profile) -> Result<PublishItem, Failure> {
+    let name = PinName::new(format!("{}@{version}", image.name)).map_err(|error| {
+        Failure::new(exit_code::WETFILE, &error).with_help("the pin has the version of the project in its name")
+    })?;
+    let expected = (image.profile == profile).then_some(image.cid);
+    Ok(PublishItem { name, path: image.out.clone(), expected })
 }
 
 fn folder_item(given: &Path, name: Option<&PinName>) -> Result<PublishItem, Failure> {
@@ -219,7 +226,7 @@ fn folder_item(given: &Path, name: Option<&PinName>) -> Result<PublishItem, Fail
             Failure::caused(exit_code::USAGE, message, &error).with_help("--name NAME gives it another")
         })
     };
-    Ok(PublishItem { name: name.cloned().map_or_else(own_name, Ok)?, path })
+    Ok(PublishItem { name: name.cloned().map_or_else(own_name, Ok)?, path, expected: None })
 }
 
 fn publish(

@@ -8,6 +8,7 @@ use super::*;
 use crate::blockstore::{Blockstore, DiskBlockstore, GcOptions, MemoryBlockstore, Options, PinName, StoreError};
 use crate::dag::block::{CODEC_DAG_PB, CODEC_RAW};
 use crate::dag::car::{encode_header, encode_section_head};
+use crate::dag::suites::suite;
 use crate::dag::{Block, Cid, Version, pb};
 
 /// The raw block "123" and its archive. From js-car's and go-car's tests of truncation, made with Kubo's `dag export`.
@@ -169,16 +170,6 @@ fn deep_dags() {
     import(&store, &car(&[root], &blocks), Some(&CarPin::OfRoots)).unwrap();
     blocks.reverse();
     assert!(export(&store, &root).unwrap() == car(&[root], &blocks));
-}
-
-/// The folder of a suite of another project, if it is there to be tested with.
-#[expect(clippy::disallowed_methods, clippy::print_stderr, reason = "only tests with foreign files need to know")]
-fn suite(name: &str) -> Option<std::path::PathBuf> {
-    let folder = std::env::var_os("WW_SUITES");
-    if folder.is_none() {
-        eprintln!("skipped: WW_SUITES does not name the folder with {name}");
-    }
-    folder.map(|folder| Path::new(&folder).join(name))
 }
 
 fn archives(dir: &Path) -> Vec<std::path::PathBuf> {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::walk::Walk;
 use super::{DagRequest, FetchError, FetchLimits};
 use crate::blockstore::{Blockstore, Hold, StoreError, Writer};
-use crate::dag::{Block, Cid};
+use crate::dag::block::CODEC_DAG_PB;
+use crate::dag::{Block, Cid, Version};
 
 /// After how many bytes blocks are committed, so that they need not be fetched again when this fetch is interrupted: few
 /// commits, each with some flushes of the disk, and not much that is lost.
@@ -30,8 +31,8 @@ pub(super) struct Want {
 pub(super) struct Advance {
     /// What is needed in addition now.
     pub(super) wants: Vec<Want>,
-    /// For each block, whether it was needed.
-    pub(super) taken: Vec<bool>,
+    /// For each block, the name under which it was needed, if it was.
+    pub(super) taken: Vec<Option<Cid>>,
 }
 
 /// The local side of a fetch. Synchronous; it waits for disks.
@@ -71,11 +72,11 @@ impl Keeper {
     pub(super) fn advance(&mut self, blocks: &[Block]) -> Result<Advance, FetchError> {
         let Advance { mut wants, mut taken } = Advance::default();
         for (origin, block) in blocks.iter().enumerate() {
-            let is_wanted = self.walk.wants(block.cid());
-            taken.push(is_wanted);
-            if is_wanted {
-                self.put(block)?;
-                self.walk.supply(block)?;
+            let wanted = self.as_wanted(block);
+            taken.push(wanted.as_ref().map(|block| *block.cid()));
+            if let Some(block) = wanted {
+                self.put(&block)?;
+                self.walk.supply(&block)?;
                 self.look(origin, &mut wants)?;
             }
         }
@@ -98,6 +99,20 @@ impl Keeper {
     /// Where the path leads, once that is known; and what keeps the blocks from being collected.
     pub(super) fn into_end(self) -> (Option<Cid>, Hold) {
         (self.walk.end(), self.hold)
+    }
+
+    /// The block under the name that is wanted. Gateways that put the CID into a host's name turn version 0 into 1.
+    fn as_wanted(&self, block: &Block) -> Option<Block> {
+        let cid = block.cid();
+        if self.walk.wants(cid) {
+            return Some(block.clone());
+        }
+        let other = match cid.version() {
+            Version::V0 => Cid::new_v1(cid.codec(), *cid.hash()),
+            Version::V1 if cid.codec() == CODEC_DAG_PB => Cid::new_v0(*cid.hash()).ok()?,
+            Version::V1 => return None,
+        };
+        if self.walk.wants(&other) { Block::new(other, block.data().clone()).ok() } else { None }
     }
 
     fn put(&mut self, block: &Block) -> Result<(), FetchError> {

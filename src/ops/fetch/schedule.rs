@@ -144,8 +144,8 @@ pub(super) async fn run(
                     Ok::<_, FetchError>((keeper, advance, blocks))
                 })
                 .await??;
-                for ((job, block), is_taken) in origins.iter().zip(delivered).zip(advance.taken) {
-                    schedule.delivered(*job, &block, is_taken);
+                for ((job, block), taken) in origins.iter().zip(delivered).zip(advance.taken) {
+                    schedule.delivered(*job, block.data().len() as u64, taken);
                 }
                 schedule.stored_bytes = keeper.bytes;
                 schedule.want(advance.wants, &origins);
@@ -306,13 +306,11 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Takes note of a block that a request brought.
-    fn delivered(&mut self, id: JobId, block: &Block, is_taken: bool) {
-        let wanted = if is_taken { self.wanted.remove(block.cid()) } else { None };
-        if is_taken {
-            // It may have been given up and then come with something else.
-            self.missing.retain(|cid| cid != block.cid());
-        }
+    /// Takes note of a block that a request brought, of so many bytes, and of the name under which it was needed.
+    fn delivered(&mut self, id: JobId, bytes: u64, taken: Option<Cid>) {
+        let wanted = taken.and_then(|cid| self.wanted.remove(&cid));
+        // It may have been given up and then come with something else.
+        self.missing.retain(|cid| Some(*cid) != taken);
         for rival in wanted.map(|wanted| wanted.jobs).unwrap_or_default() {
             let is_idle = self.jobs.get(&rival).is_some_and(|job| !job.has_delivered);
             if rival != id && is_idle {
@@ -321,7 +319,7 @@ impl<'a> Schedule<'a> {
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let source = job.source;
-        if is_taken {
+        if taken.is_some() {
             let now = Instant::now();
             job.has_delivered = true;
             job.progress = now;
@@ -330,7 +328,7 @@ impl<'a> Schedule<'a> {
             self.sources[source].delivered = Some(now);
             return;
         }
-        job.unwanted_bytes += block.data().len() as u64;
+        job.unwanted_bytes += bytes;
         if job.unwanted_bytes > UNWANTED_BYTES_MAX {
             self.sources[source].why = Some("it sends what was not asked for".into());
             self.abandon(source);

@@ -418,6 +418,21 @@ async fn blocks_may_come_in_any_order_from_the_root_on() {
     assert_eq!(source.asked().len(), 1);
 }
 
+/// A gateway at a name such as `bafy….ipfs.localhost` knows only version 1.
+#[tokio::test]
+async fn a_root_may_come_under_its_other_version() {
+    let dag = tree();
+    let root_v0 = Cid::new_v0(*dag.root().hash()).unwrap();
+    let source = Arc::new(Fake::new("a", &dag.0).on_dag(move |fake, request| {
+        assert_eq!(request.root, root_v0);
+        fake.all_below(&all(tree().root())).into_iter().map(Step::Give).collect()
+    }));
+    let fixture = Fixture::default();
+    let fetched = fixture.fetch_with(all(root_v0), &[&source], FetchLimits::default()).await.unwrap();
+    assert_eq!((fetched.end, source.asked()), (root_v0, vec![format!("{root_v0}*")]));
+    fixture.assert_whole(&dag);
+}
+
 #[tokio::test]
 async fn only_the_path_and_what_is_below_it_comes() {
     let dag = tree();
@@ -557,4 +572,64 @@ async fn a_source_that_fails_and_fails_is_left_alone() {
     fixture.fetch(&dag, &[&broken, &good]).await.unwrap();
     fixture.assert_whole(&dag);
     assert!(broken.asked().len() <= 6, "{:?}", broken.asked());
+}
+
+/// Three files that share pieces, in nested folders: more blocks than a source takes requests at once.
+fn larger_tree() -> Dag {
+    let mut blocks = Vec::new();
+    let mut folder = file(b"", &mut blocks);
+    for level in 0..4_u8 {
+        let names: Vec<_> = (0..5_u8).map(|number| number.to_string()).collect();
+        let content = |number: u8| [[number; 4], [level; 4], [7; 4], [number + level; 4]].concat();
+        let mut entries: Vec<_> =
+            (0..5_u8).zip(&names).map(|(number, name)| (name.as_str(), file(&content(number), &mut blocks))).collect();
+        entries.push(("below", folder));
+        folder = directory(entries, &mut blocks);
+    }
+    Dag(distinct(blocks))
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Whoever has what, and in whatever form they give it: what is somewhere comes, and what is nowhere is named.
+    #[test]
+    fn what_is_somewhere_comes(
+        owners in proptest::collection::vec(0..16_u8, 0..200),
+        with_dags: [bool; 3],
+        given in proptest::collection::vec(0..40_usize, 3),
+    ) {
+        let dag = larger_tree();
+        // A bit for the store and each source; by default the last source has everything.
+        let owners_of = |at: usize| owners.get(at).copied().unwrap_or(8);
+        let of = |bit: u8| -> Vec<Block> {
+            let owned = dag.0.iter().enumerate().filter(|(at, _)| owners_of(*at) & bit != 0);
+            owned.map(|(_, block)| block.clone()).collect()
+        };
+        let source = |index: usize| {
+            let fake = Fake::new(["a", "b", "c"][index], &of(2 << index));
+            let given = given[index];
+            let cut = move |fake: &Fake, request: &DagRequest| -> Vec<Step> {
+                fake.all_below(request).into_iter().take(given).map(Step::Give).collect()
+            };
+            Arc::new(if with_dags[index] { fake.on_dag(cut) } else { fake })
+        };
+        let sources = [source(0), source(1), source(2)];
+        let absent: Vec<_> =
+            dag.0.iter().enumerate().filter(|(at, _)| owners_of(*at) == 0).map(|(_, block)| *block.cid()).collect();
+        let fixture = Fixture::holding(&of(1));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let result = runtime.block_on(fixture.fetch(&dag, &[&sources[0], &sources[1], &sources[2]]));
+        match result {
+            Ok(fetched) => {
+                proptest::prop_assert!(absent.is_empty());
+                proptest::prop_assert_eq!(fetched.blocks as usize, dag.0.len() - of(1).len());
+                fixture.assert_whole(&dag);
+            }
+            Err(FetchError::Missing(missing)) => {
+                proptest::prop_assert!(missing.missing.iter().all(|cid| absent.contains(cid)));
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
 }

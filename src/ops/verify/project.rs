@@ -78,8 +78,11 @@ fn verify_image(
     let subject = format!("image `{}`", image.name);
     let reading = Reading { root: &project.root, stopped, state: None };
     if let Some(lock) = lock {
-        match reading.sources(image) {
-            Ok(sources) => report.findings.extend(lock::stale_image(lock, image, &sources).into_iter().map(of_lock)),
+        let found = reading.sources(image).and_then(|sources| {
+            lock::stale_image(lock, image, &sources, &reading).map_err(|error| (image.out.clone(), error))
+        });
+        match found {
+            Ok(found) => report.findings.extend(found.into_iter().map(of_lock)),
             Err((_, error)) if is_stop(&error) => return Err(Stopped),
             Err((path, error)) => {
                 let problem = format!("its source cannot be read: {}", with_causes(&error));

@@ -405,6 +405,10 @@ impl Blockstore for Lossy {
         self.inner.gc(options)
     }
 
+    fn check_complete(&self, root: &Cid) -> Result<(), StoreError> {
+        self.inner.check_complete(root)
+    }
+
     fn trim(&self) -> Result<Option<crate::blockstore::GcReport>, StoreError> {
         self.inner.trim()
     }
