@@ -262,6 +262,21 @@ fn nothing_is_collected_while_somebody_writes() {
     });
 }
 
+/// What another one commits counts for pins of a writer that has looked before.
+#[test]
+fn pins_may_need_what_others_wrote_meanwhile() {
+    with_each(|store| {
+        let leaf = raw("leaf");
+        let root = node(&[*leaf.cid()]);
+        let mut writer = store.writer().unwrap();
+        assert!(!writer.has(leaf.cid()).unwrap());
+        add(store, &[leaf.clone()], None);
+        writer.put(&root).unwrap();
+        writer.commit(&[(name("tree"), *root.cid())]).unwrap();
+        assert_eq!(store.gc(GcOptions::default()).unwrap().kept_blocks, 2);
+    });
+}
+
 #[test]
 fn caches_keep_the_last_value() {
     with_each(|store| {

@@ -79,6 +79,8 @@ impl DiskWriter {
         if new.is_empty() {
             return Ok(None);
         }
+        // What others have committed since the first lookup counts.
+        self.with_index(Index::end_snapshot)?;
         let mut reached = Reached::default();
         for (name, root) in new {
             reached.add(self, root)?;
