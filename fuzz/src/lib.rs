@@ -19,6 +19,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cid", text::cid),
     ("dag_pb", dag::dag_pb),
     ("kubo", kubo::answer),
+    ("lock", text::lock),
     ("stat_cache", dag::stat_cache),
     ("store", store::store),
     ("text", text::forms),

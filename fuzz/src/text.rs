@@ -8,7 +8,7 @@ use ww::dag::Cid;
 use ww::dag::block::parse_cid;
 use ww::dag::unixfs::{EntryName, PathWalk, Profile};
 use ww::remote::kubo::Address;
-use ww::wetfile::{self, FILE_BYTES_MAX, Kind, ProjectPath, Tree};
+use ww::wetfile::{self, FILE_BYTES_MAX, Kind, ProjectPath, Tree, lock};
 
 /// CIDs as bytes and as text, with a path after them.
 pub(crate) fn cid(bytes: &[u8]) {
@@ -49,6 +49,15 @@ pub(crate) fn forms(bytes: &[u8]) {
 fn check_shown(error: &dyn std::error::Error) {
     let text = error.to_string();
     assert!(!text.chars().any(char::is_control), "{text:?}");
+}
+
+/// A lock that is read comes back when it is written and read again.
+pub(crate) fn lock(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match lock::parse(text) {
+        Ok(lock) => assert_eq!(lock::parse(&lock.render()).expect("it was just written"), lock),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
 }
 
 /// A folder in which what a path leads to is decided by the path.

@@ -74,15 +74,15 @@ impl<'a> Input<'a> {
 
 #[derive(Debug)]
 enum Error {
-    Walk(WalkError),
+    Walk,
     Build,
     Missing,
     Enough,
 }
 
 impl From<WalkError> for Error {
-    fn from(error: WalkError) -> Self {
-        Self::Walk(error)
+    fn from(_: WalkError) -> Self {
+        Self::Walk
     }
 }
 

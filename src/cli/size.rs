@@ -27,7 +27,7 @@ impl FromStr for Size {
 impl fmt::Display for Size {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, factor) =
-            UNITS.into_iter().find(|(_, factor)| self.0 % factor == 0 && self.0 > 0).unwrap_or(("B", 1));
+            UNITS.into_iter().find(|(_, factor)| self.0.is_multiple_of(*factor) && self.0 > 0).unwrap_or(("B", 1));
         write!(formatter, "{}{unit}", self.0 / factor)
     }
 }

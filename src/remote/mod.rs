@@ -5,8 +5,9 @@
 //! * [`Blocks`]: the blocks of a CAR that somebody sends, each checked against its CID.
 //!
 //! Every answer is taken for hostile. Nothing of it is kept before it is compared with a limit, no block leaves here
-//! that was not checked against its CID, foreign text in errors is escaped, and everything ends within the [`Deadlines`]. What is not here: where blocks are stored, which of several sources is asked, and
-//! whether a DAG is complete; whoever asks for one walks it.
+//! that was not checked against its CID, foreign text in errors is escaped, and everything ends within the [`Deadlines`].
+//! What is not here: where blocks are stored, which of several sources is asked, and whether a DAG is complete; whoever
+//! asks for one walks it.
 
 mod blocks;
 pub mod gateway;

@@ -246,13 +246,13 @@ fn a_gateway_that_cannot_be_trusted_stores_nothing() {
         let reason = format!("caused by: gateway {}: ", mock.url);
         assert!(done.stderr.contains(&reason) && done.stderr.contains(expected), "{expected}: {}", done.stderr);
         let done = finish(&mut home.run(&content, &["--offline"])).expect(127);
-        assert!(!done.stderr.contains(expected), "{}", done.stderr);
+        assert!(!done.stderr.contains("caused by"), "{}", done.stderr);
     };
     check(|_| Some(answer("raw", b"124")), "it sent a bad block");
     check(|_| Some(answer("raw", b"12")), "it sent a bad block");
     check(|_| Some(answer("car", &g())), "`application/vnd.ipld.car` where");
     check(|_| Some(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec()), "it does not have the content");
-    check(|_| Some(b"HTTP/1.1 500 \x1b[2J\r\nContent-Length: 0\r\n\r\n".to_vec()), "");
+    check(|_| Some(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec()), "it answered with HTTP 500");
     check(|_| Some(b"garbage\r\n\r\n".to_vec()), "the exchange broke off");
     check(|_| Some(Vec::new()), "the exchange broke off");
     check(

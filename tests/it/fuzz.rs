@@ -5,6 +5,7 @@ use std::panic::catch_unwind;
 
 use crate::support::root;
 
+#[expect(dead_code, unreachable_pub, reason = "it is the root of a crate of its own")]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 

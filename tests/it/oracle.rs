@@ -148,8 +148,8 @@ impl Sizes {
     }
 }
 
-/// Fills a folder. The deeper it is, the fewer entries it has.
-fn fill(folder: &Path, depth: usize, sizes: &Sizes, random: &mut Random) {
+/// Fills a folder. The deeper it is, the fewer entries it has; at the last depth, its folders are empty.
+fn fill(folder: &Path, depth: usize, depth_max: usize, sizes: &Sizes, random: &mut Random) {
     let count = random.below([9, 6, 4, 3].get(depth).copied().unwrap_or(1));
     for _ in 0..count {
         let path = folder.join(random.name());
@@ -157,9 +157,11 @@ fn fill(folder: &Path, depth: usize, sizes: &Sizes, random: &mut Random) {
             continue;
         }
         match random.below(10) {
-            0..3 if depth < 12 => {
+            0..3 => {
                 fs::create_dir(&path).unwrap();
-                fill(&path, depth + 1, sizes, random);
+                if depth < depth_max {
+                    fill(&path, depth + 1, depth_max, sizes, random);
+                }
             }
             3 => symlink(link_target(random), &path).unwrap(),
             _ => {
@@ -179,14 +181,14 @@ fn link_target(random: &mut Random) -> String {
     }
 }
 
-/// A folder with a random tree in each of its folders and files.
-fn trees(sizes: &Sizes, random: &mut Random) -> tempfile::TempDir {
+/// A folder of folders with a random tree in each.
+fn trees(sizes: &Sizes, depth_max: usize, random: &mut Random) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("trees");
     for index in 0..TREES {
         let tree = root.join(index.to_string());
         fs::create_dir_all(&tree).unwrap();
-        fill(&tree, 0, sizes, random);
+        fill(&tree, 0, depth_max, sizes, random);
     }
     dir
 }
@@ -304,26 +306,31 @@ fn random_trees_under_the_profiles() {
         let random = &mut Random::new(round);
         // Pieces of a mebibyte are the longest, and their edges are rare.
         let chunk_bytes = if round % 2 == 0 { 256 << 10 } else { 1 << 20 };
-        let dir = trees(&Sizes { chunk_bytes, node_chunks: 0 }, random);
+        let dir = trees(&Sizes { chunk_bytes, node_chunks: 0 }, 12, random);
         check_all(&oracles, &dir.path().join("trees"));
     }
 }
 
 /// Pieces, nodes and directories so small that nearly every tree is at one of their edges.
+///
+/// Where a directory is a little larger than the threshold, and has others in it that are not empty, Kubo 0.43 does not
+/// give the same CID each time (see [`Profile::directory_size_max`]). So the trees are deep where every directory is far
+/// above the threshold, and flat where the threshold is among their sizes.
 #[test]
 fn random_trees_with_small_parameters() {
     for round in 0..8 * rounds() {
         let random = &mut Random::new(1_000_000 + round);
+        let is_deep = random.below(2) == 0;
         let profile = Profile {
             chunk_bytes: 1 + random.below(40),
             file_links_max: 2 + random.below(5),
-            directory_size_max: 1 + random.below(400),
+            directory_size_max: if is_deep { 1 } else { 1 + random.below(400) },
             hamt_fanout: 8 << random.below(8),
             ..Profile::ALL[random.below(3)]
         };
         let Some(oracle) = Oracle::with_parameters(profile) else { return };
         let sizes = Sizes { chunk_bytes: profile.chunk_bytes, node_chunks: profile.file_links_max };
-        let dir = trees(&sizes, random);
+        let dir = trees(&sizes, if is_deep { 6 } else { 0 }, random);
         oracle.check(&dir.path().join("trees"));
     }
 }

@@ -175,6 +175,21 @@ fn a_root_that_is_gone_is_missed() {
     assert_eq!(roots(&example).keys().collect::<Vec<_>>(), ["guests/g"]);
 }
 
+/// Somebody else's lock, or glob, does not have `ww` look through a disk.
+#[test]
+fn what_lies_outside_is_not_looked_at() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::create_dir(outside.path().join("folder")).unwrap();
+    fs::write(outside.path().join("folder/file"), "x").unwrap();
+    let example = Example::rust(&[]);
+    std::os::unix::fs::symlink(outside.path(), example.path("link")).unwrap();
+    let roots = example.inputs_of(&["link/folder", "link/folder/file", "../x"], &Variables::new()).roots;
+    assert!(roots.is_empty(), "{roots:?}");
+    let example = Example::command("['../link/**', '../link/folder/*']", &[("src/x", "")]);
+    std::os::unix::fs::symlink(outside.path(), example.path("link")).unwrap();
+    example.check(false, || fs::write(outside.path().join("folder/file"), "y").unwrap());
+}
+
 #[test]
 fn of_another_workspace_what_is_inherited_counts() {
     let manifest = |dependency: &str, version: &str| {

@@ -23,7 +23,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
-/// A file or folder that a Rust guest's build reads; of a folder what git would see. `None` if it is not there.
+/// A file or folder that a Rust guest's build reads; of a folder what git would see. `None` if it is not there, or reached
+/// through a symlink out of the project: a lock may come from anybody.
 ///
 /// Folders of the project that symlinks in it lead to are added to `linked`.
 pub(super) fn rust_root(
@@ -33,6 +34,9 @@ pub(super) fn rust_root(
 ) -> Result<Option<Digest>, InputsError> {
     let path = root.to_path(&project.root);
     match kind(&path)? {
+        Some(_) if !root.is_root() && !path.parent().is_some_and(|parent| is_inside(project, parent)) => {
+            return Ok(None);
+        }
         None => return Ok(None),
         Some(kind) if !kind.is_dir() => return object(project, &path, kind, linked).map(Some),
         Some(_) => {}
@@ -73,13 +77,13 @@ pub(super) fn whole(project: &Project, root: &ProjectPath) -> Result<Option<Dige
     }
 }
 
-/// The files that a glob, relative to `dir`, fits.
+/// The files that a glob, relative to `dir`, fits. Those outside of the project are none.
 pub(super) fn glob(project: &Project, dir: &ProjectPath, glob: &str) -> Result<Digest, InputsError> {
     let (folder, pattern) = split_glob(glob);
     let matcher = matcher(pattern).map_err(|source| InputsError::Glob { glob: glob.to_owned(), source })?;
     let folder = dir.join(folder).unwrap_or_else(|_| dir.clone());
     let path = folder.to_path(&project.root);
-    if kind(&path)?.is_none() {
+    if !is_inside(project, &path) {
         return Ok(Facts::default().finish());
     }
     let mut walk = builder(&path, false);
@@ -91,6 +95,11 @@ pub(super) fn glob(project: &Project, dir: &ProjectPath, glob: &str) -> Result<D
     let mut seen = collect(&walk, &path, &folder)?;
     seen.retain(|(file, _)| file.strip_prefix(&path).is_ok_and(|file| matcher.is_match(file)));
     digest(project, &path, &seen, &mut BTreeSet::new())
+}
+
+/// Whether a path leads to something in the project, whatever symlinks are on the way.
+fn is_inside(project: &Project, path: &Path) -> bool {
+    fs::canonicalize(path).is_ok_and(|real| real.starts_with(&project.root))
 }
 
 fn matcher(pattern: &str) -> Result<GlobMatcher, globset::Error> {

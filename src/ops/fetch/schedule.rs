@@ -339,12 +339,15 @@ impl<'a> Schedule<'a> {
     fn ended(&mut self, id: JobId, error: Option<RemoteError>) {
         let Some(job) = self.drop_job(id) else { return };
         let Some(error) = error else {
-            if job.is_dag && (self.release(id) || self.wanted.contains_key(&job.target)) {
+            if self.release(id, &job) || self.wanted.contains_key(&job.target) {
                 self.note_no_dags(job.source, "its answer lacks blocks".into());
+                if !job.is_dag {
+                    self.note_tried(&job);
+                }
             }
             return;
         };
-        self.release(id);
+        self.release(id, &job);
         if job.is_dag {
             self.note_no_dags(job.source, text(&error));
         } else {
@@ -384,8 +387,9 @@ impl<'a> Schedule<'a> {
         self.sources[source].is_alive = false;
         let jobs: Vec<_> = self.jobs.iter().filter(|(_, job)| job.source == source).map(|(id, _)| *id).collect();
         for id in jobs {
-            self.drop_job(id);
-            self.release(id);
+            if let Some(job) = self.drop_job(id) {
+                self.release(id, &job);
+            }
         }
     }
 
@@ -408,8 +412,11 @@ impl<'a> Schedule<'a> {
         Some(job)
     }
 
-    /// Has all blocks asked for that a request should have brought along; `false` if there are none. Also its target.
-    fn release(&mut self, id: JobId) -> bool {
+    /// Has all blocks asked for that a request which has ended should have brought along; `false` if there are none.
+    fn release(&mut self, id: JobId, job: &Job) -> bool {
+        if !job.is_dag {
+            return false;
+        }
         let free = self.free.len();
         for (cid, wanted) in &mut self.wanted {
             if wanted.covered_by == Some(id) {
@@ -444,7 +451,7 @@ impl<'a> Schedule<'a> {
         for id in stalled {
             let Some(job) = self.drop_job(id) else { continue };
             let why = format!("it brought nothing that was needed within {} s", STALLED_AFTER.as_secs());
-            self.release(id);
+            self.release(id, &job);
             if job.is_dag {
                 self.note_no_dags(job.source, why);
             } else {

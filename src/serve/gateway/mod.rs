@@ -10,6 +10,8 @@ mod car;
 mod reach;
 mod request;
 #[cfg(test)]
+mod suite;
+#[cfg(test)]
 mod tests;
 
 use std::io;
