@@ -220,7 +220,7 @@ mod tests {
         std::os::unix::fs::symlink("a", tree.join("link")).unwrap();
         let store = MemoryBlockstore::default();
         let options = PublishOptions { profile: Profile::default(), cancel: &|| false, progress: &|_| {} };
-        let item = PublishItem { name: PinName::new("tree").unwrap(), path: tree };
+        let item = PublishItem { name: PinName::new("tree").unwrap(), path: tree, expected: None };
         let root = publish(&store, &[item], &options).unwrap().items[0].subtree.cid;
         (store, root, dir)
     }
