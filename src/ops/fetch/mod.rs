@@ -15,9 +15,15 @@ mod walk;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+use tokio::task;
+use tokio::time::{MissedTickBehavior, interval};
+
+use self::keep::Keeper;
+use self::schedule::{JobId, Message, QUEUE, Schedule, TICK};
 use crate::blockstore::{Blockstore, Hold, StoreError};
 use crate::dag::unixfs::{NodeError, WalkError};
-use crate::dag::{Cid, ContentPath};
+use crate::dag::{Block, Cid, ContentPath};
 
 pub use source::{DagRequest, Source};
 
@@ -188,5 +194,77 @@ pub async fn fetch(
     limits: FetchLimits,
     events: &(dyn Fn(FetchEvent<'_>) + Sync),
 ) -> Result<Fetched, FetchError> {
-    schedule::run(store, request, sources, limits, events).await
+    let start = request.clone();
+    let (mut keeper, wants) = blocking(move || Keeper::start(store, start, limits)).await??;
+    if !wants.is_empty() && !sources.is_empty() {
+        let names: Vec<_> = sources.iter().map(|source| source.name()).collect();
+        events(FetchEvent::Asking { sources: &names });
+    }
+    let (sender, mut receiver) = mpsc::channel(QUEUE);
+    let mut schedule = Schedule::new(sources, limits, events, sender);
+    schedule.want(wants, &[]);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while schedule.dispatch() {
+        let mut messages = Vec::new();
+        tokio::select! {
+            _ = receiver.recv_many(&mut messages, QUEUE) => {}
+            _ = ticks.tick() => schedule.look_after(),
+        }
+        let mut messages = messages.into_iter().peekable();
+        while messages.peek().is_some() {
+            let (origins, blocks) = leading_blocks(&mut messages);
+            if !blocks.is_empty() {
+                keeper = store_blocks(keeper, &mut schedule, &origins, blocks).await?;
+                events(FetchEvent::Progress { blocks: keeper.blocks, bytes: keeper.bytes });
+            }
+            if let Some((job, Message::Ended(error))) = messages.next() {
+                schedule.ended(job, error);
+            }
+        }
+    }
+    let keeper = blocking(move || keeper.commit().map(|()| keeper)).await??;
+    if let Some(missing) = schedule.into_missing(request) {
+        return Err(FetchError::Missing(Box::new(missing)));
+    }
+    let (blocks, bytes) = (keeper.blocks, keeper.bytes);
+    let (end, hold) = keeper.into_end();
+    let end = end.expect("nothing is wanted any more, so the path was followed to its end");
+    Ok(Fetched { end, blocks, bytes, hold })
+}
+
+/// Stores blocks as far as they are needed, and notes for what.
+async fn store_blocks(
+    mut keeper: Keeper,
+    schedule: &mut Schedule<'_>,
+    origins: &[JobId],
+    blocks: Vec<Block>,
+) -> Result<Keeper, FetchError> {
+    let lengths: Vec<_> = blocks.iter().map(|block| block.data().len() as u64).collect();
+    let stored = blocking(move || keeper.advance(&blocks).map(|advance| (keeper, advance)));
+    let (keeper, advance) = stored.await??;
+    for ((job, length), taken) in origins.iter().zip(lengths).zip(advance.taken) {
+        schedule.delivered(*job, length, taken);
+    }
+    schedule.stored_bytes = keeper.bytes;
+    schedule.want(advance.wants, origins);
+    Ok(keeper)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {
+    task::spawn_blocking(work).await.map_err(FetchError::Thread)
+}
+
+/// The blocks at the front of messages, up to the next end of a request, and the requests that brought them.
+fn leading_blocks(
+    messages: &mut std::iter::Peekable<impl Iterator<Item = (JobId, Message)>>,
+) -> (Vec<JobId>, Vec<Block>) {
+    let (mut origins, mut blocks) = (Vec::new(), Vec::new());
+    while let Some((id, message)) = messages.next_if(|(_, message)| matches!(message, Message::Block(_))) {
+        if let Message::Block(block) = message {
+            origins.push(id);
+            blocks.push(block);
+        }
+    }
+    (origins, blocks)
 }

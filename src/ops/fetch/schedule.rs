@@ -6,16 +6,12 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use tokio::task::{self, AbortHandle, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
-use super::keep::{Keeper, Want};
-use super::source::Fault;
-use super::{
-    DagRequest, FetchError, FetchEvent, FetchLimits, Fetched, HEDGE_AFTER, HEDGE_PROVEN_AFTER, MISSING_MAX, Missing,
-    Source,
-};
-use crate::blockstore::Blockstore;
+use super::keep::Want;
+use super::source::{Fault, text};
+use super::{DagRequest, FetchEvent, FetchLimits, HEDGE_AFTER, HEDGE_PROVEN_AFTER, MISSING_MAX, Missing, Source};
 use crate::dag::{Block, Cid};
 use crate::remote::RemoteError;
 
@@ -23,10 +19,10 @@ use crate::remote::RemoteError;
 const DAGS_AT_ONCE: usize = 4;
 
 /// How many blocks wait to be stored, at most 2 MiB each.
-const QUEUE: usize = 16;
+pub(super) const QUEUE: usize = 16;
 
 /// How often requests are looked at.
-const TICK: Duration = Duration::from_millis(50);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 
 /// A request that brings nothing wanted for so long is ended, also if it brings something else: longer than a source
 /// takes to look for content, and than a block of 2 MiB takes on a slow line.
@@ -38,10 +34,10 @@ const UNWANTED_BYTES_MAX: u64 = 256 << 20;
 /// After so many failures without a success in between a source is not asked any more.
 const FAILURES_MAX: u32 = 3;
 
-type JobId = u64;
+pub(super) type JobId = u64;
 
 /// What a request brings.
-enum Message {
+pub(super) enum Message {
     Block(Block),
     Ended(Option<RemoteError>),
 }
@@ -90,7 +86,7 @@ struct Asked {
     why: Option<String>,
 }
 
-struct Schedule<'a> {
+pub(super) struct Schedule<'a> {
     limits: FetchLimits,
     events: &'a (dyn Fn(FetchEvent<'_>) + Sync),
     sources: Vec<Asked>,
@@ -103,75 +99,15 @@ struct Schedule<'a> {
     next_job: JobId,
     /// The source that brought something last.
     favourite: usize,
-    stored_bytes: u64,
+    /// How much came until now.
+    pub(super) stored_bytes: u64,
     /// All requests; they end when this is dropped.
     tasks: JoinSet<()>,
     sender: mpsc::Sender<(JobId, Message)>,
 }
 
-/// As [`fetch`](super::fetch).
-pub(super) async fn run(
-    store: Arc<dyn Blockstore>,
-    request: DagRequest,
-    sources: Vec<Arc<dyn Source>>,
-    limits: FetchLimits,
-    events: &(dyn Fn(FetchEvent<'_>) + Sync),
-) -> Result<Fetched, FetchError> {
-    let start = request.clone();
-    let (mut keeper, wants) = blocking(move || Keeper::start(store, start, limits)).await??;
-    if !wants.is_empty() && !sources.is_empty() {
-        let names: Vec<_> = sources.iter().map(|source| source.name()).collect();
-        events(FetchEvent::Asking { sources: &names });
-    }
-    let (sender, mut receiver) = mpsc::channel(QUEUE);
-    let mut schedule = Schedule::new(sources, limits, events, sender);
-    schedule.want(wants, &[]);
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while schedule.dispatch() {
-        let mut messages = Vec::new();
-        tokio::select! {
-            _ = receiver.recv_many(&mut messages, QUEUE) => {}
-            _ = ticks.tick() => schedule.look_after(),
-        }
-        let mut messages = messages.into_iter().peekable();
-        while messages.peek().is_some() {
-            let (origins, blocks) = leading_blocks(&mut messages);
-            if !blocks.is_empty() {
-                let (advance, delivered);
-                (keeper, advance, delivered) = blocking(move || {
-                    let advance = keeper.advance(&blocks)?;
-                    Ok::<_, FetchError>((keeper, advance, blocks))
-                })
-                .await??;
-                for ((job, block), taken) in origins.iter().zip(delivered).zip(advance.taken) {
-                    schedule.delivered(*job, block.data().len() as u64, taken);
-                }
-                schedule.stored_bytes = keeper.bytes;
-                schedule.want(advance.wants, &origins);
-                events(FetchEvent::Progress { blocks: keeper.blocks, bytes: keeper.bytes });
-            }
-            if let Some((job, Message::Ended(error))) = messages.next() {
-                schedule.ended(job, error);
-            }
-        }
-    }
-    let keeper = blocking(move || keeper.commit().map(|()| keeper)).await??;
-    if let Some(missing) = schedule.into_missing(request) {
-        return Err(FetchError::Missing(Box::new(missing)));
-    }
-    let (blocks, bytes) = (keeper.blocks, keeper.bytes);
-    let (end, hold) = keeper.into_end();
-    let end = end.expect("nothing is wanted any more, so the path was followed to its end");
-    Ok(Fetched { end, blocks, bytes, hold })
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {
-    task::spawn_blocking(work).await.map_err(FetchError::Thread)
-}
-
 impl<'a> Schedule<'a> {
-    fn new(
+    pub(super) fn new(
         sources: Vec<Arc<dyn Source>>,
         limits: FetchLimits,
         events: &'a (dyn Fn(FetchEvent<'_>) + Sync),
@@ -205,7 +141,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Notes blocks that are needed. `origins` are the requests that brought the blocks through which they were found.
-    fn want(&mut self, wants: Vec<Want>, origins: &[JobId]) {
+    pub(super) fn want(&mut self, wants: Vec<Want>, origins: &[JobId]) {
         for Want { cid, whole, origin } in wants.into_iter().rev() {
             let origin = origins.get(origin).copied();
             let covered_by = origin.filter(|job| self.jobs.get(job).is_some_and(|job| job.is_dag));
@@ -217,7 +153,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Starts as many requests as may be made; `false` if there is nothing to wait for.
-    fn dispatch(&mut self) -> bool {
+    pub(super) fn dispatch(&mut self) -> bool {
         while self.missing.len() <= MISSING_MAX
             && let Some(cid) = self.free.pop()
         {
@@ -307,7 +243,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Takes note of a block that a request brought, of so many bytes, and of the name under which it was needed.
-    fn delivered(&mut self, id: JobId, bytes: u64, taken: Option<Cid>) {
+    pub(super) fn delivered(&mut self, id: JobId, bytes: u64, taken: Option<Cid>) {
         let wanted = taken.and_then(|cid| self.wanted.remove(&cid));
         // It may have been given up and then come with something else.
         self.missing.retain(|cid| Some(*cid) != taken);
@@ -336,7 +272,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Takes note of the end of a request.
-    fn ended(&mut self, id: JobId, error: Option<RemoteError>) {
+    pub(super) fn ended(&mut self, id: JobId, error: Option<RemoteError>) {
         let Some(job) = self.drop_job(id) else { return };
         let Some(error) = error else {
             if self.release(id, &job) || self.wanted.contains_key(&job.target) {
@@ -428,7 +364,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Looks for requests that bring nothing.
-    fn look_after(&mut self) {
+    pub(super) fn look_after(&mut self) {
         // Ended requests leave their results behind, which nobody needs.
         while self.tasks.try_join_next().is_some() {}
         let now = Instant::now();
@@ -463,8 +399,11 @@ impl<'a> Schedule<'a> {
     }
 
     /// What is missing in the end, if anything is.
-    fn into_missing(self, request: DagRequest) -> Option<Missing> {
+    pub(super) fn into_missing(self, request: DagRequest) -> Option<Missing> {
         let mut missing = self.missing;
+        if missing.is_empty() {
+            missing.extend(self.wanted.keys().take(MISSING_MAX));
+        }
         let has_more = missing.len() > MISSING_MAX || (!missing.is_empty() && !self.wanted.is_empty());
         missing.truncate(MISSING_MAX);
         if missing.is_empty() {
@@ -474,20 +413,6 @@ impl<'a> Schedule<'a> {
         let sources = self.sources.into_iter().map(why).collect();
         Some(Missing { request, missing, has_more, sources })
     }
-}
-
-/// The blocks at the front of messages, up to the next end of a request, and the requests that brought them.
-fn leading_blocks(
-    messages: &mut std::iter::Peekable<impl Iterator<Item = (JobId, Message)>>,
-) -> (Vec<JobId>, Vec<Block>) {
-    let (mut origins, mut blocks) = (Vec::new(), Vec::new());
-    while let Some((id, message)) = messages.next_if(|(_, message)| matches!(message, Message::Block(_))) {
-        if let Message::Block(block) = message {
-            origins.push(id);
-            blocks.push(block);
-        }
-    }
-    (origins, blocks)
 }
 
 /// Sends on all blocks of a DAG; gives the error that ended them.
@@ -506,16 +431,4 @@ async fn send_all(
         }
     }
     None
-}
-
-/// An error and its causes on one line. The foreign text in it is escaped already.
-fn text(error: &RemoteError) -> String {
-    let mut text = String::new();
-    let mut next = std::error::Error::source(error);
-    while let Some(error) = next {
-        let separator = if text.is_empty() { "" } else { ": " };
-        text.push_str(&format!("{separator}{error}"));
-        next = error.source();
-    }
-    crate::escape::text(&text).into_owned()
 }

@@ -132,3 +132,15 @@ impl Fault {
         }
     }
 }
+
+/// An error and its causes on one line. The foreign text in it is escaped already.
+pub(super) fn text(error: &RemoteError) -> String {
+    let mut text = String::new();
+    let mut next = std::error::Error::source(error);
+    while let Some(error) = next {
+        let separator = if text.is_empty() { "" } else { ": " };
+        text.push_str(&format!("{separator}{error}"));
+        next = error.source();
+    }
+    crate::escape::text(&text).into_owned()
+}
