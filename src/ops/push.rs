@@ -2,8 +2,9 @@
 //!
 //! A push that broke off goes on where it ended. The blocks are sent children first, so a node that has one from an earlier
 //! push has, as a rule, all below it: the nodes of the DAG are asked for from the root downwards, and what is below one that
-//! is there is not sent. That is a guess, since Kubo may have collected some of it; pinning the root, which Kubo does only
-//! when all of it is there, tells. Where the guess was wrong everything is sent.
+//! is there is not sent. That is a guess, since Kubo may have collected some of it; pinning the root
+//! without asking its peers, which Kubo does only when all of it is there, tells. Where the guess was wrong everything is
+//! sent.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -125,33 +126,48 @@ pub async fn push(
     tree: Subtree,
     events: &(dyn Fn(PushEvent) + Sync),
 ) -> Result<Pushed, PushError> {
-    let root = tree.cid;
-    let pin = client.pin_of(&root).await?;
-    let mut pushed = Pushed { blocks: 0, bytes: 0, other_name: None };
-    if pin.is_none() {
-        let found = Found::ask(client, store.as_ref(), tree).await?;
-        events(PushEvent::Begins { bytes_max: tree.dag_size.saturating_sub(found.bytes) });
-        let is_guess = !found.roots.is_empty();
-        let sent = match send(client, store, root, found.roots, events).await {
-            Err(PushError::Remote(RemoteError { cause: Cause::Reported(_) | Cause::NotFound { .. }, .. }))
-                if is_guess =>
-            {
-                events(PushEvent::Again);
-                events(PushEvent::Begins { bytes_max: tree.dag_size });
-                send(client, store, root, HashSet::new(), events).await?
-            }
-            sent => sent?,
-        };
-        (pushed.blocks, pushed.bytes) = sent;
+    match client.pin_of(&tree.cid).await? {
+        Some(pin) => rename(client, &tree.cid, &pin.name, name).await,
+        None => push_new(client, store, name, tree, events).await,
     }
-    match pin.map(|pin| pin.name) {
-        Some(found) if found == name.as_str() => {}
-        Some(found) if !found.is_empty() && image_of(&found) != image_of(name.as_str()) => {
-            pushed.other_name = Some(escape::text(&found).into_owned());
+}
+
+/// Gives a pin that is there another name, if it has none or one of the same image.
+async fn rename(client: &Client, root: &Cid, found: &str, name: &PinName) -> Result<Pushed, PushError> {
+    let mut pushed = Pushed { blocks: 0, bytes: 0, other_name: None };
+    if found.is_empty() || image_of(found) == image_of(name.as_str()) {
+        if found != name.as_str() {
+            client.pin_add(root, name.as_str()).await?;
         }
-        _ => client.pin_add(&root, name.as_str()).await?,
+    } else {
+        pushed.other_name = Some(escape::text(found).into_owned());
     }
     Ok(pushed)
+}
+
+async fn push_new(
+    client: &Client,
+    store: &Arc<dyn Blockstore>,
+    name: &PinName,
+    tree: Subtree,
+    events: &(dyn Fn(PushEvent) + Sync),
+) -> Result<Pushed, PushError> {
+    let root = tree.cid;
+    let found = Found::ask(client, store.as_ref(), tree).await?;
+    events(PushEvent::Begins { bytes_max: tree.dag_size.saturating_sub(found.bytes) });
+    if !found.roots.is_empty() {
+        let (blocks, bytes) = send(client, store, root, found.roots, events).await?;
+        match client.pin_add(&root, name.as_str()).await {
+            Ok(()) => return Ok(Pushed { blocks, bytes, other_name: None }),
+            Err(RemoteError { cause: Cause::Reported(_) | Cause::NotFound { .. }, .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        events(PushEvent::Again);
+        events(PushEvent::Begins { bytes_max: tree.dag_size });
+    }
+    let (blocks, bytes) = send(client, store, root, HashSet::new(), events).await?;
+    client.pin_add(&root, name.as_str()).await?;
+    Ok(Pushed { blocks, bytes, other_name: None })
 }
 
 /// What stands before the version in the name of a pin.
@@ -212,7 +228,8 @@ fn get(store: &dyn Blockstore, cid: &Cid) -> Result<Block, DagError> {
     store.get(cid)?.ok_or_else(|| DagError::Missing { cid: Box::new(*cid) })
 }
 
-/// Sends the DAG but what is below `skipped`; gives the number of blocks and of their bytes.
+/// Sends the DAG but what is below `skipped`; gives the number of blocks and of their bytes. If nothing is skipped the root
+/// is pinned at once, so that nothing of it is collected in between.
 async fn send(
     client: &Client,
     store: &Arc<dyn Blockstore>,
@@ -220,6 +237,10 @@ async fn send(
     skipped: HashSet<Cid>,
     events: &(dyn Fn(PushEvent) + Sync),
 ) -> Result<(u64, u64), PushError> {
+    if skipped.contains(&root) {
+        return Ok((0, 0));
+    }
+    let is_whole = skipped.is_empty();
     let (sender, blocks) = mpsc::channel(BLOCKS_AHEAD);
     let store = store.clone();
     let reader = tokio::task::spawn_blocking(move || {
@@ -234,7 +255,10 @@ async fn send(
     let sections = stream::unfold(blocks, |mut blocks| async { Some((blocks.recv().await?, blocks)) });
     let car = sections.flat_map(move |block: Result<Block, DagError>| stream::iter(section(block, &counted)));
     let header = stream::iter([Ok(Bytes::from(car::encode_header(&[root])))]);
-    let mut importing = std::pin::pin!(client.dag_import(header.chain(car), &root));
+    let car = header.chain(car);
+    let importing =
+        async { if is_whole { client.dag_import(car, &root).await } else { client.dag_import_parts(car).await } };
+    let mut importing = std::pin::pin!(importing);
     let mut told = 0;
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
     let imported = loop {

@@ -83,7 +83,7 @@ fn cid_prints_only_the_cid() {
         "folders": 2,
         "symlinks": 0,
         "size_bytes": 8,
-        "dag_size_bytes": 117,
+        "dag_size_bytes": 116,
     });
     assert_eq!(shown, expected);
     assert!(!user.path("home").exists(), "something was stored");

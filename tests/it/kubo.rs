@@ -102,7 +102,9 @@ impl Kubo {
             match line.trim_end() {
                 "Daemon is ready" => break,
                 line => {
-                    api = api.or(line.strip_prefix("RPC API server listening on ").map(url));
+                    // It may listen on a unix socket, too.
+                    let address = line.strip_prefix("RPC API server listening on ");
+                    api = api.or(address.filter(|address| !address.starts_with("/unix/")).map(url));
                     gateway = gateway.or(line.strip_prefix("Gateway server listening on ").map(url));
                 }
             }

@@ -81,7 +81,7 @@ fn a_folder_has_the_cid_that_kubo_gives() {
     assert_eq!(done.stdout, format!("folder tree: {TREE}\n"));
     assert!(done.stderr.starts_with("published 5 new blocks; read 3 B, "), "{}", done.stderr);
     let again = user.publish(&["./tree/"]).expect(0);
-    assert_eq!((again.stdout, again.stderr), (format!("folder tree: {TREE}\n"), String::new()));
+    assert_eq!((again.stdout, again.stderr), (format!("folder ./tree/: {TREE}\n"), String::new()));
     let quiet = finish(user.command(&["tree", "--profile", "unixfs-v0-2015"]).arg("-q")).expect(0);
     assert_eq!((quiet.stdout, quiet.stderr), (format!("{TREE_V0}\n"), String::new()));
     let path = user.path("work/tree").canonicalize().unwrap();

@@ -105,7 +105,9 @@ impl DiskWriter {
             index.set_keeps_log(is_first);
             let added = index.change(|change| change.add_pack(id, size_bytes, &blocks));
             index.set_keeps_log(false);
-            added
+            let added = added?;
+            // Another process may have thrown the index away, and passed over this pack, which is locked.
+            if index.is_current() { Ok(added) } else { Err(IndexError::Unusable("it was replaced".to_owned())) }
         })?;
         let renamed = next_pins.map_or(Ok(()), NextPins::rename);
         if let Err(error) = renamed {

@@ -259,8 +259,8 @@ fn line(target: &Target, item: &PublishedItem, here: &Path, quiet: bool) -> Stri
 
 /// What became of the pushes.
 enum Pushes {
-    /// There was no node to push to, or it had gone; why, if nobody wanted it so.
-    None(Option<String>),
+    /// There was no node to push to, or it had gone.
+    None,
     /// To a node; what became of each tree up to the first that failed.
     Made { client: Client, pushed: Vec<Pushed>, failed: Option<PushError> },
 }
@@ -304,12 +304,12 @@ fn push_all(
     let (client, is_named) = match kubo {
         Kubo::Named(client) => (client, true),
         Kubo::Found(client) => (client, false),
-        Kubo::Refused => return Ok(Pushes::None(None)),
+        Kubo::Refused => return Ok(Pushes::None),
         Kubo::Absent(why) => {
             if verbose {
                 ui::progress(&format!("not pushed: {why}; --kubo names a node"));
             }
-            return Ok(Pushes::None(Some(why.clone())));
+            return Ok(Pushes::None);
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -335,7 +335,7 @@ fn push_all(
         Some(PushError::Remote(RemoteError { cause: Cause::Connect { .. }, .. })) if !is_named && pushed.is_empty() => {
             let why = format!("nobody listens at {}, where the Kubo node of this user was", client.address());
             ui::status(&format!("warning: not pushed: {why}"));
-            Ok(Pushes::None(Some(why)))
+            Ok(Pushes::None)
         }
         _ => Ok(Pushes::Made { client: client.clone(), pushed, failed }),
     }
@@ -394,7 +394,7 @@ fn as_json(
         })
     });
     let push = match pushes {
-        Pushes::None(_) => Value::Null,
+        Pushes::None => Value::Null,
         Pushes::Made { client, pushed, failed } => {
             let failure = failed.as_ref().map(|error| Failure::new(exit_code::PUSH, error));
             json!({

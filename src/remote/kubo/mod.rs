@@ -174,11 +174,12 @@ impl Client {
         self.value(&call).await
     }
 
-    /// Sends a CAR with `root` in its header, and pins `root`, of which the node must then have every block: from the CAR
-    /// or from before. It asks nobody else for them.
+    /// Sends a CAR with the DAG under `root`, which it names in its header, and pins `root`.
     ///
     /// The CAR is sent while it comes, and is never in memory as a whole. If it ends with an error, the node takes the
-    /// upload for broken; it may keep blocks that came before, without a pin.
+    /// upload for broken; it may keep blocks that came before, without a pin. For blocks that are not in the CAR and that
+    /// the node does not have, it asks its peers, and that for as long as [`Options::pin`] allows: see
+    /// [`Client::dag_import_parts`].
     ///
     /// # Errors
     /// As for all calls; also if the node pinned something else or nothing, and [`Cause::Source`] with the error of the
@@ -188,12 +189,33 @@ impl Client {
         S: Stream<Item = Result<bytes::Bytes, E>> + Send + 'static,
         E: Into<BoxError>,
     {
+        self.import(car, Some(root)).await
+    }
+
+    /// Sends a CAR with parts of a DAG, and pins nothing: the node may collect what it got. [`Client::pin_add`] tells
+    /// whether it has all of the DAG then.
+    ///
+    /// # Errors
+    /// As for [`Client::dag_import`].
+    pub async fn dag_import_parts<S, E>(&self, car: S) -> Result<Imported, RemoteError>
+    where
+        S: Stream<Item = Result<bytes::Bytes, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.import(car, None).await
+    }
+
+    async fn import<S, E>(&self, car: S, pinned: Option<&Cid>) -> Result<Imported, RemoteError>
+    where
+        S: Stream<Item = Result<bytes::Bytes, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
         let call = Call { head: self.0.options.pin, total: self.deadlines().transfer, ..self.short("dag/import") };
-        let call = call.with("pin-roots", true).with("stats", true);
+        let call = call.with("pin-roots", pinned.is_some()).with("stats", true);
         let (upload, watch) = Upload::new(car.map(|piece| piece.map_err(Into::into)).boxed());
         let import = async {
             let answer = self.upload(&call, upload, &watch).await?;
-            read_import(Lines::new(answer), root).await
+            read_import(Lines::new(answer), pinned).await
         };
         import.await.map_err(|cause| self.error(&call, cause))
     }
@@ -412,13 +434,13 @@ fn or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Stri
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Reads what became of a CAR. A pin that failed is told with status 200.
-async fn read_import(mut lines: Lines, root: &Cid) -> Result<Imported, Cause> {
+/// Reads what became of a CAR whose root was to be pinned, if one was. A pin that failed is told with status 200.
+async fn read_import(mut lines: Lines, pinned: Option<&Cid>) -> Result<Imported, Cause> {
     let (mut is_pinned, mut stats) = (false, None);
     let mut is_empty = true;
     while let Some(line) = lines.next::<ImportLine>().await? {
         is_empty = false;
-        if let Some(found) = line.root {
+        if let Some((found, root)) = line.root.zip(pinned) {
             if !is_same(&found.cid.cid, root) {
                 return Err(other_root(root, &found.cid.cid));
             }
@@ -431,7 +453,7 @@ async fn read_import(mut lines: Lines, root: &Cid) -> Result<Imported, Cause> {
     }
     match stats {
         None if is_empty => Err(Cause::Empty),
-        _ if !is_pinned => Err(Cause::malformed("it does not say that it pinned the root")),
+        _ if pinned.is_some() && !is_pinned => Err(Cause::malformed("it does not say that it pinned the root")),
         None => Err(Cause::malformed("it does not say what it read, so it may have stopped half-way")),
         Some(stats) => Ok(Imported { blocks: stats.blocks, bytes: stats.bytes }),
     }

@@ -128,6 +128,20 @@ async fn imports_that_did_not_pin_are_errors() {
 }
 
 #[tokio::test]
+async fn parts_are_not_pinned() {
+    let import = async |answer: Vec<u8>| {
+        let mock = Mock::answering(answer);
+        let car = stream::iter([Ok::<_, BoxError>(Bytes::from(car()))]);
+        let imported = client(&mock).dag_import_parts(car).await.map_err(|error| error.cause);
+        assert!(mock.requests()[0].starts_with("POST /api/v0/dag/import?pin-roots=false&stats=true "));
+        imported
+    };
+    assert_eq!(import(ok(&[STATS.as_bytes()])).await.unwrap(), Imported { blocks: 1, bytes: 3 });
+    assert!(matches!(import(ok(&[])).await, Err(Cause::Empty)));
+    assert!(matches!(import(ok(&[root_line("").as_bytes()])).await, Err(Cause::Malformed(_))));
+}
+
+#[tokio::test]
 async fn empty_and_cut_answers_are_errors() {
     assert!(matches!(version(ok(&[])).await, Err(Cause::Empty)));
     assert!(matches!(version(answer("200 OK", "", "")).await, Err(Cause::Empty)));
