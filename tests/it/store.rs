@@ -529,7 +529,7 @@ fn a_log_that_cannot_be_shortened_undoes_nothing() {
     let Some(_disk) = SmallDisk::mount(&store.path("home"), "32m") else {
         return skipped("root", "no file system can be mounted: that takes root");
     };
-    let (large, large_archive) = store.archive("large.car", 60_000, 20);
+    let (large, large_archive) = store.archive("large.car", 120_000, 20);
     let (small, small_archive) = store.archive("small.car", 3, 100);
     store.run(&["car", "import", "large.car", "--pin", "large"]).expect(0);
     let length = |name: &str| fs::metadata(store.path("home/blockstore").join(name)).unwrap().len();

@@ -92,7 +92,7 @@ pub enum StoreEvent {
         /// How many packs have to be read.
         packs: usize,
     },
-    /// Packs with blocks have disappeared.
+    /// Packs with blocks have disappeared, and something that is pinned is not whole.
     BlocksLost {
         /// How many blocks were in them.
         blocks: u64,

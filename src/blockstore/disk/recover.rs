@@ -11,10 +11,11 @@ use std::io;
 
 use super::super::StoreError;
 use super::super::key::Key;
+use super::super::walk::Reached;
 use super::index::{Index, IndexError};
 use super::layout::PackId;
 use super::pack::{Extent, PackError, PackReader};
-use super::{Failure, Inner, StoreEvent, lock};
+use super::{Failure, Inner, StoreEvent, lock, pins};
 
 /// Packs that are in the index or in the folder, but not in both.
 struct Differences {
@@ -104,11 +105,26 @@ impl Inner {
                 }
                 Ok(lost)
             })?;
-            if lost > 0 {
+            // A collection that the index forgot has removed what no pin held: nobody has to be told of that.
+            if lost > 0 && !self.are_pins_whole(index)? {
                 (self.options.events)(StoreEvent::BlocksLost { blocks: lost });
             }
         }
         Ok(())
+    }
+
+    /// Whether everything that is pinned is here.
+    fn are_pins_whole(&self, index: &mut Index) -> Result<bool, Failure> {
+        let Ok(pins) = pins::read(&self.layout) else { return Ok(false) };
+        let mut reached = Reached::default();
+        for root in pins.values() {
+            match self.reach(index, &mut reached, root) {
+                Ok(()) => {}
+                Err(Failure::Store(_)) => return Ok(false),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(true)
     }
 
     /// Where the index and the folder do not agree; `None` if they do.
