@@ -120,8 +120,7 @@ pub fn import_car(
         new_bytes: committed.bytes,
         pins: pins.into_iter().map(|(name, root)| Pin { name, root }).collect(),
         incomplete,
-        // What was asked for is done, whatever comes of this.
-        collected: store.trim().unwrap_or_default(),
+        collected: store.trim(),
     })
 }
 
