@@ -23,7 +23,7 @@ pub struct MemoryBlockstore {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Told when `holders` falls or `is_collecting` ends.
+    /// Told when `holders` falls.
     changed: Condvar,
     size_bytes_max: Option<u64>,
 }
@@ -210,9 +210,10 @@ impl Blockstore for MemoryBlockstore {
         Ok(once_each(roots).filter_map(|root| Some((root, whole.add(&mut *state, &root).err()?))).collect())
     }
 
-    fn remove_pin(&self, name: &PinName) -> Result<Option<Pin>, StoreError> {
-        let root = self.shared.lock().pins.remove(name);
-        Ok(root.map(|root| Pin { name: name.clone(), root }))
+    fn remove_pins(&self, names: &[PinName]) -> Result<Vec<Pin>, StoreError> {
+        let mut state = self.shared.lock();
+        let pin = |name: &PinName| Some(Pin { name: name.clone(), root: state.pins.remove(name)? });
+        Ok(names.iter().filter_map(pin).collect())
     }
 
     fn gc(&self, options: GcOptions) -> Result<GcReport, StoreError> {
@@ -221,12 +222,13 @@ impl Blockstore for MemoryBlockstore {
         nobody_holds.unwrap_or_else(PoisonError::into_inner).collect(options)
     }
 
-    fn trim(&self) -> Result<Option<GcReport>, StoreError> {
+    fn trim(&self) -> Option<GcReport> {
         let mut state = self.shared.lock();
         if state.holders > 0 || !self.shared.is_over_limit(&state) {
-            return Ok(None);
+            return None;
         }
-        state.collect(GcOptions::default()).map(Some)
+        // There is nobody to be told why not.
+        state.collect(GcOptions::default()).ok()
     }
 
     fn verify(&self, options: VerifyOptions, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, StoreError> {
@@ -243,7 +245,8 @@ impl Blockstore for MemoryBlockstore {
                 report.findings.push(Finding::DamagedBlock { cid: Box::new(cid), pack: "memory".to_owned() });
             }
         }
-        if options.repair {
+        if options.repair && !damaged.is_empty() {
+            state.cache = Cache::default();
             damaged.iter().for_each(|key| drop(state.blocks.remove(key)));
         }
         for (name, root) in state.pins.clone() {
@@ -317,7 +320,7 @@ impl Writer for MemoryWriter {
         drop(state);
         let store = MemoryBlockstore { shared: guard.0.clone() };
         drop(guard);
-        committed.collected = store.trim()?;
+        committed.collected = store.trim();
         Ok(committed)
     }
 }

@@ -87,11 +87,19 @@ pub trait Blockstore: Send + Sync {
     /// If the store cannot be read at all, or the check was cut short.
     fn incomplete(&self, roots: &[Cid]) -> Result<Vec<(Cid, StoreError)>, StoreError>;
 
-    /// Takes a name away; the blocks stay until the next [`Blockstore::gc`]. Gives the pin that was there.
+    /// Takes names away, all at once; the blocks stay until the next [`Blockstore::gc`]. Gives the pins that were there.
     ///
     /// # Errors
-    /// If the pins cannot be read or written.
-    fn remove_pin(&self, name: &PinName) -> Result<Option<Pin>, StoreError>;
+    /// If the pins cannot be read or written. All of them are then as they were.
+    fn remove_pins(&self, names: &[PinName]) -> Result<Vec<Pin>, StoreError>;
+
+    /// As [`Blockstore::remove_pins`], for one name.
+    ///
+    /// # Errors
+    /// The same.
+    fn remove_pin(&self, name: &PinName) -> Result<Option<Pin>, StoreError> {
+        Ok(self.remove_pins(std::slice::from_ref(name))?.pop())
+    }
 
     /// Removes the blocks that cannot be reached from any pin. Waits until nobody writes.
     ///
@@ -102,9 +110,9 @@ pub trait Blockstore: Send + Sync {
 
     /// Does what [`Blockstore::gc`] does if the store is over its size limit; `None` if it is not, or if somebody writes.
     ///
-    /// # Errors
-    /// As [`Blockstore::gc`].
-    fn trim(&self) -> Result<Option<GcReport>, StoreError>;
+    /// Also `None` if it fails, since this follows work that is done and stays done. A [`DiskBlockstore`] then tells of
+    /// [`StoreEvent::NotTrimmed`].
+    fn trim(&self) -> Option<GcReport>;
 
     /// Reads and hashes all that is kept, and follows every pin. `progress` is told the bytes read since its last call.
     ///
@@ -120,6 +128,9 @@ pub trait Blockstore: Send + Sync {
 
     /// Keeps bytes that can be made again, instead of those kept under this key before. May drop others, those that were
     /// not asked for the longest first, and does not keep what is longer than [`CACHE_VALUE_BYTES_MAX`].
+    ///
+    /// All are dropped when blocks turn out to be lost. So what was kept while a DAG was pinned and whole says, as long as it
+    /// is here and the DAG is pinned, that the store knows of no loss since.
     ///
     /// # Errors
     /// If the store cannot be written.

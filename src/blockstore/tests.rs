@@ -322,9 +322,9 @@ fn size_limits_collect() {
         assert_eq!(add(store, &[block(1)], None).collected, None);
         let hold = store.hold().unwrap();
         assert_eq!(add(store, &[block(2)], None).collected, None, "somebody holds it all");
-        assert_eq!(store.trim().unwrap(), None);
+        assert_eq!(store.trim(), None);
         drop(hold);
-        assert_eq!(store.trim().unwrap().unwrap().removed_blocks, 2);
+        assert_eq!(store.trim().unwrap().removed_blocks, 2);
         assert!(store.has(block(0).cid()).unwrap() && !store.has(block(2).cid()).unwrap());
         add(store, &[block(3)], None);
         let collected = add(store, &[block(4)], None).collected.unwrap();
@@ -493,4 +493,29 @@ fn incomplete_roots_are_told_from_whole_ones() {
             assert_eq!(error.to_string(), store.check_complete(&root).unwrap_err().to_string());
         }
     });
+}
+
+#[test]
+fn names_are_taken_away_together() {
+    with_each(|store| {
+        for pin in ["a", "b", "c"] {
+            add(store, &[raw(pin)], Some(pin));
+        }
+        let removed = store.remove_pins(&[name("c"), name("x"), name("a"), name("c")]).unwrap();
+        assert_eq!(removed.iter().map(|pin| pin.name.as_str()).collect::<Vec<_>>(), ["c", "a"]);
+        assert_eq!(store.pins().unwrap().len(), 1);
+        assert_eq!(store.remove_pins(&[name("a")]).unwrap(), []);
+    });
+}
+
+#[test]
+fn what_follows_a_commit_does_not_undo_it() {
+    let store = MemoryBlockstore::with_size_limit(100);
+    let root = node(&[*raw("leaf").cid()]);
+    add(&store, &[raw("leaf"), root.clone()], Some("root"));
+    store.damage(root.cid(), b"no node");
+    assert_eq!(add(&store, &[raw(vec![1; 1000])], None), Committed { blocks: 1, bytes: 1000, collected: None });
+    store.cache_put("key", b"value").unwrap();
+    store.verify(VerifyOptions { repair: true }, &mut |_| {}).unwrap();
+    assert_eq!(store.cache_get("key").unwrap(), None, "a loss empties the cache");
 }

@@ -106,13 +106,9 @@ impl HeldContent {
     }
 }
 
-/// Collects what no pin holds, if the store is over its size limit and nobody writes. Where that fails it is said, and
-/// nothing else comes of it: what was asked for is done.
+/// Collects what no pin holds, if the store is over its size limit and nobody writes, and says so.
 pub(super) fn trim(store: &dyn Blockstore) {
-    match store.trim() {
-        Ok(collected) => show_collected(collected.as_ref()),
-        Err(error) => show(&StoreEvent::NotTrimmed { reason: error.to_string() }),
-    }
+    show_collected(store.trim().as_ref());
 }
 
 /// Says what a collection for the size limit removed.

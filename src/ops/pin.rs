@@ -48,11 +48,7 @@ pub fn unpin(store: &dyn Blockstore, names: &[PinName]) -> Result<Vec<Pin>, PinE
     if !unknown.is_empty() {
         return Err(PinError::Unknown(unknown));
     }
-    let mut removed = Vec::new();
-    for name in names {
-        removed.extend(store.remove_pin(name)?);
-    }
-    Ok(removed)
+    Ok(store.remove_pins(names)?)
 }
 
 #[cfg(test)]

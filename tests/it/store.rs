@@ -320,6 +320,57 @@ fn killed_at_any_instant() {
     check_whole(&store, &done);
 }
 
+/// The same of what mends a store, and of a pack with more blocks than are told of in one breath.
+#[test]
+fn mending_can_be_killed_at_any_instant() {
+    let store = Store::new();
+    let (root, archive) = store.archive("many.car", 70_000, 20);
+    let started = std::time::Instant::now();
+    store.run(&["car", "import", "many.car", "--pin", "many"]).expect(0);
+    let import_micros = started.elapsed().as_micros() as u64;
+    let done = [("many".to_owned(), root, archive)];
+    let index = store.path("home/blockstore/index.sqlite");
+    for round in 0..12 {
+        let mut command = match round % 3 {
+            0 => {
+                fs::remove_file(&index).unwrap();
+                store.command(&["pin", "ls"])
+            }
+            1 => {
+                // The last block is damaged; all others are to be copied.
+                let pack = store.pack();
+                let mut bytes = fs::read(&pack).unwrap();
+                *bytes.last_mut().unwrap() ^= 1;
+                fs::write(&pack, bytes).unwrap();
+                store.command(&["store", "verify", "--repair"])
+            }
+            _ => {
+                let packs = fs::read_dir(store.packs()).unwrap().map(|entry| entry.unwrap().path());
+                packs
+                    .filter(|path| path.extension().is_some_and(|extension| extension == "car"))
+                    .for_each(|path| fs::remove_file(path).unwrap());
+                store.command(&["car", "import", "many.car"])
+            }
+        };
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        thread::sleep(Duration::from_micros(scatter(round, import_micros)));
+        child.kill().unwrap();
+        wait(&mut child);
+        if round % 3 == 0 {
+            check_whole(&store, &done);
+            continue;
+        }
+        let before = store.command(&["store", "verify", "--repair", "--json"]).output().unwrap();
+        let report: Value = serde_json::from_slice(&before.stdout).unwrap();
+        if round % 3 == 1 {
+            // All but the damaged block; twice, where the copy was done and the old pack was still there.
+            assert!(report["blocks"].as_u64().unwrap() >= 70_070, "{report}");
+        }
+        store.run(&["car", "import", "many.car"]).expect(0);
+        check_whole(&store, &done);
+    }
+}
+
 /// All that was reported as done is there, and all that is there is good.
 #[track_caller]
 fn check_whole(store: &Store, done: &[(String, Cid, Vec<u8>)]) {
@@ -469,6 +520,29 @@ fn a_full_disk_is_an_error_that_loses_nothing() {
     check_whole(&store, &done);
     fs::remove_file(store.path("home/filler")).unwrap();
     store.run(&["car", "import", "loose.car", "--pin", "loose"]).expect(0);
+    check_whole(&store, &done);
+}
+
+/// A commit does not need the room that it takes to shorten the log of the index.
+#[test]
+fn a_log_that_cannot_be_shortened_undoes_nothing() {
+    let store = Store::new();
+    let Some(_disk) = SmallDisk::mount(&store.path("home"), "32m") else {
+        return skipped("root", "no file system can be mounted: that takes root");
+    };
+    let (large, large_archive) = store.archive("large.car", 60_000, 20);
+    let (small, small_archive) = store.archive("small.car", 3, 100);
+    store.run(&["car", "import", "large.car", "--pin", "large"]).expect(0);
+    let length = |name: &str| fs::metadata(store.path("home/blockstore").join(name)).unwrap().len();
+    assert!(length("index.sqlite-wal") > 4 << 20 && length("index.sqlite") < 1 << 20);
+    let mut filler = fs::File::create(store.path("home/filler")).unwrap();
+    while filler.write_all(&[0; 4096]).is_ok() {}
+    filler.set_len(filler.metadata().unwrap().len() - (1 << 20)).unwrap();
+    store.run(&["car", "import", "small.car", "--pin", "small"]).expect(0);
+    assert!(length("index.sqlite-wal") > 4 << 20, "there was room to shorten it");
+    let done = [("large".to_owned(), large, large_archive), ("small".to_owned(), small, small_archive)];
+    check_whole(&store, &done);
+    fs::remove_file(store.path("home/filler")).unwrap();
     check_whole(&store, &done);
 }
 

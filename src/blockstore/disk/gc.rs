@@ -9,7 +9,7 @@ use super::super::{GcOptions, GcReport, StoreError};
 use super::index::{Index, IndexError, Location};
 use super::layout::PackId;
 use super::pack::{Extent, PackError, PackReader, PackWriter};
-use super::{Failure, Inner, lock, pins};
+use super::{Failure, Inner, StoreEvent, lock, pins};
 use crate::dag::{Block, Cid};
 
 /// Packs shorter than this are small, in bytes.
@@ -56,7 +56,15 @@ impl Inner {
         self.collect_alone()
     }
 
-    pub(super) fn trim(&self) -> Result<Option<GcReport>, StoreError> {
+    /// Collects for the size limit. Where that fails, what was asked for is done all the same.
+    pub(super) fn trim(&self) -> Option<GcReport> {
+        self.try_trim().unwrap_or_else(|error| {
+            (self.options.events)(StoreEvent::NotTrimmed { reason: error.to_string() });
+            None
+        })
+    }
+
+    fn try_trim(&self) -> Result<Option<GcReport>, StoreError> {
         let Some(max) = self.options.size_bytes_max else { return Ok(None) };
         let size_bytes = self.with_index(|index| index.size_bytes())?;
         if size_bytes <= max {
@@ -137,6 +145,8 @@ impl Inner {
 
     /// What can be reached from the pins, and what to do about the rest.
     fn plan(&self, index: &mut Index) -> Result<(Numbers, Plan), Failure> {
+        // What is removed, is removed because the index says that it is of no use.
+        index.check()?;
         let mut reached = Reached::default();
         for root in pins::read(&self.layout)?.values() {
             self.reach(index, &mut reached, root)?;

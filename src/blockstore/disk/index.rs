@@ -4,6 +4,7 @@
 //! database in WAL mode with `synchronous=NORMAL` is sound after a loss of power, though perhaps of an earlier state, and
 //! [`recover`](super::recover) adds what it then lacks. What is found to be no sound database is thrown away.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,23 +14,24 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::super::key::Key;
+use super::super::walk::Numbers;
 use super::super::{CACHE_BYTES_MAX, CACHE_VALUE_BYTES_MAX, StoreError};
 use super::layout::PackId;
 use super::pack::Extent;
 
 /// The version of the tables, in the database's `user_version`. 0 is a database without any.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// `block.number` counts from 0 and never comes back; `counter` has the next. `block.hash` is the digest, whose length tells
-/// the hash function.
+/// the hash function. `pack.blocks` counts the rows of `block` with this pack, so that it shows when some are lost.
 const SCHEMA: &str = "
-    CREATE TABLE pack (id INTEGER PRIMARY KEY, size_bytes INTEGER NOT NULL) STRICT;
+    CREATE TABLE pack (id INTEGER PRIMARY KEY, size_bytes INTEGER NOT NULL, blocks INTEGER NOT NULL) STRICT;
     CREATE TABLE block (hash BLOB PRIMARY KEY, number INTEGER NOT NULL, pack INTEGER NOT NULL, at INTEGER NOT NULL,
         size INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE counter (next_number INTEGER NOT NULL) STRICT;
     INSERT INTO counter VALUES (0);
     CREATE TABLE cache (key TEXT PRIMARY KEY, used INTEGER NOT NULL, value BLOB NOT NULL) STRICT;
-    PRAGMA user_version = 1;
+    PRAGMA user_version = 2;
 ";
 
 /// How long a statement waits for the writer of another process: commits of a million blocks take seconds.
@@ -115,7 +117,8 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Opens the database.
+    /// Opens the database. Nobody may replace it meanwhile: SQLite finds the log by its name, and would take that of another
+    /// database for this one's.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = match file_of(path) {
             Ok(Some(file)) => file,
@@ -213,6 +216,46 @@ impl Index {
         Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
     }
 
+    /// Checks what the tables say of each other. Whoever removes something, or says that all is good, has to trust the index in
+    /// that: each block has a number of its own and is in a pack, and no row is lost.
+    ///
+    /// # Errors
+    /// [`IndexError::Unusable`] if they contradict each other.
+    pub(super) fn check(&mut self) -> Result<()> {
+        self.end_snapshot()?;
+        // Both tables as they were at one instant.
+        let transaction = self.connection.transaction()?;
+        let mut packs = BTreeMap::<i64, (u64, u64)>::new();
+        {
+            let mut statement = transaction.prepare_cached("SELECT id, blocks FROM pack")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                packs.insert(row.get(0)?, (row.get(1)?, 0));
+            }
+            let mut statement = transaction.prepare_cached("SELECT number, pack FROM block")?;
+            let mut rows = statement.query([])?;
+            let mut numbers = Numbers::default();
+            while let Some(row) = rows.next()? {
+                let (number, pack): (u64, i64) = (row.get(0)?, row.get(1)?);
+                if !numbers.insert(number) {
+                    return Err(IndexError::Unusable(format!("two blocks have the number {number}")));
+                }
+                let Some((_, found)) = packs.get_mut(&pack) else {
+                    return Err(IndexError::Unusable(format!("a block is in a pack {pack}, which is not there")));
+                };
+                *found += 1;
+            }
+        }
+        transaction.commit()?;
+        match packs.iter().find(|(_, (expected, found))| expected != found) {
+            Some((pack, (expected, found))) => {
+                let pack = PackId(*pack);
+                Err(IndexError::Unusable(format!("it has {found} blocks of {pack} and had {expected}")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// All blocks, ascending by their hashes.
     pub(super) fn for_each_block(&self, mut each: impl FnMut(&[u8], Location)) -> Result<()> {
         let sql = "SELECT hash, number, pack, at, size FROM block";
@@ -233,7 +276,7 @@ impl Index {
         let result = self.transact(change)?;
         // A log that has begun anew has cost an fsync already.
         if log_before == self.log_head() {
-            self.shorten_log()?;
+            self.shorten_log();
         }
         Ok(result)
     }
@@ -274,13 +317,13 @@ impl Index {
         })
     }
 
-    /// Moves a long log into the database. Two or three fsyncs.
-    fn shorten_log(&self) -> Result<()> {
+    /// Moves a long log into the database. Two or three fsyncs. The change is made whether or not there is room for that; if
+    /// there is none, the log stays long until a later change.
+    fn shorten_log(&self) {
         let is_long = fs::metadata(self.log_path()).is_ok_and(|log| log.len() > LOG_BYTES_MAX);
         if is_long && !self.keeps_log {
-            self.connection.pragma(None, "wal_checkpoint", "PASSIVE", |_| Ok(()))?;
+            let _ = self.connection.pragma(None, "wal_checkpoint", "PASSIVE", |_| Ok(()));
         }
-        Ok(())
     }
 
     /// The head of the log, which is another after the log has begun anew.
@@ -306,9 +349,34 @@ impl Change<'_> {
     /// Adds a pack, with its blocks ascending by their keys; those that are there already stay where they are. Gives how many
     /// blocks were added, and their length in bytes.
     pub(super) fn add_pack(&self, pack: PackId, size_bytes: u64, blocks: &[(&Key, Extent)]) -> Result<(u64, u64)> {
-        self.transaction.execute("INSERT OR IGNORE INTO pack VALUES (?1, ?2)", params![pack.0, size_bytes])?;
+        self.add_rows(pack, size_bytes, blocks, "INSERT OR IGNORE INTO block VALUES (?1, ?2, ?3, ?4, ?5)")
+    }
+
+    /// As [`Change::add_pack`], but blocks that are in one of the packs `gone` are now in this one.
+    pub(super) fn adopt_pack(
+        &self,
+        pack: PackId,
+        size_bytes: u64,
+        blocks: &[(&Key, Extent)],
+        gone: &[PackId],
+    ) -> Result<()> {
+        if gone.is_empty() {
+            return self.add_pack(pack, size_bytes, blocks).map(drop);
+        }
+        self.transaction.execute_batch("CREATE TEMP TABLE gone (id INTEGER PRIMARY KEY) STRICT")?;
+        for pack in gone {
+            self.transaction.execute("INSERT INTO gone VALUES (?1)", [pack.0])?;
+        }
+        let sql = "INSERT INTO block VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (hash) DO UPDATE
+            SET pack = excluded.pack, at = excluded.at, size = excluded.size WHERE pack IN (SELECT id FROM gone)";
+        self.add_rows(pack, size_bytes, blocks, sql)?;
+        Ok(self.transaction.execute_batch("DROP TABLE gone")?)
+    }
+
+    fn add_rows(&self, pack: PackId, size_bytes: u64, blocks: &[(&Key, Extent)], sql: &str) -> Result<(u64, u64)> {
+        self.transaction.execute("INSERT OR IGNORE INTO pack VALUES (?1, ?2, 0)", params![pack.0, size_bytes])?;
         let first: u64 = self.transaction.query_row("SELECT next_number FROM counter", [], |row| row.get(0))?;
-        let mut insert = self.transaction.prepare_cached("INSERT OR IGNORE INTO block VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        let mut insert = self.transaction.prepare_cached(sql)?;
         let (mut added, mut added_bytes) = (0, 0);
         for (key, extent) in blocks {
             if insert.execute(params![key.as_bytes(), first + added, pack.0, extent.at, extent.size])? > 0 {
@@ -317,12 +385,14 @@ impl Change<'_> {
             }
         }
         self.transaction.execute("UPDATE counter SET next_number = ?1", [first + added])?;
+        self.transaction.execute("UPDATE pack SET blocks = blocks + ?2 WHERE id = ?1", params![pack.0, added])?;
         Ok((added, added_bytes))
     }
 
-    /// Adds a pack with blocks that were copied there from other packs.
+    /// Adds a pack with blocks that were copied there from other packs, which are then to be removed.
     pub(super) fn move_blocks(&self, pack: PackId, size_bytes: u64, blocks: &[(&Key, Extent)]) -> Result<()> {
-        self.transaction.execute("INSERT INTO pack VALUES (?1, ?2)", params![pack.0, size_bytes])?;
+        let count = blocks.len() as u64;
+        self.transaction.execute("INSERT INTO pack VALUES (?1, ?2, ?3)", params![pack.0, size_bytes, count])?;
         let mut update = self.transaction.prepare_cached("UPDATE block SET pack = ?2, at = ?3 WHERE hash = ?1")?;
         for (key, extent) in blocks {
             update.execute(params![key.as_bytes(), pack.0, extent.at])?;
@@ -330,7 +400,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Removes packs, and all blocks that are in none.
+    /// Removes packs, and all blocks that are in none. Gives how many those are.
     pub(super) fn remove_packs(&self, packs: &[PackId]) -> Result<u64> {
         for pack in packs {
             self.transaction.execute("DELETE FROM pack WHERE id = ?1", [pack.0])?;
@@ -339,19 +409,27 @@ impl Change<'_> {
         Ok(self.transaction.execute(sql, [])? as u64)
     }
 
+    /// Forgets what is kept of work done before: it may rest on blocks that turned out to be lost.
+    pub(super) fn clear_cache(&self) -> Result<()> {
+        self.transaction.execute("DELETE FROM cache", [])?;
+        Ok(())
+    }
+
     /// Removes the blocks that are not to be kept.
     pub(super) fn retain_blocks(&self, is_kept: impl Fn(u64) -> bool) -> Result<()> {
         /// Hashes that are gathered before their blocks are removed.
         const BATCH: usize = 4096;
         let mut last = Vec::new();
+        let mut of_packs = BTreeMap::<i64, u64>::new();
         loop {
-            let sql = "SELECT hash, number FROM block WHERE hash > ?1 ORDER BY hash";
+            let sql = "SELECT hash, number, pack FROM block WHERE hash > ?1 ORDER BY hash";
             let mut statement = self.transaction.prepare_cached(sql)?;
             let mut rows = statement.query([&last])?;
             let mut removed = Vec::with_capacity(BATCH);
             while let Some(row) = rows.next()? {
                 if !is_kept(row.get(1)?) {
                     removed.push(row.get::<_, Vec<u8>>(0)?);
+                    *of_packs.entry(row.get(2)?).or_default() += 1;
                     if removed.len() == BATCH {
                         break;
                     }
@@ -363,10 +441,14 @@ impl Change<'_> {
                 delete.execute([hash])?;
             }
             if removed.len() < BATCH {
-                return Ok(());
+                break;
             }
             last = removed.pop().unwrap_or_default();
         }
+        for (pack, blocks) in of_packs {
+            self.transaction.execute("UPDATE pack SET blocks = blocks - ?2 WHERE id = ?1", params![pack, blocks])?;
+        }
+        Ok(())
     }
 }
 

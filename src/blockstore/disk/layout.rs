@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::super::StoreError;
+use super::{Options, lock};
 use crate::folder::{Folder, Kind};
 
 /// The version of everything in the folder. Packs and pins of an older one are kept, its index is made again.
@@ -65,7 +66,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Opens the folder, and makes it if there is none.
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(dir: &Path, options: &Options) -> Result<Self, StoreError> {
         let made = make_folders(dir)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
         let root = Folder::open(&dir).map_err(|error| misplaced(error, &dir, "a folder"))?;
@@ -85,7 +86,7 @@ impl Layout {
                 File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("write", folder))?;
             }
         }
-        layout.check_format()?;
+        layout.check_format(options)?;
         Ok(layout)
     }
 
@@ -128,23 +129,18 @@ impl Layout {
     ///
     /// The file is not waited for to be on disk. A file that is not there, or empty, is one that a crash took, which can
     /// only be that of this version.
-    fn check_format(&self) -> Result<(), StoreError> {
-        let path = self.path("format");
-        let text = match self.root.file("format").and_then(io::read_to_string) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(misplaced(error, &path, "a regular file")),
-        };
-        match text.trim().parse::<u32>() {
-            Ok(FORMAT) => return Ok(()),
-            Ok(newer) if newer > FORMAT => return Err(StoreError::Newer { dir: self.dir.clone() }),
-            Err(_) if !text.trim().is_empty() => {
-                return Err(StoreError::Misplaced { path, expected: "the number of a format" });
-            }
-            Ok(_) => {
+    fn check_format(&self, options: &Options) -> Result<(), StoreError> {
+        if self.format()? == Some(FORMAT) {
+            return Ok(());
+        }
+        // Several who open the store at once may have found the same.
+        let _lock = lock::moment(self, "index.lock", options)?;
+        match self.format()? {
+            Some(FORMAT) => return Ok(()),
+            Some(_) => {
                 self.root.remove_file("index.sqlite").map_err(StoreError::io("remove", self.path("index.sqlite")))?
             }
-            Err(_) => {}
+            None => {}
         }
         let written = self
             .root
@@ -152,7 +148,23 @@ impl Layout {
             .and_then(|()| self.root.new_private_file("format.new")?.write_all(format!("{FORMAT}\n").as_bytes()));
         written
             .and_then(|()| self.root.replace("format.new", &self.root, "format"))
-            .map_err(StoreError::io("write", path))
+            .map_err(StoreError::io("write", self.path("format")))
+    }
+
+    /// The format of the store; `None` if the file is lost.
+    fn format(&self) -> Result<Option<u32>, StoreError> {
+        let path = self.path("format");
+        let text = match self.root.file("format").and_then(io::read_to_string) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(misplaced(error, &path, "a regular file")),
+        };
+        match text.trim().parse::<u32>() {
+            Ok(newer) if newer > FORMAT => Err(StoreError::Newer { dir: self.dir.clone() }),
+            Ok(format) => Ok(Some(format)),
+            Err(_) if text.trim().is_empty() => Ok(None),
+            Err(_) => Err(StoreError::Misplaced { path, expected: "the number of a format" }),
+        }
     }
 }
 

@@ -93,6 +93,11 @@ pub(super) fn moment(layout: &Layout, name: &str, options: &Options) -> Result<L
     wait(layout, name, File::try_lock, options, &mut || {})
 }
 
+/// As [`moment`], beside others who take it so, but not beside one who takes it alone.
+pub(super) fn shared_moment(layout: &Layout, name: &str, options: &Options) -> Result<Lock, StoreError> {
+    wait(layout, name, File::try_lock_shared, options, &mut || {})
+}
+
 /// Says something the first time that it is called.
 fn said_once(options: &Options, event: StoreEvent) -> impl FnMut() + use<'_> {
     let mut event = Some(event);

@@ -162,7 +162,7 @@ impl DiskBlockstore {
     /// # Errors
     /// If the folder cannot be read and written, has been written by a newer version, or holds something else.
     pub fn open(dir: &Path, options: Options) -> Result<Self, StoreError> {
-        let layout = Arc::new(Layout::open(dir)?);
+        let layout = Arc::new(Layout::open(dir, &options)?);
         let inner = Inner {
             is_first_commit: layout.is_new.into(),
             layout,
@@ -208,26 +208,32 @@ impl Inner {
 
     /// As [`Inner::open_index`], for those who do not know whether somebody collects.
     fn open_or_make_index(&self) -> Result<Index, StoreError> {
-        match Index::open(&self.index_path()) {
-            Ok(index) => Ok(index),
-            Err(IndexError::Unusable(_)) => {
-                let _hold = self.holders.hold(&self.layout, &self.options)?;
-                self.open_index()
-            }
-            Err(error) => Err(self.index_error(error)),
+        if let Some(index) = self.open_sound_index()? {
+            return Ok(index);
         }
+        let _hold = self.holders.hold(&self.layout, &self.options)?;
+        self.open_index()
     }
 
     /// A connection, to be given back with [`Inner::put_back`].
     fn take_index(&self) -> Result<Index, StoreError> {
-        let idle = self.idle().pop();
-        idle.map_or_else(|| self.open_or_make_index(), Ok)
+        self.idle_index().map_or_else(|| self.open_or_make_index(), Ok)
     }
 
-    /// As [`Inner::take_index`], but never one that was thrown away. Nobody may collect meanwhile.
-    fn take_current_index(&self) -> Result<Index, StoreError> {
-        let idle = self.idle().pop().filter(Index::is_current);
-        idle.map_or_else(|| self.open_index(), Ok)
+    /// As [`Inner::take_index`]. Nobody may collect meanwhile.
+    fn take_held_index(&self) -> Result<Index, StoreError> {
+        self.idle_index().map_or_else(|| self.open_index(), Ok)
+    }
+
+    /// A connection that nobody uses. Those to an index that was thrown away are closed: they know nothing of what came later.
+    fn idle_index(&self) -> Option<Index> {
+        let mut idle = self.idle();
+        while let Some(index) = idle.pop() {
+            if index.is_current() {
+                return Some(index);
+            }
+        }
+        None
     }
 
     /// Brings the names of packs and pins to disk.
@@ -278,19 +284,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Where a block is. A connection to an index that was thrown away is not believed when it says nowhere.
+    /// Where a block is.
     fn find(&self, key: &Key) -> Result<Option<Location>, StoreError> {
-        if let Some(location) = self.with_index(|index| index.find(key))? {
-            return Ok(Some(location));
-        }
-        let is_old = |index: &Index| !index.is_current();
-        let had_old = {
-            let mut idle = self.idle();
-            let count = idle.len();
-            idle.retain(|index| !is_old(index));
-            idle.len() < count
-        };
-        if had_old { self.with_index(|index| index.find(key)) } else { Ok(None) }
+        self.with_index(|index| index.find(key))
     }
 
     /// Reads a block from where it is. It may just have been moved: then it is looked for once more.
@@ -354,20 +350,23 @@ impl Blockstore for DiskBlockstore {
         self.inner.with_index(|index| self.inner.incomplete(index, roots))
     }
 
-    fn remove_pin(&self, name: &PinName) -> Result<Option<Pin>, StoreError> {
+    fn remove_pins(&self, names: &[PinName]) -> Result<Vec<Pin>, StoreError> {
         let layout = &self.inner.layout;
         let mut change = PinsChange::begin(layout, &self.inner.options)?;
-        let Some(root) = change.pins.remove(name) else { return Ok(None) };
-        change.write()?.rename()?;
-        self.inner.sync_packs()?;
-        Ok(Some(Pin { name: name.clone(), root }))
+        let pin = |name: &PinName| Some(Pin { name: name.clone(), root: change.pins.remove(name)? });
+        let removed: Vec<_> = names.iter().filter_map(pin).collect();
+        if !removed.is_empty() {
+            change.write()?.rename()?;
+            self.inner.sync_packs()?;
+        }
+        Ok(removed)
     }
 
     fn gc(&self, options: GcOptions) -> Result<GcReport, StoreError> {
         self.inner.collect(options)
     }
 
-    fn trim(&self) -> Result<Option<GcReport>, StoreError> {
+    fn trim(&self) -> Option<GcReport> {
         self.inner.trim()
     }
 

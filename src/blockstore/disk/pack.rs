@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::{DamageError, StoreError};
@@ -222,14 +222,28 @@ impl OpenPacks {
 
     fn file(&self, layout: &Layout, pack: PackId) -> io::Result<Arc<File>> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = match open.iter().position(|(id, _)| *id == pack) {
-            Some(0) => return Ok(open[0].1.clone()),
-            Some(place) => open.remove(place),
-            None => (pack, Arc::new(layout.packs.file(&pack.file_name())?)),
+        let place = open.iter().position(|(id, _)| *id == pack);
+        let found = match place {
+            Some(place) if !is_removed(&open[place].1) => {
+                if place == 0 {
+                    return Ok(open[0].1.clone());
+                }
+                open.remove(place)
+            }
+            _ => {
+                // Others have collected, perhaps: a good time to give up what they removed.
+                open.retain(|(_, file)| !is_removed(file));
+                (pack, Arc::new(layout.packs.file(&pack.file_name())?))
+            }
         };
         let file = found.1.clone();
         open.insert(0, found);
         open.truncate(OPEN_PACKS_MAX);
         Ok(file)
     }
+}
+
+/// Whether the file has no name any more, so that only those who have it open keep its bytes on disk.
+fn is_removed(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
 }

@@ -16,9 +16,6 @@ use super::layout::PackId;
 use super::pack::{Extent, PackError, PackReader};
 use super::{Failure, Inner, StoreEvent, lock};
 
-/// Blocks of one pack that are gathered before the index is told.
-const BATCH: usize = 1 << 16;
-
 /// Packs that are in the index or in the folder, but not in both.
 struct Differences {
     /// Only the index has them.
@@ -30,10 +27,16 @@ struct Differences {
 impl Inner {
     /// Opens the index, and makes it where there is none that can be used. Nobody may collect meanwhile.
     pub(super) fn open_index(&self) -> Result<Index, StoreError> {
+        self.open_sound_index()?.map_or_else(|| self.make_index(), Ok)
+    }
+
+    /// Opens the index; `None` if there is none that can be used. Waits while somebody makes it.
+    pub(super) fn open_sound_index(&self) -> Result<Option<Index>, StoreError> {
+        let _lock = lock::shared_moment(&self.layout, "index.lock", &self.options)?;
         match Index::open(&self.index_path()) {
-            Ok(index) => Ok(index),
-            Err(IndexError::Unusable(_)) => self.make_index(),
-            Err(error) => Err(error.into_store_error(self.index_path())),
+            Ok(index) => Ok(Some(index)),
+            Err(IndexError::Unusable(_)) => Ok(None),
+            Err(error) => Err(self.index_error(error)),
         }
     }
 
@@ -52,7 +55,7 @@ impl Inner {
         self.replace_index()?;
         let mut index = Index::open(&self.index_path()).map_err(|error| self.index_error(error))?;
         index.begin_log().map_err(|error| self.index_error(error))?;
-        self.adopt(&mut index, &packs).map_err(|failure| self.store_error(failure))?;
+        self.adopt(&mut index, &packs, &[]).map_err(|failure| self.store_error(failure))?;
         Ok(index)
     }
 
@@ -91,13 +94,21 @@ impl Inner {
     /// Makes the index and the folder agree. Nobody else may collect meanwhile.
     pub(super) fn reconcile(&self, index: &mut Index) -> Result<(), Failure> {
         let Some(Differences { gone, unknown }) = self.differences(index)? else { return Ok(()) };
+        // First what came: a collection that moved blocks from one pack to another did both.
+        self.adopt(index, &unknown, &gone)?;
         if !gone.is_empty() {
-            let removed = index.change(|change| change.remove_packs(&gone))?;
-            if removed > 0 {
-                (self.options.events)(StoreEvent::BlocksLost { blocks: removed });
+            let lost = index.change(|change| {
+                let lost = change.remove_packs(&gone)?;
+                if lost > 0 {
+                    change.clear_cache()?;
+                }
+                Ok(lost)
+            })?;
+            if lost > 0 {
+                (self.options.events)(StoreEvent::BlocksLost { blocks: lost });
             }
         }
-        self.adopt(index, &unknown)
+        Ok(())
     }
 
     /// Where the index and the folder do not agree; `None` if they do.
@@ -113,15 +124,16 @@ impl Inner {
         Ok(Some(Differences { gone, unknown }))
     }
 
-    /// Tells the index of the blocks in these packs, but for those whose writers are about to.
-    fn adopt(&self, index: &mut Index, packs: &[PackId]) -> Result<(), Failure> {
+    /// Tells the index of the blocks in these packs, but for those whose writers are about to. Blocks that it has in packs that
+    /// are gone are then in these.
+    fn adopt(&self, index: &mut Index, packs: &[PackId], gone: &[PackId]) -> Result<(), Failure> {
         for pack in packs {
-            self.adopt_pack(index, *pack)?;
+            self.adopt_pack(index, *pack, gone)?;
         }
         Ok(())
     }
 
-    fn adopt_pack(&self, index: &mut Index, pack: PackId) -> Result<(), Failure> {
+    fn adopt_pack(&self, index: &mut Index, pack: PackId, gone: &[PackId]) -> Result<(), Failure> {
         let path = self.layout.pack_path(pack);
         let mut reader = match PackReader::open_abandoned(&self.layout, pack) {
             Ok(Some(reader)) => reader,
@@ -136,6 +148,8 @@ impl Inner {
             Err(PackError::Car(_)) => return Ok(()),
         };
         let size_bytes = fs::symlink_metadata(&path).map_err(StoreError::io("read", &path))?.len();
+        // Some 60 bytes for each block: less than the writer of the pack needed. All go in at once, as a pack that the index
+        // has is not looked into again; and only then, as others cannot commit while a change of the index is open.
         let mut blocks: Vec<(Key, Extent)> = Vec::new();
         loop {
             if (self.options.cancelled)() {
@@ -147,20 +161,13 @@ impl Inner {
                 // What comes after the damage cannot be found. `verify` reports it.
                 Err(_) => None,
             };
-            let is_end = section.is_none();
-            blocks.extend(section.and_then(|section| {
-                let extent = Extent { at: section.data_offset, size: u32::try_from(section.data.len()).ok()? };
-                Some((Key::new(section.into_block().ok()?.cid())?, extent))
-            }));
-            if is_end || blocks.len() >= BATCH {
-                blocks.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-                let sorted: Vec<_> = blocks.iter().map(|(key, extent)| (key, *extent)).collect();
-                index.change(|change| change.add_pack(pack, size_bytes, &sorted))?;
-                blocks.clear();
-            }
-            if is_end {
-                return Ok(());
-            }
+            let Some(section) = section else { break };
+            let extent = u32::try_from(section.data.len()).map(|size| Extent { at: section.data_offset, size });
+            let key = section.into_block().ok().and_then(|block| Key::new(block.cid()));
+            blocks.extend(key.zip(extent.ok()));
         }
+        blocks.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let sorted: Vec<_> = blocks.iter().map(|(key, extent)| (key, *extent)).collect();
+        Ok(index.change(|change| change.adopt_pack(pack, size_bytes, &sorted, gone))?)
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
@@ -144,7 +144,7 @@ fn formats() {
     fs::remove_file(&format).unwrap();
     check_tree(&open(dir.path()).unwrap());
     let index = rusqlite::Connection::open(dir.path().join("index.sqlite")).unwrap();
-    index.pragma_update(None, "user_version", 2).unwrap();
+    index.pragma_update(None, "user_version", 3).unwrap();
     assert!(matches!(open(dir.path()), Err(StoreError::Newer { .. })));
     index.pragma_update(None, "user_version", 0).unwrap();
     check_tree(&open(dir.path()).unwrap());
@@ -230,6 +230,217 @@ fn an_index_that_was_replaced_is_not_believed() {
     let after = raw("after");
     add(&old, std::slice::from_ref(&after), None);
     assert!(other.has(after.cid()).unwrap() && open(dir.path()).unwrap().has(after.cid()).unwrap());
+    // Nor when it says that something is there.
+    assert!(old.has(after.cid()).unwrap());
+    fs::remove_file(dir.path().join("index.sqlite")).unwrap();
+    collect(&open(dir.path()).unwrap());
+    assert!(!old.has(after.cid()).unwrap());
+    check_tree(&old);
+}
+
+/// SQLite finds the log by its name: a connection to the old index must not meet the log of the new one.
+#[test]
+fn an_index_is_not_opened_while_it_is_replaced() {
+    let (dir, store) = with_tree();
+    drop(store);
+    let lock =
+        fs::File::open(dir.path().join("index.lock")).or_else(|_| fs::File::create(dir.path().join("index.lock")));
+    let lock = lock.unwrap();
+    lock.lock().unwrap();
+    thread::scope(|scope| {
+        let opening = scope.spawn(|| open(dir.path()).unwrap());
+        thread::sleep(std::time::Duration::from_millis(200));
+        assert!(!opening.is_finished());
+        lock.unlock().unwrap();
+        check_tree(&opening.join().unwrap());
+    });
+}
+
+#[test]
+fn many_may_be_the_first_to_open_a_store() {
+    for _ in 0..30 {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("store");
+        thread::scope(|scope| {
+            let opening: Vec<_> = (0..8).map(|_| scope.spawn(|| open(&dir).map(drop))).collect();
+            opening.into_iter().for_each(|opening| opening.join().unwrap().unwrap());
+        });
+        assert_eq!(fs::read_to_string(dir.join("format")).unwrap(), "1\n");
+        assert!(!dir.join("format.new").exists());
+    }
+}
+
+/// However many blocks a pack has: the index has all of them, or does not have the pack.
+#[test]
+fn a_pack_is_added_to_the_index_at_once() {
+    let (dir, store) = new();
+    let blocks: Vec<_> = (0..70_000_u32).map(|number| raw(number.to_string())).collect();
+    add(&store, &blocks, None);
+    drop(store);
+    for end in [0, 1, 66_000, 69_999] {
+        fs::remove_file(dir.path().join("index.sqlite")).unwrap();
+        let asked = AtomicU32::new(0);
+        let cancelled = Arc::new(move || asked.fetch_add(1, Ordering::Relaxed) >= end);
+        let stopped = DiskBlockstore::open(dir.path(), Options { cancelled, ..Options::default() });
+        assert!(matches!(stopped, Err(StoreError::Cancelled)));
+        let store = open(dir.path()).unwrap();
+        assert_eq!(blocks.iter().filter(|block| !store.has(block.cid()).unwrap()).count(), 0, "stopped at {end}");
+    }
+}
+
+/// A store with three pinned trees in three packs. Two of them are one block each.
+fn with_three() -> (TempDir, Vec<Block>) {
+    let (dir, store) = new();
+    let (deep, flat) = (raw("deep"), raw("flat"));
+    let middle = node(&[*deep.cid()]);
+    let root = node(&[*flat.cid(), *middle.cid()]);
+    let (alone, other) = (raw("alone"), raw("other"));
+    add(&store, std::slice::from_ref(&alone), Some("alone"));
+    add(&store, std::slice::from_ref(&other), Some("other"));
+    add(&store, &[deep.clone(), flat.clone(), middle.clone(), root.clone()], Some("root"));
+    (dir, vec![root, middle, deep, flat, alone, other])
+}
+
+/// An index in which a single row is wrong, though SQLite finds nothing wrong with it.
+#[test]
+fn a_wrong_row_in_the_index_loses_nothing() {
+    let (dir, blocks) = with_three();
+    let first = Key::new(blocks[0].cid()).unwrap();
+    let changes = [
+        "UPDATE block SET pack = (SELECT id FROM pack WHERE id <> block.pack) WHERE hash = ?1 AND ?2 = ?2",
+        "UPDATE block SET pack = 77 WHERE hash = ?1 AND ?2 = ?2",
+        "UPDATE block SET number = (SELECT number FROM block WHERE hash = ?2) WHERE hash = ?1",
+        "UPDATE block SET at = at + 1 WHERE hash = ?1 AND ?2 = ?2",
+        "UPDATE block SET size = size - 1 WHERE hash = ?1 AND ?2 = ?2",
+        "UPDATE block SET hash = zeroblob(32) WHERE hash = ?1 AND ?2 = ?2",
+        "DELETE FROM block WHERE hash = ?1 AND ?2 = ?2",
+        "DELETE FROM pack WHERE id = (SELECT pack FROM block WHERE hash = ?1 AND ?2 = ?2)",
+    ];
+    for sql in changes {
+        for (number, block) in blocks.iter().enumerate() {
+            for is_collected in [true, false] {
+                let copy = copy(dir.path());
+                let index = rusqlite::Connection::open(copy.path().join("index.sqlite")).unwrap();
+                let key = Key::new(block.cid()).unwrap();
+                index.execute(sql, [key.as_bytes(), first.as_bytes()]).unwrap();
+                drop(index);
+                let store = open(copy.path()).unwrap();
+                if is_collected {
+                    // What it cannot do it may refuse.
+                    let _ = store.gc(GcOptions::default());
+                }
+                let missing = || {
+                    blocks.iter().filter(|block| store.get(block.cid()).ok() != Some(Some((*block).clone()))).count()
+                };
+                if verify(&store, false).findings.is_empty() {
+                    assert_eq!(missing(), 0, "{sql} with block {number}: nothing was found");
+                }
+                let repaired = verify(&store, true);
+                assert_eq!(missing(), 0, "{sql} with block {number}: {repaired:?}");
+                assert!(verify(&store, false).findings.is_empty());
+                assert!(!copy.path().join("damaged").exists(), "{sql}: the packs are good");
+                assert_eq!(collect(&store).kept_blocks, 6);
+            }
+        }
+    }
+}
+
+/// A block that the index does not know is as good as the others when a damaged pack is replaced.
+#[test]
+fn a_repair_keeps_what_only_the_pack_knows() {
+    let (dir, store) = with_tree();
+    drop(store);
+    let blocks = tree();
+    let pack = the_pack(dir.path());
+    let mut bytes = fs::read(&pack).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&pack, bytes).unwrap();
+    let index = rusqlite::Connection::open(dir.path().join("index.sqlite")).unwrap();
+    let key = Key::new(blocks[0].cid()).unwrap();
+    assert_eq!(index.execute("DELETE FROM block WHERE hash = ?1", [key.as_bytes()]).unwrap(), 1);
+    index.execute("UPDATE pack SET blocks = blocks - 1", []).unwrap();
+    drop(index);
+    let store = open(dir.path()).unwrap();
+    assert!(!store.has(blocks[0].cid()).unwrap());
+    verify(&store, true);
+    let there: Vec<_> = blocks.iter().map(|block| store.has(block.cid()).unwrap()).collect();
+    assert_eq!(there, [true, true, true, false]);
+}
+
+/// Whoever trusts what was kept of work done before must not do so when blocks are lost.
+#[test]
+fn a_loss_empties_the_cache() {
+    let (dir, store) = with_tree();
+    store.cache_put("key", b"value").unwrap();
+    let kept = |store: &DiskBlockstore| store.cache_get("key").unwrap();
+    verify(&store, true);
+    add(&store, &[raw("more")], None);
+    assert!(kept(&open(dir.path()).unwrap()).is_some());
+    let lost = copy(dir.path());
+    packs(lost.path(), "car").iter().for_each(|pack| fs::remove_file(pack).unwrap());
+    assert_eq!(kept(&open(lost.path()).unwrap()), None);
+    let damaged = copy(dir.path());
+    for pack in packs(damaged.path(), "car") {
+        let mut bytes = fs::read(&pack).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(pack, bytes).unwrap();
+    }
+    let store = open(damaged.path()).unwrap();
+    verify(&store, true);
+    assert_eq!(kept(&store), None);
+}
+
+/// A loss of power can take the end of the log, and with it what the index was told of a collection.
+#[test]
+fn a_collection_that_the_index_forgot_loses_nothing() {
+    let (dir, store) = with_tree();
+    add(&store, &[raw(vec![1; 100_000]), raw("kept")], Some("kept"));
+    drop(store);
+    let before = copy(dir.path());
+    collect(&open(dir.path()).unwrap());
+    for name in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
+        fs::copy(before.path().join(name), dir.path().join(name)).unwrap();
+    }
+    let options = Options { events: Arc::new(|event| panic!("{event:?}")), ..Options::default() };
+    let store = DiskBlockstore::open(dir.path(), options).unwrap();
+    check_tree(&store);
+    assert_eq!(store.get(raw("kept").cid()).unwrap(), Some(raw("kept")));
+    assert!(verify(&store, false).findings.is_empty());
+    assert_eq!(collect(&store).kept_blocks, 5);
+}
+
+#[test]
+fn a_trim_that_fails_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, events) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    let events_option: Arc<dyn Fn(StoreEvent) + Send + Sync> =
+        Arc::new(move |event| sender.lock().unwrap().send(event).unwrap());
+    let options = Options { size_bytes_max: Some(100), events: events_option, ..Options::default() };
+    let store = DiskBlockstore::open(dir.path(), options).unwrap();
+    fs::write(dir.path().join("packs/pins.json"), "garbage").unwrap();
+    assert_eq!(add(&store, &[raw(vec![1; 1000])], None).collected, None);
+    assert!(matches!(events.recv().unwrap(), StoreEvent::NotTrimmed { .. }));
+    assert_eq!(store.trim(), None);
+    assert!(matches!(events.recv().unwrap(), StoreEvent::NotTrimmed { .. }));
+}
+
+/// The bytes of a file without a name stay on disk while somebody has it open.
+#[test]
+fn packs_that_others_removed_are_closed() {
+    let (dir, reader) = with_tree();
+    add(&reader, &[raw(vec![1; 100_000]), raw("kept")], Some("kept"));
+    check_tree(&reader);
+    reader.get(raw("kept").cid()).unwrap().unwrap();
+    collect(&open(dir.path()).unwrap());
+    reader.get(raw("kept").cid()).unwrap().unwrap();
+    let dir = fs::canonicalize(dir.path()).unwrap();
+    let handles = fs::read_dir("/proc/self/fd").unwrap();
+    let targets = handles.filter_map(|handle| fs::read_link(handle.unwrap().path()).ok());
+    let removed: Vec<_> = targets
+        .filter(|target| target.starts_with(&dir) && target.to_string_lossy().ends_with(".car (deleted)"))
+        .collect();
+    assert_eq!(removed, [] as [PathBuf; 0]);
 }
 
 /// What a crash can leave of a pack that was not known to be on disk: any beginning of it.

@@ -1,16 +1,16 @@
 //! Checking everything, and mending what can be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::super::key::Key;
 use super::super::walk::Reached;
 use super::super::{Finding, Pin, StoreError, VerifyOptions, VerifyReport};
 use super::index::{Index, Location};
 use super::layout::PackId;
-use super::pack::{Extent, PackError, PackReader, PackWriter};
+use super::pack::{PackError, PackReader, PackWriter};
 use super::{Failure, Inner, lock, pins};
-use crate::dag::Cid;
 use crate::dag::block::CODEC_RAW;
+use crate::dag::{Block, Cid};
 
 /// Where packs go that are not good to their end. Nobody but a person removes them.
 const DAMAGED_FOLDER: &str = "damaged";
@@ -24,6 +24,7 @@ impl Inner {
         if !options.repair {
             let _hold = self.holders.hold(&self.layout, &self.options)?;
             return self.with_own_index(|index| {
+                index.check()?;
                 let mut report = self.check_blocks(index, progress)?.0;
                 self.check_pins(index, &mut report)?;
                 Ok(report)
@@ -32,6 +33,7 @@ impl Inner {
         let _exclusive = lock::exclude(&self.layout, &self.options)?;
         let mut report = self.with_own_index(|index| {
             self.reconcile(index)?;
+            index.check()?;
             let (mut report, damaged) = self.check_blocks(index, progress)?;
             for pack in damaged {
                 self.replace_pack(index, pack)?;
@@ -40,7 +42,8 @@ impl Inner {
             Ok(report)
         })?;
         if !report.findings.is_empty() {
-            // What is left is whole, so an index made of it is right.
+            // What is left is whole, so an index made of it is right. What was kept of work done before rests on what may be
+            // lost now, and goes with the old one.
             self.discard_index(self.open_index()?)?;
         }
         self.with_own_index(|index| self.check_pins(index, &mut report))?;
@@ -63,11 +66,12 @@ impl Inner {
         for (pack, blocks) in indexed {
             let findings = report.findings.len();
             let found = self.check_pack(index, pack, &mut report, progress)?;
-            if found < blocks {
-                report.findings.push(Finding::LostBlocks { pack: pack.to_string(), blocks: blocks - found });
-            }
             if report.findings.len() > findings {
                 damaged.push(pack);
+            }
+            // The pack may be as it was written, and the index wrong.
+            if found < blocks {
+                report.findings.push(Finding::LostBlocks { pack: pack.to_string(), blocks: blocks - found });
             }
         }
         Ok((report, damaged))
@@ -133,22 +137,42 @@ impl Inner {
 
     /// Copies what is good in a pack to a new one, and moves the pack away.
     fn replace_pack(&self, index: &mut Index, pack: PackId) -> Result<(), Failure> {
-        let mut blocks = Vec::new();
+        let mut beyond = Vec::new();
         index.for_each_block(|hash, location| {
             if location.pack == pack {
-                blocks.push((hash.to_vec(), location.extent));
+                beyond.push((hash.to_vec(), location.extent));
             }
         })?;
-        blocks.sort_unstable_by_key(|(_, extent)| extent.at);
+        beyond.sort_unstable_by_key(|(_, extent)| extent.at);
+        let mut copied = HashSet::new();
         let mut writer = None;
-        for (hash, extent) in blocks {
-            let Some(cid) = raw_cid(&hash) else { continue };
+        let mut copy = |key: Key, block: &Block| -> Result<(), StoreError> {
+            if copied.insert(key) {
+                let writer = match &mut writer {
+                    Some(writer) => writer,
+                    None => writer.insert(PackWriter::create(&self.layout)?),
+                };
+                writer.append(block.cid(), block.data())?;
+            }
+            Ok(())
+        };
+        // What can be read from the start on, whatever the index says of it.
+        if let Ok(mut reader) = PackReader::open(&self.layout, pack) {
+            while let Ok(Some(section)) = reader.next_section() {
+                if (self.options.cancelled)() {
+                    return Err(StoreError::Cancelled.into());
+                }
+                let Ok(block) = section.into_block() else { continue };
+                if let Some(key) = Key::new(block.cid()) {
+                    copy(key, &block)?;
+                }
+            }
+        }
+        // Only the index knows where blocks begin after damage to a head.
+        for (hash, extent) in beyond {
+            let Some((key, cid)) = Key::of_digest(&hash).zip(raw_cid(&hash)) else { continue };
             let Ok(block) = self.open_packs.read(&self.layout, pack, extent, &cid) else { continue };
-            let writer = match &mut writer {
-                Some(writer) => writer,
-                None => PackWriter::create(&self.layout).map(|new| writer.insert(new))?,
-            };
-            let _: Extent = writer.append(&cid, block.data())?;
+            copy(key, &block)?;
         }
         if let Some(mut writer) = writer {
             writer.sync()?;

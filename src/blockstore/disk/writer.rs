@@ -10,7 +10,7 @@ use super::super::{Committed, DamageError, PinName, StoreError, Writer};
 use super::index::{Index, IndexError, Location};
 use super::pack::{Extent, PackWriter};
 use super::pins::{NextPins, PinsChange};
-use super::{Inner, StoreEvent, lock};
+use super::{Inner, lock};
 use crate::dag::{Block, Cid};
 
 /// Adds blocks to a pack of its own. It remembers where they are, with some 100 bytes for each.
@@ -33,7 +33,7 @@ struct Added {
 impl DiskWriter {
     pub(super) fn begin(inner: &Arc<Inner>) -> Result<Self, StoreError> {
         let hold = inner.holders.hold(&inner.layout, &inner.options)?;
-        let index = inner.take_current_index()?;
+        let index = inner.take_held_index()?;
         Ok(Self { inner: inner.clone(), index: Some(index), pack: None, added: HashMap::new(), _hold: hold })
     }
 
@@ -187,14 +187,7 @@ impl Writer for DiskWriter {
             (None, None) => Committed::default(),
         };
         drop(self);
-        committed.collected = match inner.trim() {
-            Ok(collected) => collected,
-            Err(error) => {
-                // What was asked for is done.
-                (inner.options.events)(StoreEvent::NotTrimmed { reason: error.to_string() });
-                None
-            }
-        };
+        committed.collected = inner.trim();
         Ok(committed)
     }
 }
