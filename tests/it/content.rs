@@ -257,8 +257,8 @@ fn reading_content_lets_the_store_be_collected_for_its_size() {
         (&["ls", "--offline", &root], 0),
         (&["cat", "--offline", &hello], 0),
         (&["get", "--offline", &root, "-o", "copy"], 0),
-        // The tree is no image.
-        (&["run", "--offline", &root], 126),
+        // The tree has no program.
+        (&["run", "--offline", &root], 127),
     ];
     for (args, code) in commands {
         user.ww(&["-q", "publish", "--offline", "tree"]).expect(0);
