@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::key::Key;
-use super::walk::{Graph, Reached};
+use super::walk::{Graph, Reached, Whole, once_each};
 use super::{
     Blockstore, CACHE_BYTES_MAX, CACHE_VALUE_BYTES_MAX, Committed, Finding, GcOptions, GcReport, Hold, Pin, PinName,
     StoreError, VerifyOptions, VerifyReport, Writer,
@@ -202,6 +202,12 @@ impl Blockstore for MemoryBlockstore {
 
     fn check_complete(&self, root: &Cid) -> Result<(), StoreError> {
         Reached::default().add(&mut *self.shared.lock(), root)
+    }
+
+    fn incomplete(&self, roots: &[Cid]) -> Result<Vec<(Cid, StoreError)>, StoreError> {
+        let mut state = self.shared.lock();
+        let mut whole = Whole::default();
+        Ok(once_each(roots).filter_map(|root| Some((root, whole.add(&mut *state, &root).err()?))).collect())
     }
 
     fn remove_pins(&self, names: &[PinName]) -> Result<Vec<Pin>, StoreError> {

@@ -80,6 +80,13 @@ pub trait Blockstore: Send + Sync {
     /// [`StoreError::Incomplete`] with what is missing, and whatever else keeps [`Writer::commit`] from pinning it.
     fn check_complete(&self, root: &Cid) -> Result<(), StoreError>;
 
+    /// Those of some roots that [`Blockstore::check_complete`] refuses, with its reasons: each once, in their order. What
+    /// several whole ones have in common is looked at once.
+    ///
+    /// # Errors
+    /// If the store cannot be read at all, or the check was cut short.
+    fn incomplete(&self, roots: &[Cid]) -> Result<Vec<(Cid, StoreError)>, StoreError>;
+
     /// Takes names away, all at once; the blocks stay until the next [`Blockstore::gc`]. Gives the pins that were there.
     ///
     /// # Errors

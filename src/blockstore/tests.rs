@@ -474,6 +474,28 @@ fn damaged_blocks_are_never_given_out() {
 }
 
 #[test]
+fn incomplete_roots_are_told_from_whole_ones() {
+    with_each(|store| {
+        let (leaf, absent) = (raw("leaf"), raw("absent"));
+        let below = node(&[*leaf.cid()]);
+        let whole = node(&[*below.cid(), *leaf.cid()]);
+        let broken = node(&[*below.cid(), *absent.cid()]);
+        // What is below it was followed for `broken` already, in vain.
+        let above = node(&[*broken.cid(), *whole.cid()]);
+        let identity: Cid = "bafkqaaa".parse().unwrap();
+        let blocks = [leaf, below, whole, broken, above];
+        add(store, &blocks, None);
+        let [leaf, below, whole, broken, above] = blocks.each_ref().map(|block| *block.cid());
+        let roots = [below, broken, above, whole, broken, identity, above, leaf, *absent.cid(), below];
+        let incomplete = store.incomplete(&roots).unwrap();
+        assert_eq!(incomplete.iter().map(|(root, _)| *root).collect::<Vec<_>>(), [broken, above, *absent.cid()]);
+        for (root, error) in incomplete {
+            assert_eq!(error.to_string(), store.check_complete(&root).unwrap_err().to_string());
+        }
+    });
+}
+
+#[test]
 fn names_are_taken_away_together() {
     with_each(|store| {
         for pin in ["a", "b", "c"] {

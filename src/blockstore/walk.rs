@@ -3,7 +3,8 @@
 //! Blocks are numbered by who keeps them, so that what was seen takes two bits each. What waits to be followed takes 40
 //! bytes a block, and no block waits twice; a raw block never waits.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use super::StoreError;
 use super::key::Key;
@@ -41,6 +42,18 @@ impl Numbers {
         is_new
     }
 
+    /// Adds all numbers of another set.
+    fn extend(&mut self, other: Self) {
+        for (page, words) in other.pages {
+            match self.pages.entry(page) {
+                Entry::Vacant(vacant) => drop(vacant.insert(words)),
+                Entry::Occupied(mut own) => {
+                    own.get_mut().iter_mut().zip(*words).for_each(|(own, other)| *own |= other);
+                }
+            }
+        }
+    }
+
     /// Whether a number is in.
     pub(super) fn contains(&self, number: u64) -> bool {
         let page = self.pages.get(&(number >> 12));
@@ -55,7 +68,38 @@ pub(super) struct Reached {
     pub(super) seen: Numbers,
     /// Those of them whose links were followed: not the same, as a block may be linked to as raw and as dag-pb.
     followed: Numbers,
+    /// Blocks whose links need not be followed.
+    known: Numbers,
     pending: Vec<Key>,
+}
+
+/// What can be reached from roots that are whole.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    /// Blocks whose links were followed.
+    followed: Numbers,
+}
+
+impl Whole {
+    /// Adds all that can be reached from a root, if that is whole.
+    ///
+    /// # Errors
+    /// As [`Reached::add`]; nothing is added then.
+    pub(super) fn add(&mut self, graph: &mut dyn Graph, root: &Cid) -> Result<(), StoreError> {
+        let mut reached = Reached { known: std::mem::take(&mut self.followed), ..Reached::default() };
+        let result = reached.add(graph, root);
+        self.followed = reached.known;
+        if result.is_ok() {
+            self.followed.extend(reached.followed);
+        }
+        result
+    }
+}
+
+/// The roots without those that came before.
+pub(super) fn once_each(roots: &[Cid]) -> impl Iterator<Item = Cid> {
+    let mut seen = HashSet::new();
+    roots.iter().copied().filter(move |root| seen.insert(*root))
 }
 
 impl Reached {
@@ -113,7 +157,7 @@ impl Reached {
             return Ok(());
         };
         self.seen.insert(number);
-        if is_node && self.followed.insert(number) {
+        if is_node && !self.known.contains(number) && self.followed.insert(number) {
             self.pending.extend(Key::new(cid));
         }
         Ok(())
@@ -130,7 +174,42 @@ fn links(block: &Block) -> Result<Vec<Cid>, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::node;
     use super::*;
+
+    /// A chain of nodes, the number of each being its place.
+    struct Chain {
+        blocks: Vec<Block>,
+        reads: usize,
+    }
+
+    impl Graph for Chain {
+        fn number(&mut self, cid: &Cid) -> Result<Option<u64>, StoreError> {
+            Ok(self.blocks.iter().position(|block| block.cid() == cid).map(|place| place as u64))
+        }
+
+        fn block(&mut self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+            self.reads += 1;
+            Ok(self.blocks.iter().find(|block| block.cid() == cid).cloned())
+        }
+    }
+
+    #[test]
+    fn what_roots_have_in_common_is_read_once() {
+        const ROOTS: usize = 50;
+        let mut chain = Chain { blocks: vec![node(&[])], reads: 0 };
+        for _ in 1..ROOTS {
+            let below = *chain.blocks.last().unwrap().cid();
+            chain.blocks.push(node(&[below]));
+        }
+        let roots: Vec<_> = chain.blocks.iter().map(|block| *block.cid()).collect();
+        for roots in [roots.clone(), roots.into_iter().rev().collect()] {
+            let mut whole = Whole::default();
+            chain.reads = 0;
+            once_each(&[&roots[..], &roots].concat()).for_each(|root| whole.add(&mut chain, &root).unwrap());
+            assert_eq!(chain.reads, ROOTS);
+        }
+    }
 
     #[test]
     fn numbers_are_a_set() {

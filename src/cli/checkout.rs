@@ -58,6 +58,7 @@ async fn prepare(content: ContentPath, sources: SourceArgs, stop: CancellationTo
         let checkout = ops::checkout(&*store, fetched.end, &home.join(FOLDER), &options);
         // Only now may the blocks go.
         drop(fetched.hold);
+        store::trim(&*store);
         checkout
     });
     written.await.map_err(thread_failed)?.map_err(|error| not_written(&content, &error))

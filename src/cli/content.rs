@@ -5,27 +5,51 @@ use std::sync::Arc;
 use super::error::Failure;
 use super::sources::{self, SourceArgs};
 use super::{exit_code, store};
-use crate::blockstore::{Blockstore, DiskBlockstore, StoreError};
+use crate::blockstore::{DiskBlockstore, Hold, StoreError};
 use crate::dag::unixfs::WalkError;
-use crate::dag::{ContentPath, Scope};
+use crate::dag::{Cid, ContentPath, Scope};
 use crate::ops::ContentError;
 use crate::ops::fetch::Fetched;
 use crate::tree::ExportError;
 
-/// The blockstore of this user. A signal ends the process while something is waited for.
-pub(super) fn open_store() -> Result<DiskBlockstore, Failure> {
-    store::open(|| false)
+/// Content that is in the store, and stays there while the value lives. After that the store may be collected for its
+/// size.
+pub(super) struct Content {
+    store: DiskBlockstore,
+    /// `None` only while the value is dropped.
+    hold: Option<Hold>,
+    /// Where the path leads.
+    pub(super) end: Cid,
+    /// Blocks that were fetched.
+    pub(super) blocks: u64,
+    /// Their bytes.
+    pub(super) bytes: u64,
 }
 
-/// Sees to it that content is in the store, and says where the path leads.
+impl Drop for Content {
+    fn drop(&mut self) {
+        drop(self.hold.take());
+        store::trim(&self.store);
+    }
+}
+
+/// Sees to it that content is in the store. A signal ends the process meanwhile.
 pub(super) fn fetch(
     store: &DiskBlockstore,
     content: &ContentPath,
     scope: Scope,
     sources: &SourceArgs,
-) -> Result<Fetched, Failure> {
-    let store: Arc<dyn Blockstore> = Arc::new(store.clone());
-    sources::fetch_blocking(store, content, scope, sources)
+) -> Result<Content, Failure> {
+    match sources::fetch_blocking(Arc::new(store.clone()), content, scope, sources) {
+        Ok(Fetched { end, blocks, bytes, hold }) => {
+            Ok(Content { store: store.clone(), hold: Some(hold), end, blocks, bytes })
+        }
+        Err(failure) => {
+            // Some of it may be here.
+            store::trim(store);
+            Err(failure)
+        }
+    }
 }
 
 /// Why `content` cannot be read, now that it is in the store.

@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::build::rustc_wrapper;
 
+mod cancel;
 mod checkout;
 mod commands;
 mod content;

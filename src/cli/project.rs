@@ -1,13 +1,11 @@
 //! What several commands do with the project they are called in: find it, check it, build it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::{fs, io, thread};
 
 use serde_json::json;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
+use super::cancel::CancelOnSignal;
 use super::error::Failure;
 use super::progress::Progress;
 use super::{diagnostics, env, exit_code, ui};
@@ -125,7 +123,7 @@ pub(super) fn build(
 ) -> Result<Built, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(exit_code::FAILURE, error);
     let cancel = Cancel::default();
-    let stopped = StopSignals::watch(&cancel).map_err(|error| failed(&error))?;
+    let signals = CancelOnSignal::watch(&cancel).map_err(|error| failed(&error))?;
     let ww = env::this_program().map_err(|error| failed(&error))?;
     let variables = env::variables();
     let progress = Progress::new(verbose);
@@ -133,9 +131,9 @@ pub(super) fn build(
     let environment = ops::Environment { variables: &variables, ww: &ww, cancel: &cancel, events: &events };
     let options = BuildOptions { locked: options.locked || is_locked(), ..options };
     let built = ops::build(&environment, project, names, options);
-    let built = stopped.result(built.map_err(|error| {
+    let built = signals.result(built.map_err(|error| {
         // After a signal nobody wants to know what was being said.
-        if stopped.signal().is_none() {
+        if signals.signal().is_none() {
             progress.show_withheld();
         }
         error.into()
@@ -175,50 +173,5 @@ fn say_of_lock(built: &Built) {
         ui::progress(&format!(
             "{guest}: {LOCK_FILE_NAME} has nothing to compare it with of this toolchain: {toolchain}"
         ));
-    }
-}
-
-/// Cancels a build when the process is told to stop.
-///
-/// Compilers run in process groups of their own, so a terminal's Ctrl-C does not reach them by itself.
-pub(super) struct StopSignals {
-    /// The first signal that came. Written by the thread that waits for signals.
-    first: Arc<Mutex<Option<u8>>>,
-    handle: signal_hook::iterator::Handle,
-}
-
-impl StopSignals {
-    pub(super) fn watch(cancel: &Cancel) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
-        let first = Arc::new(Mutex::new(None));
-        let stopped = Self { first: first.clone(), handle: signals.handle() };
-        let cancel = cancel.clone();
-        thread::Builder::new().name("ww-signals".into()).spawn(move || {
-            for signal in signals.forever() {
-                let number = u8::try_from(signal).unwrap_or_default();
-                first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(number);
-                cancel.cancel();
-            }
-        })?;
-        Ok(stopped)
-    }
-
-    /// The result of what was to be stopped by a signal, or that one came.
-    pub(super) fn result<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
-        match self.signal() {
-            // However far it came, the user wants no more of it, and knows why.
-            Some(signal) => Err(Failure::message(exit_code::SIGNAL_BASE.saturating_add(signal), String::new())),
-            None => result,
-        }
-    }
-
-    fn signal(&self) -> Option<u8> {
-        *self.first.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for StopSignals {
-    fn drop(&mut self) {
-        self.handle.close();
     }
 }

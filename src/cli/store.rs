@@ -8,6 +8,7 @@ use super::error::Failure;
 use super::size::Size;
 use super::{env, exit_code, ui};
 use crate::blockstore::{Blockstore, DiskBlockstore, GcReport, Hold, Options, Pin, StoreEvent};
+use crate::build::Cancel;
 use crate::dag::{Block, Cid, ContentPath};
 use crate::escape;
 use crate::ops::{self, ReadError};
@@ -32,6 +33,12 @@ pub(super) fn open(is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> R
     let cancelled = Arc::new(is_cancelled);
     let options = Options { size_bytes_max: limit()?, events, cancelled };
     DiskBlockstore::open(&home.join(FOLDER), options).map_err(Failure::from)
+}
+
+/// As [`open`], until something is cancelled.
+pub(super) fn open_until(cancel: &Cancel) -> Result<DiskBlockstore, Failure> {
+    let cancel = cancel.clone();
+    open(move || cancel.is_cancelled())
 }
 
 fn limit() -> Result<Option<u64>, Failure> {
@@ -87,7 +94,7 @@ impl HeldContent {
         };
         let root = ops::resolve(&|cid| store.get(cid).map_err(Into::into), content.root, &content.path);
         let root = root.map_err(|error| not_found(&error))?;
-        match store.has(&root)? || Block::from_identity(&root).is_some() {
+        match store.has(&root)? {
             true => Ok(Self { store, _hold: hold, root }),
             false => Err(not_found(&ReadError::Missing { cid: Box::new(root) })),
         }
@@ -97,6 +104,11 @@ impl HeldContent {
     pub(super) fn block(&self, cid: &Cid) -> Result<Option<Block>, BoxError> {
         self.store.get(cid).map_err(Into::into)
     }
+}
+
+/// Collects what no pin holds, if the store is over its size limit and nobody writes, and says so.
+pub(super) fn trim(store: &dyn Blockstore) {
+    show_collected(store.trim().as_ref());
 }
 
 /// Says what a collection for the size limit removed.

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use tempfile::TempDir;
 
+use super::content::Local;
 use crate::blockstore::Blockstore;
-use crate::dag::{Block, Cid};
+use crate::dag::Cid;
 use crate::escape;
-use crate::tree::{self, BlockSource, BoxError, ExportError, ExportOptions};
+use crate::tree::{self, ExportError, ExportOptions};
 
 /// How the folders begin.
 const PREFIX: &str = "run-";
@@ -63,7 +64,7 @@ pub fn checkout(
     remove_leftovers(parent);
     let (dir, lock) = locked_folder(parent).map_err(failed)?;
     let checkout = Checkout { dir, _lock: lock };
-    tree::export(&Blocks(store), root, &checkout.image(), options)?;
+    tree::export(&Local(store), root, &checkout.image(), options)?;
     Ok(checkout)
 }
 
@@ -71,14 +72,6 @@ impl Checkout {
     /// The root of the tree.
     pub fn image(&self) -> PathBuf {
         self.dir.path().join("image")
-    }
-}
-
-struct Blocks<'a>(&'a dyn Blockstore);
-
-impl BlockSource for Blocks<'_> {
-    fn get(&self, cid: &Cid) -> Result<Option<Block>, BoxError> {
-        Ok(self.0.get(cid)?)
     }
 }
 
@@ -131,6 +124,7 @@ fn remove_leftovers(parent: &Path) {
 mod tests {
     use super::*;
     use crate::blockstore::MemoryBlockstore;
+    use crate::dag::Block;
     use crate::dag::unixfs::{self, BuildError, Entry, EntryName, Profile};
 
     fn store_with_image() -> (MemoryBlockstore, Cid) {

@@ -47,7 +47,7 @@ pub enum ContentError {
 }
 
 /// The blocks of a store, and of nobody else.
-struct Local<'a>(&'a dyn Blockstore);
+pub(super) struct Local<'a>(pub(super) &'a dyn Blockstore);
 
 impl Blocks for Local<'_> {
     type Error = ContentError;
@@ -93,7 +93,7 @@ pub fn cat(
 /// # Errors
 /// If it is not a file, or its root is not here.
 pub fn file_size(store: &dyn Blockstore, root: Cid) -> Result<u64, ContentError> {
-    match details(&block(store, &root)?) {
+    match details(&Local(store).block(&root)?) {
         Ok(Details { kind: EntryKind::File, size_bytes: Some(size) }) => Ok(size),
         Ok(_) => Err(WalkError::NotAFile { cid: Box::new(root) }.into()),
         Err(source) => Err(ContentError::Node { cid: Box::new(root), source }),
@@ -159,7 +159,7 @@ pub async fn look_up_details(
     let found = stream::iter(entries.iter_mut().map(|entry| {
         let sources = &sources;
         async move {
-            let block = match local_block(store, &entry.cid)? {
+            let block = match store.get(&entry.cid)? {
                 Some(block) => Some(block),
                 None => ask(sources, &entry.cid).await,
             };
@@ -183,14 +183,6 @@ async fn ask(sources: &[(&Arc<dyn Source>, AtomicBool)], cid: &Cid) -> Option<Bl
         }
     }
     None
-}
-
-fn local_block(store: &dyn Blockstore, cid: &Cid) -> Result<Option<Block>, StoreError> {
-    Block::from_identity(cid).map_or_else(|| store.get(cid), |block| Ok(Some(block)))
-}
-
-fn block(store: &dyn Blockstore, cid: &Cid) -> Result<Block, ContentError> {
-    local_block(store, cid)?.ok_or_else(|| ContentError::Missing { cid: Box::new(*cid) })
 }
 
 fn details(block: &Block) -> Result<Details, NodeError> {

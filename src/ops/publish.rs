@@ -1,12 +1,12 @@
 //! `ww publish`: trees of files become blocks in the blockstore, under pins.
 //!
 //! What makes publishing a tree again cheap is a stat cache, which the blockstore keeps with the root that the tree had.
-//! While that root is pinned, its blocks are all there; so files that the cache knows are neither read nor looked for, and
-//! where the root comes out the same nothing is written.
+//! While that root is pinned, its blocks are all there, as a store that has lost blocks has lost its caches too; so files
+//! that the cache knows are neither read nor looked for, and where the root comes out the same nothing is written.
 
 use std::path::{Path, PathBuf};
 
-use crate::blockstore::{Blockstore, Pin, PinName, StoreError, Writer};
+use crate::blockstore::{Blockstore, GcReport, Pin, PinName, StoreError, Writer};
 use crate::dag::block::CODEC_RAW;
 use crate::dag::unixfs::{Profile, Subtree};
 use crate::dag::{Block, Cid, pb};
@@ -48,6 +48,8 @@ pub struct Published {
     pub blocks: u64,
     /// Their length in bytes.
     pub bytes: u64,
+    /// What was collected for the size limit.
+    pub collected: Option<GcReport>,
 }
 
 /// A tree that was published.
@@ -118,7 +120,7 @@ pub fn publish(
     let pins = store.pins()?;
     let mut sink = Sink { store, writer: None, held: Vec::new(), held_bytes: 0, is_pinned: false };
     let mut caches = Vec::new();
-    let mut published = Published { items: Vec::new(), blocks: 0, bytes: 0 };
+    let mut published = Published { items: Vec::new(), blocks: 0, bytes: 0, collected: None };
     for item in items {
         let mut cache = Cache::load(store, &options.profile, &item.path)?;
         sink.is_pinned = cache.root.is_some_and(|root| pins.iter().any(|pin| pin.root == root));
@@ -137,12 +139,14 @@ pub fn publish(
             is_changed: !is_pinned_as(&pins, &item.name, &imported.subtree.cid),
         });
     }
-    if published.items.iter().any(|item| item.is_changed) {
+    // A pin that is as it was says nothing of blocks that had to be written: some were lost, perhaps.
+    if sink.writer.is_some() || published.items.iter().any(|item| item.is_changed) {
         let writer = sink.into_writer()?;
         drop(hold);
         let new: Vec<_> = published.items.iter().map(|item| (item.name.clone(), item.subtree.cid)).collect();
         let committed = writer.commit(&new)?;
         (published.blocks, published.bytes) = (committed.blocks, committed.bytes);
+        published.collected = committed.collected;
     }
     for (cache, root) in caches {
         cache.keep(store, root)?;
@@ -289,7 +293,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::blockstore::MemoryBlockstore;
+    use crate::blockstore::{DiskBlockstore, MemoryBlockstore, Options, VerifyOptions};
 
     const BYTES: usize = 3 << 20;
 
@@ -407,6 +411,56 @@ mod tests {
         let published = trees.publish(&["one"]).unwrap();
         assert!(published.blocks > 0);
         assert_eq!(trees.pins(), [("one".to_owned(), trees.cid("one"))]);
+    }
+
+    /// Both ways in which a store loses blocks: a file is gone, and a file is damaged and then taken out of use.
+    #[test]
+    fn what_was_lost_is_written_again() {
+        let trees = Trees::new();
+        let item = trees.item("one");
+        let dir = tempfile::tempdir().unwrap();
+        let open = || DiskBlockstore::open(dir.path(), Options::default()).unwrap();
+        let options = PublishOptions { profile: Profile::default(), cancel: &|| false, progress: &|_| {} };
+        let publish_it = |store: &DiskBlockstore| publish(store, std::slice::from_ref(&item), &options).unwrap();
+        let root = publish_it(&open()).items[0].subtree.cid;
+        assert_eq!(publish_it(&open()).blocks, 0);
+        let packs = || {
+            let files = fs::read_dir(dir.path().join("packs")).unwrap().map(|entry| entry.unwrap().path());
+            files.filter(|path| path.extension().is_some_and(|extension| extension == "car")).collect::<Vec<_>>()
+        };
+        let check = |what: &str| {
+            let store = open();
+            assert!(store.check_complete(&root).is_err(), "{what}");
+            let published = publish_it(&store);
+            assert!(published.blocks > 0 && !published.items[0].is_changed, "{what}");
+            store.check_complete(&root).unwrap();
+            assert!(store.verify(VerifyOptions::default(), &mut |_| {}).unwrap().findings.is_empty(), "{what}");
+            assert_eq!(publish_it(&store).blocks, 0, "{what}");
+        };
+        packs().iter().for_each(|pack| fs::remove_file(pack).unwrap());
+        check("removed");
+
+        for pack in packs() {
+            let mut bytes = fs::read(&pack).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::remove_file(&pack).unwrap();
+            fs::write(&pack, bytes).unwrap();
+        }
+        let report = open().verify(VerifyOptions { repair: true }, &mut |_| {}).unwrap();
+        assert!(report.repaired && !report.findings.is_empty());
+        check("damaged");
+    }
+
+    #[test]
+    fn what_a_size_limit_removed_is_told() {
+        let trees = Trees::new();
+        let store = MemoryBlockstore::with_size_limit(BYTES as u64);
+        let item = |name| PublishItem { name: PinName::new("it").unwrap(), ..trees.item(name) };
+        let options = PublishOptions { profile: Profile::default(), cancel: &|| false, progress: &|_| {} };
+        trees.write("three/a", &(0..BYTES).map(|byte| (byte >> 8) as u8).collect::<Vec<_>>());
+        assert_eq!(publish(&store, &[item("three")], &options).unwrap().collected.unwrap().removed_blocks, 0);
+        assert!(publish(&store, &[item("two")], &options).unwrap().collected.unwrap().removed_blocks > 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod export;
 mod import;
 mod queue;
+mod root;
 mod stat_cache;
 
 use std::error::Error;

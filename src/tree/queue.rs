@@ -94,11 +94,19 @@ impl<J: Job> Queue<J> {
 
 impl<J: Job> State<J> {
     fn push(&mut self, job: Arc<J>, push: impl FnOnce(&mut VecDeque<Arc<J>>, Arc<J>)) {
+        // Whoever pushes may do so for a long time without asking for a job, and jobs keep files open.
+        self.prune();
         self.items += job.items();
         push(&mut self.jobs, job);
     }
 
     fn first(&mut self) -> Option<Arc<J>> {
+        self.prune();
+        self.jobs.front().cloned()
+    }
+
+    /// Lets go of the jobs of which nothing is left.
+    fn prune(&mut self) {
         let mut items = self.items;
         self.jobs.retain(|job| {
             let is_exhausted = job.is_exhausted();
@@ -106,7 +114,6 @@ impl<J: Job> State<J> {
             !is_exhausted
         });
         self.items = items;
-        self.jobs.front().cloned()
     }
 }
 
@@ -118,5 +125,46 @@ impl<J: Job> Drop for CloseOnPanic<'_, J> {
         if std::thread::panicking() {
             self.0.close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One item, that may have been taken.
+    struct Once(AtomicBool);
+
+    impl Job for Once {
+        fn items(&self) -> usize {
+            1
+        }
+
+        fn is_exhausted(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    /// A job keeps a file or a folder open.
+    #[test]
+    fn jobs_that_are_done_are_let_go_by_those_who_only_push() {
+        let queue = Queue::new();
+        let waiting = Arc::new(Once(AtomicBool::new(false)));
+        queue.push(waiting.clone());
+        let mut done = Vec::new();
+        for number in 0..100 {
+            let job = Arc::new(Once(AtomicBool::new(false)));
+            done.push(Arc::downgrade(&job));
+            if number % 2 == 0 {
+                queue.push(job.clone())
+            } else {
+                queue.push_first(job.clone())
+            }
+            job.0.store(true, Ordering::Relaxed);
+        }
+        assert_eq!(done.iter().filter(|job| job.upgrade().is_some()).count(), 1);
+        assert!(queue.wait().is_some_and(|job| Arc::ptr_eq(&job, &waiting)));
+        assert_eq!(queue.state().items, 1);
+        assert!(done.iter().all(|job| job.upgrade().is_none()));
     }
 }

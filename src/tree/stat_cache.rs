@@ -3,12 +3,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use multihash::Multihash;
 use sha2::{Digest, Sha256};
 
-use crate::dag::block::{CODEC_DAG_PB, CODEC_RAW, HASH_SHA2_256};
-use crate::dag::unixfs::{Profile, Subtree};
-use crate::dag::{Cid, Version};
+use super::root::{CidForm, Root};
+use crate::dag::unixfs::Profile;
 use crate::folder::Stamp;
 
 /// The first bytes of an encoded cache. The number is the version of what follows; another one is no cache.
@@ -47,53 +45,8 @@ pub struct StatCache {
 pub(super) struct CachedFile {
     pub(super) name: Box<str>,
     pub(super) stamp: Stamp,
-    root: CachedRoot,
-}
-
-/// The root of a file's blocks: a [`Subtree`], as files have it under the profiles that there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct CachedRoot {
-    form: CidForm,
-    /// The SHA2-256.
-    digest: [u8; DIGEST_BYTES],
-    dag_size: u64,
-}
-
-/// What a CID has beside its digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CidForm {
-    Raw = 0,
-    DagPbV0 = 1,
-    DagPbV1 = 2,
-}
-
-const DIGEST_BYTES: usize = 32;
-
-impl CachedFile {
-    /// `None` if the CID is of a form that files do not have.
-    pub(super) fn new(name: &str, stamp: Stamp, subtree: &Subtree) -> Option<Self> {
-        let form = match (subtree.cid.version(), subtree.cid.codec()) {
-            (Version::V1, CODEC_RAW) => CidForm::Raw,
-            (Version::V0, CODEC_DAG_PB) => CidForm::DagPbV0,
-            (Version::V1, CODEC_DAG_PB) => CidForm::DagPbV1,
-            _ => return None,
-        };
-        let hash = subtree.cid.hash();
-        let digest = hash.digest().try_into().ok().filter(|_| hash.code() == HASH_SHA2_256)?;
-        Some(Self { name: name.into(), stamp, root: CachedRoot { form, digest, dag_size: subtree.dag_size } })
-    }
-
     /// The root of its blocks.
-    pub(super) fn subtree(&self) -> Subtree {
-        let CachedRoot { form, digest, dag_size } = self.root;
-        let hash = Multihash::wrap(HASH_SHA2_256, &digest).expect("a digest of 32 bytes fits");
-        let cid = match form {
-            CidForm::Raw => Cid::new_v1(CODEC_RAW, hash),
-            CidForm::DagPbV0 => Cid::new_v0(hash).expect("the hash is SHA2-256"),
-            CidForm::DagPbV1 => Cid::new_v1(CODEC_DAG_PB, hash),
-        };
-        Subtree { cid, dag_size }
-    }
+    pub(super) root: Root,
 }
 
 impl StatCache {
@@ -261,14 +214,16 @@ fn take_file(rest: &mut &[u8]) -> Option<CachedFile> {
     let dag_size = take_u64(rest)?;
     let [form] = take_array(rest)?;
     let form = [CidForm::Raw, CidForm::DagPbV0, CidForm::DagPbV1].into_iter().find(|known| *known as u8 == form)?;
-    let root = CachedRoot { form, digest: take_array(rest)?, dag_size };
+    let root = Root { form, digest: take_array(rest)?, dag_size };
     Some(CachedFile { name, stamp: Stamp { size_bytes, mtime, ctime, inode, device }, root })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dag::Block;
+    use crate::dag::block::CODEC_RAW;
+    use crate::dag::unixfs::Subtree;
+    use crate::dag::{Block, Version};
     use bytes::Bytes;
 
     const PROFILE: Profile = Profile::UNIXFS_V1_2025;
@@ -277,7 +232,7 @@ mod tests {
         let stamp =
             Stamp { size_bytes: 7, mtime: (-5, 1), ctime: (1_700_000_000, 999_999_999), inode: u64::MAX, device: 3 };
         let block = Block::seal(Version::V1, CODEC_RAW, Bytes::copy_from_slice(name.as_bytes())).unwrap();
-        CachedFile::new(name, stamp, &Subtree { cid: *block.cid(), dag_size: 9 }).unwrap()
+        CachedFile { name: name.into(), stamp, root: Root::new(&Subtree { cid: *block.cid(), dag_size: 9 }).unwrap() }
     }
 
     fn example() -> StatCache {
@@ -301,19 +256,6 @@ mod tests {
         assert_eq!(decoded.len(), 3);
         assert!(StatCache::decode(&Profile::KUBO_CIDV1, &cache.encode()).is_empty());
         assert!(cache.files(&Profile::KUBO_CIDV1, "").is_empty());
-    }
-
-    #[test]
-    fn roots_of_files_come_back() {
-        for version in [Version::V0, Version::V1] {
-            for codec in [CODEC_RAW, CODEC_DAG_PB] {
-                let Ok(block) = Block::seal(version, codec, Bytes::from_static(b"x")) else { continue };
-                let subtree = Subtree { cid: *block.cid(), dag_size: u64::MAX };
-                assert_eq!(CachedFile::new("x", file("x").stamp, &subtree).unwrap().subtree(), subtree);
-            }
-        }
-        let identity = "bafkqaaa".parse().unwrap();
-        assert!(CachedFile::new("x", file("x").stamp, &Subtree { cid: identity, dag_size: 0 }).is_none());
     }
 
     #[test]

@@ -53,6 +53,16 @@ impl User {
         finish(&mut self.command(args))
     }
 
+    /// As [`User::ww`], with at most so many files open at a time.
+    fn ww_with_open_files(&self, files_max: u32, args: &[&str]) -> Done {
+        let command = self.command(args);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("ulimit -n {files_max} && exec \"$@\""), "sh"]);
+        limited.arg(command.get_program()).args(command.get_args()).current_dir(self.path("work"));
+        limited.env("WW_HOME", self.path("home")).env("NO_COLOR", "1");
+        finish(&mut limited)
+    }
+
     /// What a command prints with `--json`.
     fn json(&self, args: &[&str]) -> Value {
         let done = self.ww(args).expect(0);
@@ -101,6 +111,8 @@ fn cid_says_what_it_cannot_name() {
     check(&["--profile", "v7", "."], 2, "there are unixfs-v1-2025, unixfs-v0-2015, kubo-cidv1");
     symlink("nothing", user.path("work/link")).unwrap();
     check(&["link"], 1, "link is a symlink");
+    // A file that says that it is empty.
+    check(&["/proc/version"], 1, "/proc/version changed while it was read");
     let _socket = std::os::unix::net::UnixListener::bind(user.path("work/so\x1bcket")).unwrap();
     check(&["."], 1, "./so\\u{1b}cket is neither file, folder nor symlink");
 }
@@ -199,6 +211,16 @@ fn cat_prints_contents_as_they_are() {
     let content = BASE64_STANDARD.decode(shown["files"][1]["content_base64"].as_str().unwrap()).unwrap();
     assert!(content == vec![b'x'; 3_000_000]);
 
+    // Nothing is printed where they are too large, one or all together.
+    let check = |size_max: &str, contents: &[&str], code: i32| {
+        let done = user.ww(&[&["cat", "--offline", "--size-max", size_max], contents].concat()).expect(code);
+        assert_eq!(done.stdout.is_empty(), code == 8);
+        assert_eq!(done.stderr.contains("--size-max SIZE allows more"), code == 8, "{}", done.stderr);
+    };
+    check("1MiB", &[&large], 8);
+    check("3000005", &[&hello, &large], 8);
+    check("3000006", &[&hello, &large], 0);
+
     // Nothing is printed where one of them is no file.
     let done = user.ww(&["cat", "--offline", &hello, &root]).expect(1);
     assert_eq!(done.stdout, "");
@@ -206,4 +228,43 @@ fn cat_prints_contents_as_they_are() {
     user.ww(&["cat", "--offline", &format!("{root}/nothing")]).expect(7);
     // A symlink's target is not followed.
     user.ww(&["cat", "--offline", &format!("{root}/out")]).expect(1);
+}
+
+/// What is done does not stay open.
+#[test]
+fn files_and_folders_may_be_more_than_can_be_open_at_once() {
+    let user = User::new();
+    for number in 0..120 {
+        user.write(&format!("folders/{number}/file"), b"x");
+        user.write(&format!("files/{number}"), b"");
+        let file = fs::File::options().write(true).open(user.path(format!("work/files/{number}"))).unwrap();
+        file.set_len((1 << 20) + number).unwrap();
+    }
+    let cid = user.ww(&["cid", "files"]).expect(0).stdout;
+    assert_eq!(user.ww_with_open_files(64, &["cid", "files"]).expect(0).stdout, cid);
+    let root = user.ww_with_open_files(64, &["-q", "publish", "--offline", "folders"]).expect(0).stdout;
+    let root = root.trim_end();
+    user.ww_with_open_files(64, &["get", "--offline", root, "-o", "copy"]).expect(0);
+    assert_eq!(user.ww(&["cid", "copy"]).expect(0).stdout.trim_end(), root);
+}
+
+/// The store goes back to its size when nobody needs what was read.
+#[test]
+fn reading_content_lets_the_store_be_collected_for_its_size() {
+    let (user, root) = User::with_tree();
+    let hello = format!("{root}/hello.txt");
+    let commands: [(&[&str], i32); 4] = [
+        (&["ls", "--offline", &root], 0),
+        (&["cat", "--offline", &hello], 0),
+        (&["get", "--offline", &root, "-o", "copy"], 0),
+        // The tree has no program.
+        (&["run", "--offline", &root], 127),
+    ];
+    for (args, code) in commands {
+        user.ww(&["-q", "publish", "--offline", "tree"]).expect(0);
+        user.ww(&["pin", "rm", "tree"]).expect(0);
+        let done = finish(user.command(args).env("WW_STORE_MAX", "100KiB")).expect(code);
+        assert!(done.stderr.contains("over its size limit: removed"), "{args:?}: {}", done.stderr);
+        user.ww(&["ls", "--offline", &root]).expect(7);
+    }
 }

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use ww::dag::block::{CODEC_DAG_PB, CODEC_RAW};
@@ -575,4 +576,31 @@ fn a_commit_waits_for_the_disk_six_times_at_most() {
     store.run(&["car", "import", "again", "--pin", "again"]).expect(0);
     assert_eq!(fsyncs(&store, &["car", "import", "again", "--pin", "again"]), Some(0));
     assert_eq!(fsyncs(&store, &["pin", "ls"]), Some(0));
+}
+
+#[test]
+fn a_signal_ends_what_takes_long_and_leaves_no_files() {
+    let store = Store::new();
+    let (root, _) = store.archive("a.car", 3, 100);
+    store.run(&["car", "import", "a.car"]).expect(0);
+    let lock = fs::File::options().write(true).open(store.path("home/blockstore/gc.lock")).unwrap();
+    lock.lock().unwrap();
+    let root = root.to_string();
+    let names = || fs::read_dir(store.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let before = names().len();
+    let commands: [&[&str]; 4] =
+        [&["car", "export", &root, "-o", "b.car"], &["car", "import", "a.car"], &["gc"], &["store", "verify"]];
+    for args in commands {
+        let mut command = store.command(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        while !said.contains("waiting for") {
+            assert!(stderr.read_line(&mut said).unwrap() > 0, "{args:?}: {said}");
+        }
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        drop(stderr);
+        assert_eq!(wait(&mut child).code(), Some(130), "{args:?}");
+        assert_eq!(names().len(), before, "{args:?}: {:?}", names());
+    }
 }

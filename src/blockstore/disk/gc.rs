@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::TryLockError;
 
 use super::super::key::Key;
-use super::super::walk::{Graph, Numbers, Reached};
+use super::super::walk::{Graph, Numbers, Reached, Whole, once_each};
 use super::super::{GcOptions, GcReport, StoreError};
 use super::index::{Index, IndexError, Location};
 use super::layout::PackId;
@@ -186,6 +186,28 @@ impl Inner {
         }
     }
 
+    /// Those of some roots that are not whole, with the reasons.
+    pub(super) fn incomplete(&self, index: &mut Index, roots: &[Cid]) -> Result<Vec<(Cid, StoreError)>, Failure> {
+        let mut whole = Whole::default();
+        let mut found = Vec::new();
+        for root in once_each(roots) {
+            if (self.options.cancelled)() {
+                return Err(StoreError::Cancelled.into());
+            }
+            let mut graph = Indexed { inner: self, index, failure: None };
+            let result = whole.add(&mut graph, &root);
+            let failure = graph.failure;
+            index.end_snapshot()?;
+            match (failure, result) {
+                (Some(failure), _) => return Err(failure.into()),
+                (None, Ok(())) => {}
+                (None, Err(error @ StoreError::Cancelled)) => return Err(error.into()),
+                (None, Err(error)) => found.push((root, error)),
+            }
+        }
+        Ok(found)
+    }
+
     fn carry_out(&self, index: &mut Index, reached: &Numbers, plan: &Plan) -> Result<(), Failure> {
         match self.rewrite(index, reached, plan) {
             // There is no room to copy to, or for the index to tell of it. What needs no copying makes some.
@@ -324,6 +346,9 @@ impl Graph for Indexed<'_> {
     }
 
     fn block(&mut self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        if (self.inner.options.cancelled)() {
+            return Err(StoreError::Cancelled);
+        }
         let Some(Location { pack, extent, .. }) = self.find(cid)? else { return Ok(None) };
         let damaged = |source| StoreError::Damaged { cid: Box::new(*cid), source };
         self.inner.open_packs.read(&self.inner.layout, pack, extent, cid).map(Some).map_err(damaged)

@@ -345,6 +345,11 @@ impl Blockstore for DiskBlockstore {
         self.inner.with_index(|index| self.inner.reach(index, &mut Reached::default(), root))
     }
 
+    fn incomplete(&self, roots: &[Cid]) -> Result<Vec<(Cid, StoreError)>, StoreError> {
+        let _hold = self.inner.holders.hold(&self.inner.layout, &self.inner.options)?;
+        self.inner.with_index(|index| self.inner.incomplete(index, roots))
+    }
+
     fn remove_pins(&self, names: &[PinName]) -> Result<Vec<Pin>, StoreError> {
         let layout = &self.inner.layout;
         let mut change = PinsChange::begin(layout, &self.inner.options)?;

@@ -4,21 +4,20 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::blockstore::PinName;
+use crate::build::Cancel;
+use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::{self, Failure};
+use crate::cli::meter::Meter;
 use crate::cli::store::{self, counted};
 use crate::cli::{env, exit_code, ui};
 use crate::dag::ContentPath;
 use crate::escape;
 use crate::ops::car::{CarExported, CarImported, CarPin, export_car, import_car};
-
-/// How often it is said how far it is.
-const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// Bytes that are gathered before they are written.
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
@@ -86,19 +85,25 @@ fn is_standard_stream(path: &Path) -> bool {
 }
 
 fn import(args: ImportArgs) -> Result<(), Failure> {
-    let mut archive: Box<dyn Read> = if is_standard_stream(&args.file) {
-        Box::new(io::stdin().lock())
-    } else {
-        let cannot_open = |error: io::Error| {
-            Failure::caused(exit_code::FAILURE, format!("cannot open {}", escape::path(&args.file)), &error)
-        };
-        Box::new(File::open(&args.file).map_err(cannot_open)?)
-    };
+    let (mut archive, is_file) = open_archive(&args.file)?;
     let pin = args.pin.map(|name| name.map_or(CarPin::OfRoots, CarPin::Name));
-    let mut progress = Progress::new();
-    let store = store::open(|| false)?;
-    let imported = import_car(&store, &mut *archive, pin.as_ref(), &mut |bytes| progress.advance("read", bytes))?;
-    store::show_collected(imported.collected.as_ref());
+    let cancel = Cancel::default();
+    // Somebody who sends nothing can only be waited for, and a signal then has to end the process by itself. What was
+    // written is of no use to anybody in either case, and is removed by and by.
+    let signals = is_file.then(|| CancelOnSignal::watch(&cancel)).transpose();
+    let signals = signals.map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
+    let store = store::open_until(&cancel);
+    let imported = store.and_then(|store| {
+        let meter = Meter::new("reading", None);
+        let is_cancelled = || cancel.is_cancelled();
+        let imported = import_car(&store, &mut *archive, pin.as_ref(), &mut |bytes| meter.add(bytes), &is_cancelled)?;
+        store::trim(&store);
+        Ok(imported)
+    });
+    let imported = match signals {
+        Some(signals) => signals.result(imported)?,
+        None => imported?,
+    };
     if args.json {
         store::print_json(&imported_json(&imported))?;
     } else {
@@ -112,6 +117,17 @@ fn import(args: ImportArgs) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Opens an archive, and tells whether it is a regular file.
+fn open_archive(path: &Path) -> Result<(Box<dyn Read>, bool), Failure> {
+    if is_standard_stream(path) {
+        return Ok((Box::new(io::stdin().lock()), false));
+    }
+    let opened = File::open(path).and_then(|file| Ok((file.metadata()?.is_file(), file)));
+    let (is_file, file) = opened
+        .map_err(|error| Failure::caused(exit_code::FAILURE, format!("cannot open {}", escape::path(path)), &error))?;
+    Ok((Box::new(file), is_file))
 }
 
 /// Documented in `docs/store.md`.
@@ -145,7 +161,7 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
             return Err(Failure::message(exit_code::USAGE, message).with_help("-o FILE writes it to a file"));
         }
         let mut archive = BufWriter::with_capacity(WRITE_BUFFER_BYTES, io::stdout().lock());
-        return export_to(args, &mut archive).map(drop);
+        return export_to(args, &mut archive, &Cancel::default()).map(drop);
     }
     let exported = export_to_file(args)?;
     if args.json {
@@ -159,8 +175,8 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn export_to(args: &ExportArgs, archive: &mut dyn Write) -> Result<CarExported, Failure> {
-    Ok(export_car(&store::open(|| false)?, &args.root.root, archive)?)
+fn export_to(args: &ExportArgs, archive: &mut dyn Write, cancel: &Cancel) -> Result<CarExported, Failure> {
+    Ok(export_car(&store::open_until(cancel)?, &args.root.root, archive, &|| cancel.is_cancelled())?)
 }
 
 /// Writes beside the file and gives that its name at the end; what is no regular file, such as a pipe, is written to.
@@ -168,36 +184,18 @@ fn export_to_file(args: &ExportArgs) -> Result<CarExported, Failure> {
     let path = &args.output;
     let failed =
         |error: io::Error| Failure::caused(exit_code::FAILURE, format!("cannot write {}", escape::path(path)), &error);
+    let cancel = Cancel::default();
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         let file = File::options().write(true).open(path).map_err(failed)?;
-        return export_to(args, &mut BufWriter::with_capacity(WRITE_BUFFER_BYTES, file));
+        return export_to(args, &mut BufWriter::with_capacity(WRITE_BUFFER_BYTES, file), &cancel);
     }
+    // So that the file beside it is removed.
+    let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mode = fs::Permissions::from_mode(0o666);
     let file = tempfile::Builder::new().prefix(".ww-").permissions(mode).tempfile_in(dir).map_err(failed)?;
-    let exported = export_to(args, &mut BufWriter::with_capacity(WRITE_BUFFER_BYTES, file.as_file()))?;
+    let exported = export_to(args, &mut BufWriter::with_capacity(WRITE_BUFFER_BYTES, file.as_file()), &cancel);
+    let exported = signals.result(exported)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(exported)
-}
-
-/// Says now and then how far it is.
-struct Progress {
-    bytes: u64,
-    started: Instant,
-    said: Instant,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { bytes: 0, started: Instant::now(), said: Instant::now() }
-    }
-
-    fn advance(&mut self, what: &str, bytes: u64) {
-        self.bytes += bytes;
-        if self.said.elapsed() >= PROGRESS_EVERY {
-            let rate = self.bytes as f64 / f64::from(1 << 20) / self.started.elapsed().as_secs_f64();
-            ui::progress(&format!("{what} {} MiB, {rate:.0} MiB/s", self.bytes >> 20));
-            self.said = Instant::now();
-        }
-    }
 }

@@ -8,12 +8,13 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::error::Failure;
+use crate::cli::size::Size;
 use crate::cli::sources::SourceArgs;
-use crate::cli::{content, exit_code, ui};
+use crate::cli::{content, exit_code, store, ui};
 use crate::dag::{Cid, ContentPath, Scope};
 use crate::escape;
-use crate::ops::fetch::Fetched;
 use crate::ops::{self, ContentError};
+use crate::tree::{ExportError, ExportLimits};
 
 /// Print files
 ///
@@ -25,6 +26,10 @@ pub(in crate::cli) struct CatArgs {
     #[arg(value_name = "CONTENT", required = true)]
     contents: Vec<ContentPath>,
 
+    /// How much to print at most, all files together
+    #[arg(long, value_name = "SIZE", default_value_t = Size(ExportLimits::BYTES))]
+    size_max: Size,
+
     /// Print one JSON object with the content of each file in base64
     #[arg(long)]
     json: bool,
@@ -35,15 +40,16 @@ pub(in crate::cli) struct CatArgs {
 
 /// Prints.
 pub(in crate::cli) fn run(args: &CatArgs) -> Result<(), Failure> {
-    let store = content::open_store()?;
+    let store = store::open(|| false)?;
     let fetch = |content| content::fetch(&store, content, Scope::Entity, &args.sources);
-    let fetched: Vec<Fetched> = args.contents.iter().map(fetch).collect::<Result<_, _>>()?;
+    let fetched: Vec<content::Content> = args.contents.iter().map(fetch).collect::<Result<_, _>>()?;
     let files = args.contents.iter().zip(&fetched);
-    // A directory among them is noticed before anything is printed.
+    // A directory among them, and a file without end, is noticed before anything is printed.
     let sizes = files.clone().map(|(content, fetched)| {
         ops::file_size(&store, fetched.end).map_err(|error| content::failure(content, error))
     });
     let sizes = sizes.collect::<Result<Vec<u64>, _>>()?;
+    check_size(&sizes, args.size_max.0)?;
     let cat = |cid: Cid, out: &mut dyn Write| ops::cat(&store, cid, &mut |piece| out.write_all(piece));
     ui::result_bytes(|out| {
         if !args.json {
@@ -70,6 +76,16 @@ pub(in crate::cli) fn run(args: &CatArgs) -> Result<(), Failure> {
         }
         writeln!(out, "]}}").map_err(failed)
     })
+}
+
+/// A few blocks can describe a file of any size.
+fn check_size(sizes: &[u64], limit: u64) -> Result<(), Failure> {
+    let total = sizes.iter().try_fold(0, |total: u64, size| total.checked_add(*size));
+    if total.is_some_and(|total| total <= limit) {
+        return Ok(());
+    }
+    let error = ExportError::TooManyBytes { limit };
+    Err(Failure::new(exit_code::INVALID, &error).with_help("--size-max SIZE allows more"))
 }
 
 fn cat_base64(

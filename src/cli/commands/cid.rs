@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::build::Cancel;
+use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::Failure;
 use crate::cli::meter::Meter;
-use crate::cli::project::StopSignals;
 use crate::cli::{exit_code, ui};
 use crate::dag::unixfs::Profile;
 use crate::escape;
@@ -37,12 +37,12 @@ pub(in crate::cli) struct CidArgs {
 pub(in crate::cli) fn run(args: &CidArgs) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
     let cancel = Cancel::default();
-    let stopped = StopSignals::watch(&cancel).map_err(failed)?;
+    let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
     let imported = {
         let meter = Meter::new("hashing", None);
         ops::cid(&args.path, args.profile, &|| cancel.is_cancelled(), &|bytes| meter.add(bytes))
     };
-    let imported = stopped.result(imported.map_err(failure))?;
+    let imported = signals.result(imported.map_err(failure))?;
     let cid = imported.subtree.cid.to_string();
     let shown = match args.json {
         false => cid,

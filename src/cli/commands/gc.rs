@@ -4,7 +4,10 @@ use clap::Args;
 use serde_json::json;
 
 use crate::blockstore::{Blockstore, GcOptions};
+use crate::build::Cancel;
+use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::Failure;
+use crate::cli::exit_code;
 use crate::cli::store::{self, counted};
 
 /// Remove from the blockstore what no pin holds
@@ -23,7 +26,10 @@ pub(in crate::cli) struct GcArgs {
 
 /// Does it.
 pub(in crate::cli) fn run(args: &GcArgs) -> Result<(), Failure> {
-    let report = store::open(|| false)?.gc(GcOptions { dry_run: args.dry_run })?;
+    let cancel = Cancel::default();
+    let signals = CancelOnSignal::watch(&cancel).map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
+    let collected = store::open_until(&cancel).and_then(|store| Ok(store.gc(GcOptions { dry_run: args.dry_run })?));
+    let report = signals.result(collected)?;
     if args.json {
         // Documented in `docs/store.md`.
         return store::print_json(&json!({

@@ -6,12 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use crate::build::Cancel;
+use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::Failure;
 use crate::cli::meter::Meter;
-use crate::cli::project::StopSignals;
 use crate::cli::size::Size;
 use crate::cli::sources::SourceArgs;
-use crate::cli::{content, exit_code, ui};
+use crate::cli::{content, exit_code, store, ui};
 use crate::dag::{ContentPath, Scope};
 use crate::escape;
 use crate::ops;
@@ -57,10 +57,10 @@ pub(in crate::cli) fn run(args: &GetArgs) -> Result<(), Failure> {
         // Nothing is fetched that could not be written.
         return Err(content::export_failure(&args.content, ExportError::Exists { path: target }));
     }
-    let store = content::open_store()?;
+    let store = store::open(|| false)?;
     let fetched = content::fetch(&store, &args.content, Scope::All, &args.sources)?;
     let cancel = Cancel::default();
-    let stopped = StopSignals::watch(&cancel).map_err(failed)?;
+    let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
     let exported = {
         let meter = Meter::new("writing", None);
         let options = ExportOptions {
@@ -71,7 +71,7 @@ pub(in crate::cli) fn run(args: &GetArgs) -> Result<(), Failure> {
         };
         ops::get(&store, fetched.end, &target, &options)
     };
-    let exported = stopped.result(exported.map_err(|error| content::export_failure(&args.content, error)))?;
+    let exported = signals.result(exported.map_err(|error| content::export_failure(&args.content, error)))?;
     let shown = match args.json {
         false => {
             let plural = if exported.files == 1 { "" } else { "s" };

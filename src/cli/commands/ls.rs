@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::blockstore::Blockstore;
 use crate::cli::error::Failure;
 use crate::cli::sources::{self, SourceArgs};
-use crate::cli::{content, exit_code, ui};
+use crate::cli::{content, exit_code, store, ui};
 use crate::dag::{ContentPath, Scope};
 use crate::escape;
 use crate::ops::{self, EntryKind, ListedEntry};
@@ -38,7 +38,7 @@ pub(in crate::cli) struct LsArgs {
 /// Lists.
 pub(in crate::cli) fn run(args: &LsArgs) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
-    let store = content::open_store()?;
+    let store = store::open(|| false)?;
     let fetched = content::fetch(&store, &args.content, Scope::Entity, &args.sources)?;
     let listed = ops::ls(&store, fetched.end);
     let mut entries = listed.map_err(|error| content::failure(&args.content, error))?;

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use crate::blockstore::{Blockstore, PinName};
 use crate::build::Cancel;
+use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::Failure;
 use crate::cli::kubo::{Kubo, KuboArgs};
 use crate::cli::meter::Meter;
-use crate::cli::project::StopSignals;
 use crate::cli::{env, exit_code, project, store, ui};
 use crate::dag::unixfs::Profile;
 use crate::escape;
@@ -95,11 +95,10 @@ fn try_run(args: &PublishArgs, verbose: bool, quiet: bool) -> Result<(), Failure
     let kubo = if args.no_push || args.offline { Kubo::Refused } else { args.kubo.find()? };
     let (targets, items) = items(args, verbose)?;
     let cancel = Cancel::default();
-    let stopped = StopSignals::watch(&cancel).map_err(failed)?;
-    let is_stopped = cancel.clone();
-    let store = store::open(move || is_stopped.is_cancelled())?;
+    let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
+    let store = store::open_until(&cancel)?;
     let published = publish(&store, &items, args.profile, &cancel);
-    let published = stopped.result(published)?;
+    let published = signals.result(published)?;
     if !args.json {
         let here = env::working_directory().map_err(failed)?;
         for (target, item) in targets.iter().zip(&published.items) {
@@ -107,7 +106,7 @@ fn try_run(args: &PublishArgs, verbose: bool, quiet: bool) -> Result<(), Failure
         }
     }
     let pushes = push_all(&kubo, store, &published.items, &cancel, verbose)?;
-    stopped.result(Ok(()))?;
+    signals.result(Ok(()))?;
     if args.json {
         let shown = as_json(args.profile, &targets, &items, &published, &pushes);
         ui::result_line(&escape::json(&shown.to_string())).map_err(failed)?;
@@ -240,6 +239,7 @@ fn publish(
     let count = |bytes| meter.add(bytes);
     let options = PublishOptions { profile, cancel: &is_cancelled, progress: &count };
     let published = ops::publish(store, items, &options)?;
+    store::show_collected(published.collected.as_ref());
     if published.blocks > 0 {
         let plural = if published.blocks == 1 { "" } else { "s" };
         ui::progress(&format!("published {} new block{plural}; read {}", published.blocks, meter.total()));

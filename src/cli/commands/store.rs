@@ -1,18 +1,16 @@
 //! `ww store`.
 
-use std::time::{Duration, Instant};
-
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::blockstore::{Blockstore, Finding, VerifyOptions, VerifyReport};
+use crate::build::Cancel;
+use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::{self, Failure};
+use crate::cli::meter::Meter;
 use crate::cli::store::counted;
 use crate::cli::{exit_code, store, ui};
 use crate::escape;
-
-/// How often it is said how far it is.
-const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// Look after the blockstore
 #[derive(Debug, Args)]
@@ -51,15 +49,14 @@ pub(in crate::cli) fn run(args: &StoreArgs) -> Result<(), Failure> {
 }
 
 fn verify(args: &VerifyArgs) -> Result<(), Failure> {
-    let store = store::open(|| false)?;
-    let (mut done, mut said) = (0, Instant::now());
-    let report = store.verify(VerifyOptions { repair: args.repair }, &mut |bytes| {
-        done += bytes;
-        if said.elapsed() >= PROGRESS_EVERY {
-            ui::progress(&format!("read {} MiB", done >> 20));
-            said = Instant::now();
-        }
-    })?;
+    let cancel = Cancel::default();
+    let signals = CancelOnSignal::watch(&cancel).map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
+    let verified = {
+        let meter = Meter::new("reading", None);
+        let options = VerifyOptions { repair: args.repair };
+        store::open_until(&cancel).and_then(|store| Ok(store.verify(options, &mut |bytes| meter.add(bytes))?))
+    };
+    let report = signals.result(verified)?;
     if args.json {
         store::print_json(&as_json(&report))?;
     } else {

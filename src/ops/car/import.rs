@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use crate::blockstore::{Blockstore, GcReport, Pin, PinName, StoreError};
+use crate::blockstore::{Blockstore, Pin, PinName, StoreError};
 use crate::dag::BlockError;
 use crate::dag::Cid;
 use crate::dag::car::{CarError, Decoder, Item};
@@ -34,11 +34,9 @@ pub struct CarImported {
     pub pins: Vec<Pin>,
     /// Roots of which not everything is in the store, or can be told to be; with the reason. None if they were pinned.
     pub incomplete: Vec<(Cid, StoreError)>,
-    /// What was collected for the size limit.
-    pub collected: Option<GcReport>,
 }
 
-/// Why an archive was not brought in. The store is then as before.
+/// Why an archive was not brought in. The store is then as before, unless only the check of its roots failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportCarError {
     /// The archive cannot be read.
@@ -70,16 +68,18 @@ pub enum ImportCarError {
 /// Reads an archive, CARv1 or CARv2, and keeps all its blocks, each checked; or on an error none of them. Holds no more of
 /// the archive than a block and a piece.
 ///
-/// Without `pin`, archives whose roots are not all there are taken as well: they may be parts of something. `progress` is
+/// Nothing is collected for the size limit; see [`Blockstore::trim`]. Without `pin`, archives whose roots are not all there are taken as well: they may be parts of something. `progress` is
 /// told the bytes read since its last call.
 ///
 /// # Errors
-/// If the archive is malformed, ends too early, or has a block with another hash; if its roots cannot be pinned.
+/// If the archive is malformed, ends too early, or has a block with another hash; if its roots cannot be pinned;
+/// [`StoreError::Cancelled`] when `cancel` says so, which is asked between pieces.
 pub fn import_car(
     store: &dyn Blockstore,
     archive: &mut dyn Read,
     pin: Option<&CarPin>,
     progress: &mut dyn FnMut(u64),
+    cancel: &dyn Fn() -> bool,
 ) -> Result<CarImported, ImportCarError> {
     // From here on nothing is collected, so that it can be said of each root whether it is complete.
     let hold = store.hold().map_err(ImportCarError::Store)?;
@@ -88,6 +88,9 @@ pub fn import_car(
     let mut buffer = vec![0; BUFFER_BYTES];
     let (mut roots, mut blocks) = (Vec::new(), 0);
     loop {
+        if cancel() {
+            return Err(ImportCarError::Store(StoreError::Cancelled));
+        }
         while let Some(item) = decoder.next_item()? {
             match item {
                 Item::Header(header) => {
@@ -111,7 +114,8 @@ pub fn import_car(
     let pins = pins(pin, &roots);
     let committed =
         writer.commit(&pins).map_err(if pins.is_empty() { ImportCarError::Store } else { ImportCarError::Pin })?;
-    let incomplete = if pins.is_empty() { incomplete(store, &roots) } else { Vec::new() };
+    let incomplete =
+        if pins.is_empty() { store.incomplete(&roots).map_err(ImportCarError::Store)? } else { Vec::new() };
     drop(hold);
     Ok(CarImported {
         roots,
@@ -120,7 +124,6 @@ pub fn import_car(
         new_bytes: committed.bytes,
         pins: pins.into_iter().map(|(name, root)| Pin { name, root }).collect(),
         incomplete,
-        collected: store.trim(),
     })
 }
 
@@ -148,8 +151,4 @@ fn pins(pin: Option<&CarPin>, roots: &[Cid]) -> Vec<(PinName, Cid)> {
         CarPin::Name(name) => Some(name.clone()),
     };
     roots.iter().filter_map(|root| Some((name(root)?, *root))).collect()
-}
-
-fn incomplete(store: &dyn Blockstore, roots: &[Cid]) -> Vec<(Cid, StoreError)> {
-    roots.iter().filter_map(|root| Some((*root, store.check_complete(root).err()?))).collect()
 }

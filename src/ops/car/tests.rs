@@ -29,12 +29,12 @@ fn cid() -> Cid {
 }
 
 fn import(store: &dyn Blockstore, archive: &[u8], pin: Option<&CarPin>) -> Result<CarImported, ImportCarError> {
-    import_car(store, &mut &*archive, pin, &mut |_| {})
+    import_car(store, &mut &*archive, pin, &mut |_| {}, &|| false)
 }
 
 fn export(store: &dyn Blockstore, root: &Cid) -> Result<Vec<u8>, ExportCarError> {
     let mut archive = Vec::new();
-    let exported = export_car(store, root, &mut archive)?;
+    let exported = export_car(store, root, &mut archive, &|| false)?;
     assert_eq!(exported.bytes, archive.len() as u64);
     Ok(archive)
 }
@@ -153,7 +153,7 @@ fn what_is_incomplete_is_not_exported() {
     let root = node(&[*one.cid(), *two.cid()]);
     import(&store, &car(&[], &[root.clone(), one]), None).unwrap();
     let mut archive = Vec::new();
-    let error = export_car(&store, root.cid(), &mut archive).unwrap_err();
+    let error = export_car(&store, root.cid(), &mut archive, &|| false).unwrap_err();
     assert!(matches!(error, ExportCarError::Store(StoreError::Incomplete { missing, .. }) if missing == [*two.cid()]));
     assert!(archive.is_empty());
 }
@@ -191,7 +191,7 @@ fn import_file(store: &DiskBlockstore, path: &Path, pin: Option<&CarPin>) -> Str
         Some(source) => source.to_string(),
         None => error.to_string(),
     };
-    match import_car(store, &mut File::open(path).unwrap(), pin, &mut |_| {}) {
+    match import_car(store, &mut File::open(path).unwrap(), pin, &mut |_| {}, &|| false) {
         Ok(imported) => format!("{} roots, {} blocks", imported.roots.len(), imported.blocks),
         Err(error) => text(&error),
     }
@@ -237,7 +237,7 @@ fn archives_of_gateway_conformance() {
     for (number, path) in archives(&suite).iter().enumerate() {
         let store = DiskBlockstore::open(&dir.path().join(number.to_string()), Options::default()).unwrap();
         let name = path.strip_prefix(&suite).unwrap().display();
-        let imported = import_car(&store, &mut File::open(path).unwrap(), None, &mut |_| {}).unwrap();
+        let imported = import_car(&store, &mut File::open(path).unwrap(), None, &mut |_| {}, &|| false).unwrap();
         let has_foreign_codec = |error: &StoreError| matches!(error, StoreError::UnknownCodec { .. });
         for (root, reason) in &imported.incomplete {
             // dag-cbor and dag-json, which UnixFS does not have, and a file that lacks blocks on purpose.
@@ -255,4 +255,15 @@ fn archives_of_gateway_conformance() {
         }
     }
     assert!(whole >= 18, "{whole}");
+}
+
+#[test]
+fn who_is_told_to_stop_stops() {
+    let store = MemoryBlockstore::new();
+    let stopped = import_car(&store, &mut &*archive(), None, &mut |_| {}, &|| true);
+    assert!(matches!(stopped, Err(ImportCarError::Store(StoreError::Cancelled))));
+    assert!(!store.has(&cid()).unwrap());
+    import(&store, &archive(), None).unwrap();
+    let stopped = export_car(&store, &cid(), &mut Vec::new(), &|| true);
+    assert!(matches!(stopped, Err(ExportCarError::Store(StoreError::Cancelled))));
 }

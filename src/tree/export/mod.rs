@@ -200,7 +200,7 @@ fn shown(path: &str) -> String {
 /// target, since nothing here follows them; whoever uses the tree must not let them lead out of it.
 ///
 /// # Errors
-/// Any [`ExportError`]. What was written is removed again.
+/// Any [`ExportError`]. What was written is removed again, as far as that is possible.
 pub fn export(
     blocks: &dyn BlockSource,
     root: Cid,
@@ -212,9 +212,9 @@ pub fn export(
         place.publish()?;
         Ok(exported)
     });
-    // What failed first is what counts.
-    let removed = place.remove();
-    result.and_then(|exported| removed.map(|()| exported))
+    // Where that fails an empty folder is left, or what was written before something else failed, which counts more.
+    let _ = place.remove();
+    result
 }
 
 #[cfg(test)]

@@ -53,12 +53,8 @@ impl Place {
     }
 
     /// Removes the temporary folder with what is left in it.
-    pub(super) fn remove(&self) -> Result<(), ExportError> {
-        let removed = self.work.clear("").and_then(|()| self.parent.remove_empty(&self.work_name));
-        removed.map_err(|source| {
-            let path = self.target.with_file_name(&self.work_name);
-            ExportError::Io { action: "remove", path, source }
-        })
+    pub(super) fn remove(&self) -> io::Result<()> {
+        self.work.clear("").and_then(|()| self.parent.remove_empty(&self.work_name))
     }
 
     /// A path below the target, for messages.

@@ -76,7 +76,7 @@ impl Parts {
 
 impl Job for Task {
     fn items(&self) -> usize {
-        // There are few jobs at any time: who adds one stays with it.
+        // There are few jobs at any time: who adds one stays with it, and it is let go when the next one is added.
         0
     }
 

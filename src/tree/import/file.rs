@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ImportError;
 use super::node::{Contents, Node};
-use super::work::{Local, PutError, Shared};
+use super::work::{Local, PutError, Shared, small};
 use crate::dag::unixfs::{FileBuilder, FilePart, Profile};
 use crate::folder::Stamp;
 
 /// A file that is being read.
 pub(super) struct LargeFile {
     node: Arc<Node>,
-    name: String,
+    name: Box<str>,
     file: File,
     stamp: Stamp,
     piece_bytes: u64,
@@ -35,7 +35,7 @@ struct State {
 }
 
 impl LargeFile {
-    pub(super) fn new(node: Arc<Node>, name: String, file: File, stamp: Stamp, profile: &Profile) -> Self {
+    pub(super) fn new(node: Arc<Node>, name: Box<str>, file: File, stamp: Stamp, profile: &Profile) -> Self {
         let state = State { builder: Some(FileBuilder::new(*profile)), pushed: 0, early: BTreeMap::new() };
         let piece_bytes = profile.chunk_bytes as u64;
         Self { node, name, file, stamp, piece_bytes, next: AtomicU64::new(0), state: Mutex::new(state) }
@@ -84,10 +84,11 @@ impl Shared<'_, '_> {
         let Some(builder) = builder.take() else { return Ok(()) };
         drop(state);
         let subtree = builder.finish(&mut |block| self.put(&block)).map_err(failed)?.subtree();
+        let root = small(&subtree);
         self.check_unchanged(&large.node, &large.name, &large.file, &large.stamp)?;
         self.count_file(&large.stamp);
-        let mut contents = Contents::child(large.name.clone(), subtree);
-        contents.fresh.extend(self.cached(&large.name, &large.stamp, &subtree));
+        let mut contents = Contents::child(large.name.clone(), root);
+        contents.fresh.extend(self.cached(&large.name, &large.stamp, root));
         self.add(&large.node, contents, 1)
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::dag::unixfs::Subtree;
+use crate::tree::root::Root;
 use crate::tree::stat_cache::CachedFile;
 
 /// A folder whose contents are not all known yet, or the place of a root that is a file.
@@ -11,7 +11,7 @@ pub(super) struct Node {
     /// The path below the root, with `/` between the names; empty for the root.
     pub(super) path: String,
     /// The name in the parent.
-    pub(super) name: String,
+    pub(super) name: Box<str>,
     /// `None` for the root.
     pub(super) parent: Option<Arc<Node>>,
     /// Whether this is a folder, and not the place of a root that is a file.
@@ -30,7 +30,7 @@ struct State {
 #[derive(Default)]
 pub(super) struct Contents {
     /// Names and roots.
-    pub(super) children: Vec<(String, Subtree)>,
+    pub(super) children: Vec<(Box<str>, Root)>,
     /// The files that the cache knew, by their place in its list of this folder.
     pub(super) hits: Vec<usize>,
     /// The files that the cache is to know in addition.
@@ -39,8 +39,8 @@ pub(super) struct Contents {
 
 impl Contents {
     /// A single child.
-    pub(super) fn child(name: String, subtree: Subtree) -> Self {
-        Self { children: vec![(name, subtree)], ..Self::default() }
+    pub(super) fn child(name: impl Into<Box<str>>, root: Root) -> Self {
+        Self { children: vec![(name.into(), root)], ..Self::default() }
     }
 
     fn append(&mut self, mut other: Self) {
@@ -52,10 +52,10 @@ impl Contents {
 
 impl Node {
     pub(super) fn root(is_folder: bool) -> Arc<Self> {
-        Arc::new(Self { path: String::new(), name: String::new(), parent: None, is_folder, state: State::new() })
+        Arc::new(Self { path: String::new(), name: Box::default(), parent: None, is_folder, state: State::new() })
     }
 
-    pub(super) fn folder(parent: &Arc<Self>, name: String) -> Arc<Self> {
+    pub(super) fn folder(parent: &Arc<Self>, name: Box<str>) -> Arc<Self> {
         let path = parent.child(&name);
         Arc::new(Self { path, name, parent: Some(parent.clone()), is_folder: true, state: State::new() })
     }

@@ -463,3 +463,11 @@ fn files_that_change_are_refused() {
         assert_eq!(error.to_string(), format!("{} changed while it was read", path.display()));
     }
 }
+
+/// The kernel makes them up when they are read, and says that they are empty.
+#[test]
+#[cfg(target_os = "linux")]
+fn files_that_say_that_they_are_empty_are_not_taken_for_empty() {
+    let error = import(Path::new("/proc/version"), &ImportOptions::new(V2025), None, None).unwrap_err();
+    assert!(matches!(error, ImportError::Changed { .. }), "{error}");
+}

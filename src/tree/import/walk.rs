@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::SystemTime;
@@ -61,9 +60,9 @@ pub(super) fn import(
 /// What is in a folder.
 struct Listing {
     /// Files and symlinks.
-    items: Vec<(String, Kind)>,
+    items: Vec<(Box<str>, Kind)>,
     /// Folders, sorted by name.
-    folders: Vec<String>,
+    folders: Vec<Box<str>>,
 }
 
 impl Shared<'_, '_> {
@@ -95,7 +94,7 @@ impl Shared<'_, '_> {
         let root = Node::root(false);
         let target = fs::read_link(path).map_err(ImportError::io("read", path))?;
         let subtree = self.symlink(&root, "", target.as_os_str().as_encoded_bytes())?;
-        self.add(&root, Contents::child(String::new(), subtree), 1)
+        self.add(&root, Contents::child("", subtree), 1)
     }
 
     fn add_root_file(&self, path: &Path) -> Result<(), ImportError> {
@@ -106,17 +105,17 @@ impl Shared<'_, '_> {
         let known = known.map_or(Ok(None), |known| self.look_up(known, &stamp, &mut local))?;
         if let Some(subtree) = known {
             self.tell_rest(&mut local);
-            return self.add(&root, Contents { hits: vec![0], ..Contents::child(String::new(), subtree) }, 1);
+            return self.add(&root, Contents { hits: vec![0], ..Contents::child("", subtree) }, 1);
         }
         if stamp.size_bytes > self.options.profile.chunk_bytes as u64 {
-            let large = LargeFile::new(root, String::new(), file, stamp, &self.options.profile);
+            let large = LargeFile::new(root, Box::default(), file, stamp, &self.options.profile);
             self.queue.push(Arc::new(Task::Pieces(large)));
             return Ok(());
         }
         let subtree = self.small_file(&root, "", &file, &stamp, &mut local)?;
         self.tell_rest(&mut local);
-        let fresh = self.cached("", &stamp, &subtree).into_iter().collect();
-        self.add(&root, Contents { fresh, ..Contents::child(String::new(), subtree) }, 1)
+        let fresh = self.cached("", &stamp, subtree).into_iter().collect();
+        self.add(&root, Contents { fresh, ..Contents::child("", subtree) }, 1)
     }
 
     /// Hands out what is in a folder, and goes into the folders in it. Recurses no deeper than [`DEPTH_MAX`].
@@ -128,13 +127,13 @@ impl Shared<'_, '_> {
         node.expect(items.len() + folders.len());
         let folder = Arc::new(folder);
         if !items.is_empty() {
-            let items = Items { node: node.clone(), folder: folder.clone(), items, next: AtomicUsize::new(0) };
+            let items = Items::new(node.clone(), folder.clone(), items);
             self.queue.push(Arc::new(Task::Items(items)));
         }
         for name in folders {
             self.check_stopped()?;
             self.help();
-            let inner = folder.folder(&name).map_err(|error| self.open_error(node, &name, error))?;
+            let inner = folder.folder(&*name).map_err(|error| self.open_error(node, &name, error))?;
             self.walk(inner, &Node::folder(node, name), depth + 1)?;
         }
         self.add(node, Contents::default(), 1)
@@ -149,8 +148,8 @@ impl Shared<'_, '_> {
             let shown = |name: &Path| -> PathBuf { node.shown(self.root, "").join(name) };
             let name = name.into_string().map_err(|name| ImportError::NotUtf8 { path: shown(Path::new(&name)) })?;
             match kind {
-                Kind::Folder => folders.push(name),
-                Kind::File | Kind::Symlink => items.push((name, kind)),
+                Kind::Folder => folders.push(name.into_boxed_str()),
+                Kind::File | Kind::Symlink => items.push((name.into_boxed_str(), kind)),
                 Kind::Other => return Err(ImportError::Kind { path: shown(Path::new(&name)) }),
             }
         }

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
+use std::vec;
 
 use bytes::BytesMut;
 use rustix::io::Errno;
@@ -19,6 +20,7 @@ use crate::dag::{Block, Cid};
 use crate::folder::{Folder, Kind, Stamp};
 use crate::tree::StatCache;
 use crate::tree::queue::{CloseOnPanic, Job, Queue};
+use crate::tree::root::Root;
 use crate::tree::stat_cache::{CachedFile, is_settled};
 
 /// How many bytes are read at a time where only the hash is wanted: they are still in the processor's cache when they are
@@ -63,23 +65,41 @@ pub(super) enum Task {
 pub(super) struct Items {
     pub(super) node: Arc<Node>,
     pub(super) folder: Arc<Folder>,
-    pub(super) items: Vec<(String, Kind)>,
-    /// The index of the next item that nobody has taken.
-    pub(super) next: AtomicUsize,
+    /// How many there were in the beginning.
+    count: usize,
+    /// Those that nobody has taken. Locked while one is taken.
+    rest: Mutex<vec::IntoIter<(Box<str>, Kind)>>,
+}
+
+impl Items {
+    pub(super) fn new(node: Arc<Node>, folder: Arc<Folder>, items: Vec<(Box<str>, Kind)>) -> Self {
+        Self { node, folder, count: items.len(), rest: Mutex::new(items.into_iter()) }
+    }
+
+    /// Takes an item.
+    fn take(&self) -> Option<(Box<str>, Kind)> {
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let item = rest.next();
+        if item.is_none() {
+            // A long list is not kept until the folder is made.
+            *rest = vec::IntoIter::default();
+        }
+        item
+    }
 }
 
 impl Job for Task {
     fn items(&self) -> usize {
         match self {
-            Self::Items(items) => items.items.len(),
-            // It is bounded by itself: whoever opened it stays with it.
+            Self::Items(items) => items.count,
+            // They are few: whoever opened the file stays with it, and it is let go when the next one is opened.
             Self::Pieces(_) => 0,
         }
     }
 
     fn is_exhausted(&self) -> bool {
         match self {
-            Self::Items(items) => items.next.load(Ordering::Relaxed) >= items.items.len(),
+            Self::Items(items) => items.rest.lock().unwrap_or_else(PoisonError::into_inner).len() == 0,
             Self::Pieces(file) => file.is_exhausted(),
         }
     }
@@ -172,16 +192,17 @@ impl<'a> Shared<'a, '_> {
         let known = self.cache.map_or(&[][..], |cache| cache.files(&self.options.profile, &items.node.path));
         let mut contents = Contents::default();
         let mut done = 0;
-        while let Some((name, kind)) = items.items.get(items.next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some((name, kind)) = items.take() {
             self.check_stopped()?;
             match kind {
                 Kind::Symlink => {
-                    let target = items.folder.symlink_target(name);
-                    let target = target.map_err(ImportError::io("read", items.node.shown(self.root, name)))?;
-                    contents.children.push((name.clone(), self.symlink(&items.node, name, target.as_encoded_bytes())?));
+                    let target = items.folder.symlink_target(&name);
+                    let target = target.map_err(|error| self.cannot_read(&items.node, &name, error))?;
+                    let root = self.symlink(&items.node, &name, target.as_encoded_bytes())?;
+                    contents.children.push((name, root));
                 }
-                _ => match self.do_file(items, name, known, &mut contents, local)? {
-                    Some(subtree) => contents.children.push((name.clone(), subtree)),
+                _ => match self.do_file(items, &name, known, &mut contents, local)? {
+                    Some(root) => contents.children.push((name, root)),
                     // It says so itself when it is done.
                     None => continue,
                 },
@@ -200,29 +221,34 @@ impl<'a> Shared<'a, '_> {
         known: &[CachedFile],
         contents: &mut Contents,
         local: &mut Local,
-    ) -> Result<Option<Subtree>, ImportError> {
+    ) -> Result<Option<Root>, ImportError> {
         let Items { node, folder, .. } = items;
         if let Ok(index) = known.binary_search_by(|known| (*known.name).cmp(name)) {
-            let (kind, stamp) = folder.stamp(name).map_err(ImportError::io("read", node.shown(self.root, name)))?;
+            let (kind, stamp) = folder.stamp(name).map_err(|error| self.cannot_read(node, name, error))?;
             if kind == Kind::File
-                && let Some(subtree) = self.look_up(&known[index], &stamp, local)?
+                && let Some(root) = self.look_up(&known[index], &stamp, local)?
             {
                 contents.hits.push(index);
-                return Ok(Some(subtree));
+                return Ok(Some(root));
             }
         }
         let opened = folder.file_with_stamp(name);
         let (file, stamp) = opened.map_err(|error| self.open_error(node, name, error))?;
         if stamp.size_bytes > self.options.profile.chunk_bytes as u64 {
-            let large = LargeFile::new(node.clone(), name.to_owned(), file, stamp, &self.options.profile);
+            let large = LargeFile::new(node.clone(), name.into(), file, stamp, &self.options.profile);
             let task = Arc::new(Task::Pieces(large));
             self.queue.push_first(task.clone());
             self.take_part(&task, local);
             return Ok(None);
         }
-        let subtree = self.small_file(node, name, &file, &stamp, local)?;
-        contents.fresh.extend(self.cached(name, &stamp, &subtree));
-        Ok(Some(subtree))
+        let root = self.small_file(node, name, &file, &stamp, local)?;
+        contents.fresh.extend(self.cached(name, &stamp, root));
+        Ok(Some(root))
+    }
+
+    /// What is to be said of what cannot be read.
+    fn cannot_read(&self, node: &Node, name: &str, error: io::Error) -> ImportError {
+        ImportError::io("read", node.shown(self.root, name))(error)
     }
 
     /// What is to be said of a file that was listed as one and cannot be opened as one.
@@ -239,24 +265,23 @@ impl<'a> Shared<'a, '_> {
         known: &CachedFile,
         stamp: &Stamp,
         local: &mut Local,
-    ) -> Result<Option<Subtree>, ImportError> {
+    ) -> Result<Option<Root>, ImportError> {
         if known.stamp != *stamp {
             return Ok(None);
         }
-        let subtree = known.subtree();
-        if !self.sink_has(&subtree.cid)? {
+        if !self.sink_has(&known.root.subtree().cid)? {
             return Ok(None);
         }
         self.count_file(stamp);
         self.counts.files_cached.fetch_add(1, Ordering::Relaxed);
         self.tell(local, stamp.size_bytes);
-        Ok(Some(subtree))
+        Ok(Some(known.root))
     }
 
     /// What the cache is to know of a file that was read, if that may be relied on later.
-    pub(super) fn cached(&self, name: &str, stamp: &Stamp, subtree: &Subtree) -> Option<CachedFile> {
+    pub(super) fn cached(&self, name: &str, stamp: &Stamp, root: Root) -> Option<CachedFile> {
         self.cache?;
-        is_settled(stamp, self.start).then(|| CachedFile::new(name, *stamp, subtree))?
+        is_settled(stamp, self.start).then(|| CachedFile { name: name.into(), stamp: *stamp, root })
     }
 
     pub(super) fn count_file(&self, stamp: &Stamp) {
@@ -272,11 +297,18 @@ impl<'a> Shared<'a, '_> {
         file: &File,
         stamp: &Stamp,
         local: &mut Local,
-    ) -> Result<Subtree, ImportError> {
+    ) -> Result<Root, ImportError> {
+        if stamp.size_bytes == 0 {
+            // Files that a kernel makes up, as in `/proc`, say that they are empty.
+            let read = file.read_at(&mut [0], 0).map_err(|error| self.cannot_read(node, name, error))?;
+            if read > 0 {
+                return Err(ImportError::Changed { path: node.shown(self.root, name) });
+            }
+        }
         let part = self.piece(node, name, file, 0, stamp.size_bytes, local)?;
         self.check_unchanged(node, name, file, stamp)?;
         self.count_file(stamp);
-        Ok(part.subtree())
+        Ok(small(&part.subtree()))
     }
 
     /// A file that was written to while it was read may be anything.
@@ -287,7 +319,7 @@ impl<'a> Shared<'a, '_> {
         file: &File,
         stamp: &Stamp,
     ) -> Result<(), ImportError> {
-        let now = Stamp::of(file).map_err(ImportError::io("read", node.shown(self.root, name)))?;
+        let now = Stamp::of(file).map_err(|error| self.cannot_read(node, name, error))?;
         if (now.size_bytes, now.mtime) == (stamp.size_bytes, stamp.mtime) {
             return Ok(());
         }
@@ -314,7 +346,7 @@ impl<'a> Shared<'a, '_> {
             PieceError::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 ImportError::Changed { path: node.shown(self.root, name) }
             }
-            PieceError::Read(error) => ImportError::io("read", node.shown(self.root, name))(error),
+            PieceError::Read(error) => self.cannot_read(node, name, error),
         })?;
         self.tell(local, size as u64);
         Ok(part)
@@ -350,9 +382,9 @@ impl<'a> Shared<'a, '_> {
         Ok(part)
     }
 
-    pub(super) fn symlink(&self, node: &Node, name: &str, target: &[u8]) -> Result<Subtree, ImportError> {
+    pub(super) fn symlink(&self, node: &Node, name: &str, target: &[u8]) -> Result<Root, ImportError> {
         let made = unixfs::symlink(&self.options.profile, target).map_err(PutError::Build);
-        let put = made.and_then(|(block, subtree)| self.put(&block).map(|()| subtree));
+        let put = made.and_then(|(block, subtree)| self.put(&block).map(|()| small(&subtree)));
         self.counts.symlinks.fetch_add(1, Ordering::Relaxed);
         put.map_err(|error| error.at(|| node.shown(self.root, name)))
     }
@@ -369,7 +401,7 @@ impl<'a> Shared<'a, '_> {
                 self.queue.close();
                 return Ok(());
             };
-            at = (parent.clone(), Contents::child(node.name.clone(), subtree), 1);
+            at = (parent.clone(), Contents::child(node.name.clone(), small(&subtree)), 1);
         }
         Ok(())
     }
@@ -379,13 +411,13 @@ impl<'a> Shared<'a, '_> {
         let Contents { children, hits, fresh } = contents;
         self.remember(node, hits, fresh);
         if !node.is_folder {
-            let (_, subtree) = children.first().expect("a root that is a file has been read");
-            return Ok(*subtree);
+            let (_, root) = children.first().expect("a root that is a file has been read");
+            return Ok(root.subtree());
         }
         self.counts.folders.fetch_add(1, Ordering::Relaxed);
         let made = children
             .into_iter()
-            .map(|(name, target)| Ok(Entry { name: EntryName::new(name)?, target }))
+            .map(|(name, root)| Ok(Entry { name: EntryName::new(name)?, target: root.subtree() }))
             .collect::<Result<Vec<_>, BuildError>>()
             .map_err(PutError::Build)
             .and_then(|entries| unixfs::directory(&self.options.profile, entries, &mut |block| self.put(&block)));
@@ -415,6 +447,11 @@ impl<'a> Shared<'a, '_> {
 
 fn put(sink: &Mutex<&mut dyn BlockSink>, block: &Block) -> Result<(), BoxError> {
     sink.lock().unwrap_or_else(PoisonError::into_inner).put(block)
+}
+
+/// A root in the form in which it is kept until its folder is made.
+pub(super) fn small(subtree: &Subtree) -> Root {
+    Root::new(subtree).expect("profiles make CIDs of these forms only")
 }
 
 /// Why there is no block of a piece.
