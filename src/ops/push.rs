@@ -2,9 +2,8 @@
 //!
 //! A push that broke off goes on where it ended. The blocks are sent children first, so a node that has one from an earlier
 //! push has, as a rule, all below it: the nodes of the DAG are asked for from the root downwards, and what is below one that
-//! is there is not sent. That is a guess, since Kubo may have collected some of it; pinning the root
-//! without asking its peers, which Kubo does only when all of it is there, tells. Where the guess was wrong everything is
-//! sent.
+//! is there is not sent. That is a guess, since Kubo may have collected some of it; so in the end the node is
+//! asked whether it has all of the DAG. Where the guess was wrong everything is sent.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -157,10 +156,10 @@ async fn push_new(
     events(PushEvent::Begins { bytes_max: tree.dag_size.saturating_sub(found.bytes) });
     if !found.roots.is_empty() {
         let (blocks, bytes) = send(client, store, root, found.roots, events).await?;
-        match client.pin_add(&root, name.as_str()).await {
-            Ok(()) => return Ok(Pushed { blocks, bytes, other_name: None }),
-            Err(RemoteError { cause: Cause::Reported(_) | Cause::NotFound { .. }, .. }) => {}
-            Err(error) => return Err(error.into()),
+        // To pin what is not there would have Kubo ask its peers for it, for as long as it is let.
+        if client.has_dag(&root).await? {
+            client.pin_add(&root, name.as_str()).await?;
+            return Ok(Pushed { blocks, bytes, other_name: None });
         }
         events(PushEvent::Again);
         events(PushEvent::Begins { bytes_max: tree.dag_size });

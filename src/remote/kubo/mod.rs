@@ -192,7 +192,7 @@ impl Client {
         self.import(car, Some(root)).await
     }
 
-    /// Sends a CAR with parts of a DAG, and pins nothing: the node may collect what it got. [`Client::pin_add`] tells
+    /// Sends a CAR with parts of a DAG, and pins nothing: the node may collect what it got. [`Client::has_dag`] tells
     /// whether it has all of the DAG then.
     ///
     /// # Errors
@@ -221,13 +221,13 @@ impl Client {
     }
 
     /// Pins `root` recursively under `name`, in place of its pin if it has one: there is one pin for each root. The node
-    /// must have all blocks.
+    /// looks for blocks that it does not have at its peers, and that for as long as [`Options::pin`] allows.
     ///
     /// # Errors
-    /// As for all calls; [`Cause::NotFound`] if a block is missing.
+    /// As for all calls; [`Cause::NotFound`] if it does not have the root.
     pub async fn pin_add(&self, root: &Cid, name: &str) -> Result<(), RemoteError> {
         let call = Call { head: self.0.options.pin, total: self.deadlines().transfer, ..self.short("pin/add") };
-        // Offline, since the old pin is removed first: a search for blocks must not stand between.
+        // The old pin is removed first, so a search must not stand between. Kubo searches for what is below the root anyway.
         let call = call.with("arg", root).with("name", name).with("offline", true);
         let answer: PinAnswer = self.value(&call).await?;
         match &answer.pins[..] {
@@ -298,6 +298,22 @@ impl Client {
         match self.value::<BlockAnswer>(&call).await {
             Ok(answer) if is_same(&answer.key, cid) => Ok(true),
             Ok(answer) => Err(self.error(&call, other_root(cid, &answer.key))),
+            Err(RemoteError { cause: Cause::NotFound { .. }, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the node has the block `root`, which must be UnixFS, and all that it links to, without asking its peers. It
+    /// looks at each of them.
+    ///
+    /// # Errors
+    /// As for all calls.
+    pub async fn has_dag(&self, root: &Cid) -> Result<bool, RemoteError> {
+        let call = Call { head: self.0.options.pin, total: self.deadlines().transfer, ..self.short("files/stat") };
+        let call = call.with("arg", format!("/ipfs/{root}")).with("with-local", true).with("offline", true);
+        match self.value::<StatAnswer>(&call).await {
+            Ok(answer) if is_same(&answer.hash, root) => Ok(answer.is_local),
+            Ok(answer) => Err(self.error(&call, other_root(root, &answer.hash))),
             Err(RemoteError { cause: Cause::NotFound { .. }, .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -421,6 +437,15 @@ struct PinLine {
 struct BlockAnswer {
     #[serde(rename = "Key")]
     key: String,
+}
+
+#[derive(Deserialize)]
+struct StatAnswer {
+    #[serde(rename = "Hash")]
+    hash: String,
+    /// Left out where it is false.
+    #[serde(rename = "Local", default)]
+    is_local: bool,
 }
 
 #[derive(Deserialize)]

@@ -331,6 +331,15 @@ async fn absence_is_no_error_where_it_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_dag_is_there_if_all_of_it_is() {
+    let has = async |stat: &str| client(&Mock::answering(ok(&[stat.as_bytes()]))).has_dag(&root()).await;
+    let local = format!("{{\"Hash\":\"{ROOT}\",\"Size\":3,\"WithLocality\":true,\"Local\":true,\"SizeLocal\":3}}");
+    assert!(has(&local).await.unwrap());
+    assert!(!has(&local.replace("\"Local\":true,", "")).await.unwrap());
+    assert!(matches!(has(&local.replace(ROOT, OTHER)).await.unwrap_err().cause, Cause::Root { .. }));
+}
+
+#[tokio::test]
 async fn pins_are_read() {
     let lines = format!(
         "{{\"Cid\":\"{ROOT}\",\"Name\":\"a@1\",\"Type\":\"recursive\"}}\n{{\"Cid\":\"{OTHER}\",\"Type\":\"recursive\"}}\n"
