@@ -165,7 +165,7 @@ impl MemoryBlockstore {
 
     /// Has a block other bytes than its name says, as only a disk can.
     #[cfg(test)]
-    pub(super) fn damage(&self, cid: &Cid, data: &'static [u8]) {
+    pub(crate) fn damage(&self, cid: &Cid, data: &'static [u8]) {
         let mut state = self.shared.lock();
         let kept = Key::new(cid).and_then(|key| state.blocks.get_mut(&key));
         kept.expect("a block that is there").data = Bytes::from_static(data);

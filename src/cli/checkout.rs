@@ -15,7 +15,7 @@ use super::{env, exit_code, store};
 use crate::blockstore::Blockstore;
 use crate::dag::{ContentPath, Scope};
 use crate::ops::{self, Checkout, CheckoutError};
-use crate::tree::{ExportError, ExportOptions};
+use crate::tree::{ExportError, ExportLimits, ExportOptions};
 
 /// The folder of checkouts in the state folder.
 const FOLDER: &str = "checkouts";
@@ -54,7 +54,9 @@ async fn prepare(content: ContentPath, sources: SourceArgs, stop: CancellationTo
     let Some(home) = env::state_folder() else { return Err(stopped()) };
     let written = spawn_blocking(move || {
         let cancel = || stop.is_cancelled();
-        let options = ExportOptions { cancel: &cancel, ..ExportOptions::default() };
+        // Few blocks can be many files.
+        let limits = ExportLimits { bytes: sources.fetch_max.0, ..ExportLimits::default() };
+        let options = ExportOptions { limits, cancel: &cancel, ..ExportOptions::default() };
         let checkout = ops::checkout(&*store, fetched.end, &home.join(FOLDER), &options);
         // Only now may the blocks go.
         drop(fetched.hold);
@@ -75,7 +77,11 @@ fn not_written(content: &ContentPath, error: &CheckoutError) -> Failure {
         CheckoutError::Export(ExportError::Missing { .. }) => exit_code::NOT_FOUND,
         CheckoutError::Export(_) => exit_code::INVALID,
     };
-    Failure::caused(code, format!("failed to check out {content}"), error)
+    let failure = Failure::caused(code, format!("failed to check out {content}"), error);
+    match error {
+        CheckoutError::Export(ExportError::TooManyBytes { .. }) => failure.with_help(sources::MORE_HELP),
+        _ => failure,
+    }
 }
 
 /// A failure with the code that `ww run` has for it.

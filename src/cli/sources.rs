@@ -31,10 +31,13 @@ pub(in crate::cli) struct SourceArgs {
     #[arg(long, conflicts_with_all = ["kubo", "gateway"], help_heading = HEADING)]
     pub(in crate::cli) offline: bool,
 
-    /// How much content to fetch at most, such as 500MiB
+    /// How much content to fetch at most, and to write as files to run it, such as 500MiB
     #[arg(long, value_name = "SIZE", default_value_t = Size(FetchLimits::BYTES), help_heading = HEADING)]
-    fetch_max: Size,
+    pub(in crate::cli) fetch_max: Size,
 }
+
+/// What helps who has more than [`SourceArgs::fetch_max`].
+pub(in crate::cli) const MORE_HELP: &str = "--fetch-max SIZE allows more";
 
 /// Over these options, in addition to those that [`KuboArgs`] has.
 const HEADING: &str = "Sources of content";
@@ -151,8 +154,9 @@ fn failure(content: &ContentPath, args: &SourceArgs, error: FetchError) -> Failu
     };
     match error {
         FetchError::Missing(ref missing) => missing_failure(code, &error, missing, args),
-        FetchError::TooManyBytes { .. } => Failure::caused(code, format!("failed to fetch {content}"), &error)
-            .with_help("--fetch-max SIZE allows more"),
+        FetchError::TooManyBytes { .. } => {
+            Failure::caused(code, format!("failed to fetch {content}"), &error).with_help(MORE_HELP)
+        }
         FetchError::Store(error) => error.into(),
         error => Failure::caused(code, format!("failed to fetch {content}"), &error),
     }

@@ -76,6 +76,11 @@ impl Server {
         Self { listener, limits }
     }
 
+    /// Whether only this machine can connect.
+    pub(super) fn is_local(&self) -> bool {
+        self.listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
+    }
+
     /// Answers until `stop` is ready; then takes nothing more, and returns when the answers under way have ended or
     /// [`Limits::stop`] has passed.
     pub(super) async fn run(self, service: Arc<impl Service>, stop: impl Future<Output = ()>) {

@@ -214,6 +214,9 @@ fn an_image_may_lie_below_a_cid() {
 fn nobody_is_asked_offline() {
     let home = Home::new();
     let mock = Mock::start(|_| None);
+    // A node that would be found.
+    let port = mock.url.rsplit(':').next().unwrap();
+    fs::write(home.0.path().join("api"), format!("/ip4/127.0.0.1/tcp/{port}")).unwrap();
     let done = finish(&mut home.run(&format!("/ipfs/{G_CID}"), &["--offline"])).expect(127);
     assert!(done.stderr.contains(&format!("error: /ipfs/{G_CID} was not found")), "{}", done.stderr);
     finish(&mut home.run(&format!("/ipfs/{G_CID}"), &["--offline", "--gateway", &mock.url])).expect(125);
@@ -327,6 +330,9 @@ fn too_much_is_not_fetched() {
         done.stderr
     );
     finish(&mut here.run(&content, &["--offline"])).expect(127);
+    // The same for what is written.
+    let done = finish(&mut there.run(&content, &["--offline", "--fetch-max", "10KiB"])).expect(126);
+    assert!(done.stderr.contains("10240") && done.stderr.contains("--fetch-max"), "{}", done.stderr);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::schedule::JobId;
 use super::walk::Walk;
 use super::{DagRequest, FetchError, FetchLimits};
 use crate::blockstore::{Blockstore, Hold, StoreError, Writer};
@@ -22,8 +23,8 @@ pub(super) struct Want {
     pub(super) cid: Cid,
     /// A request that gives with the block all that is needed below it.
     pub(super) whole: Option<DagRequest>,
-    /// The place in [`Keeper::advance`]'s argument of the block through which it was found.
-    pub(super) origin: usize,
+    /// The request that brought the block through which it was found, if that is known.
+    pub(super) origin: Option<JobId>,
 }
 
 /// What [`Keeper::advance`] did.
@@ -31,9 +32,23 @@ pub(super) struct Want {
 pub(super) struct Advance {
     /// What is needed in addition now.
     pub(super) wants: Vec<Want>,
-    /// For each block, the name under which it was needed, if it was.
-    pub(super) taken: Vec<Option<Cid>>,
+    /// For each block, what it was.
+    pub(super) taken: Vec<Taken>,
 }
+
+/// What a block is to a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It was needed, under this name.
+    Wanted(Cid),
+    /// It is here already.
+    Here,
+    /// It belongs to nothing that is known.
+    Stranger,
+}
+
+/// Who finds what nobody brought. No request has this number.
+const NOBODY: JobId = JobId::MAX;
 
 /// The local side of a fetch. Synchronous; it waits for disks.
 pub(super) struct Keeper {
@@ -59,26 +74,34 @@ impl Keeper {
         limits: FetchLimits,
     ) -> Result<(Self, Vec<Want>), FetchError> {
         let hold = store.hold()?;
-        let walk = Walk::new(request, limits)?;
+        let walk = Walk::new(request, limits, NOBODY)?;
         let opened = Instant::now();
         let mut keeper =
             Self { store, hold, writer: None, written_bytes: 0, opened, walk, limits, blocks: 0, bytes: 0 };
         let mut wants = Vec::new();
-        keeper.look(0, &mut wants)?;
+        keeper.look(NOBODY, &mut wants)?;
         Ok((keeper, wants))
     }
 
-    /// Stores those of the blocks that are needed. One may be needed only because of another one before it.
-    pub(super) fn advance(&mut self, blocks: &[Block]) -> Result<Advance, FetchError> {
+    /// Stores those of the blocks that are needed, each brought by a request. One may be needed only because of another
+    /// one before it.
+    pub(super) fn advance(&mut self, blocks: &[(JobId, Block)]) -> Result<Advance, FetchError> {
         let Advance { mut wants, mut taken } = Advance::default();
-        for (origin, block) in blocks.iter().enumerate() {
-            let wanted = self.as_wanted(block);
-            taken.push(wanted.as_ref().map(|block| *block.cid()));
-            if let Some(block) = wanted {
+        for (origin, block) in blocks {
+            let Some(block) = self.as_wanted(block) else {
+                let is_here = self.has(block.cid())?;
+                taken.push(if is_here { Taken::Here } else { Taken::Stranger });
+                continue;
+            };
+            // What was not said was not looked for here either.
+            if !self.walk.is_said(block.cid()) && self.has(block.cid())? {
+                taken.push(Taken::Here);
+            } else {
+                taken.push(Taken::Wanted(*block.cid()));
                 self.put(&block)?;
-                self.walk.supply(&block)?;
-                self.look(origin, &mut wants)?;
             }
+            self.walk.supply(&block, *origin)?;
+            self.look(*origin, &mut wants)?;
         }
         wants.retain(|want| self.walk.wants(&want.cid));
         if self.written_bytes >= COMMIT_BYTES || (self.writer.is_some() && self.opened.elapsed() >= COMMIT_AFTER) {
@@ -135,20 +158,21 @@ impl Keeper {
     }
 
     /// Follows the walk through all blocks that are here.
-    fn look(&mut self, origin: usize, wants: &mut Vec<Want>) -> Result<(), FetchError> {
-        while let Some(cid) = self.walk.next() {
+    fn look(&mut self, origin: JobId, wants: &mut Vec<Want>) -> Result<(), FetchError> {
+        while let Some((cid, finder)) = self.walk.next() {
+            let origin = finder.unwrap_or(origin);
             if let Some(block) = Block::from_identity(&cid) {
-                self.walk.supply(&block)?;
-            } else if self.walk.is_leaf(&cid) {
-                if self.has(&cid)? {
-                    self.walk.supply_leaf(&cid);
-                } else {
-                    wants.push(Want { cid, whole: None, origin });
-                }
-            } else if let Some(block) = self.get(&cid)? {
-                self.walk.supply(&block)?;
+                self.walk.supply(&block, origin)?;
+                continue;
+            }
+            let is_leaf = self.walk.is_leaf(&cid);
+            if is_leaf && self.has(&cid)? {
+                self.walk.supply_leaf(&cid);
+            } else if !is_leaf && let Some(block) = self.get(&cid)? {
+                self.walk.supply(&block, origin)?;
             } else {
-                wants.push(Want { cid, whole: self.walk.whole(&cid), origin });
+                let whole = if is_leaf { None } else { self.walk.whole(&cid) };
+                wants.push(Want { cid, whole, origin: Some(origin).filter(|origin| *origin != NOBODY) });
             }
         }
         Ok(())

@@ -2,8 +2,9 @@
 //!
 //! What is here already is not asked for. For the rest the sources are asked: for whole DAGs where they can give them, and
 //! for single blocks otherwise. A request that has brought nothing after [`HEDGE_AFTER`] gets a rival at the next source;
-//! the first that brings something wanted wins, and the other is dropped. A source that sends a wrong block is not asked
-//! again. Only blocks that belong to the DAG are stored, whatever else comes.
+//! the first that brings something wanted wins, and the other is dropped. What a request for a DAG should bring, and
+//! brings slowly, is asked of the others, too. A source that sends a wrong block is not asked again. Only blocks that
+//! belong to the DAG are stored, whatever else comes.
 
 mod keep;
 mod schedule;
@@ -31,7 +32,8 @@ pub use source::{DagRequest, Source};
 /// within this time; one that must look for it takes seconds.
 pub const HEDGE_AFTER: Duration = Duration::from_millis(400);
 
-/// The same for a source that has brought something before: it has what is wanted, and is slow because the line is.
+/// The same for a source that has brought something before: it has what is wanted, and is slow because the line is. So
+/// long, too, a request for a DAG may bring little before others are asked for what it has not brought.
 pub const HEDGE_PROVEN_AFTER: Duration = Duration::from_secs(5);
 
 /// How much a fetch may bring. What is here already counts only as blocks.
@@ -48,7 +50,7 @@ pub struct FetchLimits {
 impl FetchLimits {
     /// Default of [`Self::bytes`]: far more than any image, and less than a disk.
     pub const BYTES: u64 = 64 << 30;
-    /// Default of [`Self::blocks`]. Each takes some 100 bytes of memory while it is fetched.
+    /// Default of [`Self::blocks`]. Each takes some 150 bytes of memory while it is fetched.
     pub const BLOCKS: u64 = 4 << 20;
     /// Default of [`Self::depth`]: no path that a file system knows has more parts, even with a few levels of blocks for
     /// each directory and file on it.
@@ -201,8 +203,8 @@ pub async fn fetch(
         events(FetchEvent::Asking { sources: &names });
     }
     let (sender, mut receiver) = mpsc::channel(QUEUE);
-    let mut schedule = Schedule::new(sources, limits, events, sender);
-    schedule.want(wants, &[]);
+    let mut schedule = Schedule::new(sources, events, sender);
+    schedule.want(wants);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while schedule.dispatch() {
@@ -213,9 +215,9 @@ pub async fn fetch(
         }
         let mut messages = messages.into_iter().peekable();
         while messages.peek().is_some() {
-            let (origins, blocks) = leading_blocks(&mut messages);
+            let blocks = leading_blocks(&mut messages);
             if !blocks.is_empty() {
-                keeper = store_blocks(keeper, &mut schedule, &origins, blocks).await?;
+                keeper = store_blocks(keeper, &mut schedule, blocks).await?;
                 events(FetchEvent::Progress { blocks: keeper.blocks, bytes: keeper.bytes });
             }
             if let Some((job, Message::Ended(error))) = messages.next() {
@@ -237,18 +239,21 @@ pub async fn fetch(
 async fn store_blocks(
     mut keeper: Keeper,
     schedule: &mut Schedule<'_>,
-    origins: &[JobId],
-    blocks: Vec<Block>,
+    blocks: Vec<(JobId, Block)>,
 ) -> Result<Keeper, FetchError> {
-    let lengths: Vec<_> = blocks.iter().map(|block| block.data().len() as u64).collect();
+    // The bytes that a block takes on its way: there may be many that are empty.
+    let sizes: Vec<_> = blocks.iter().map(|(job, block)| (*job, sent_bytes(block))).collect();
     let stored = blocking(move || keeper.advance(&blocks).map(|advance| (keeper, advance)));
     let (keeper, advance) = stored.await??;
-    for ((job, length), taken) in origins.iter().zip(lengths).zip(advance.taken) {
-        schedule.delivered(*job, length, taken);
+    for ((job, bytes), taken) in sizes.into_iter().zip(advance.taken) {
+        schedule.delivered(job, bytes, taken);
     }
-    schedule.stored_bytes = keeper.bytes;
-    schedule.want(advance.wants, origins);
+    schedule.want(advance.wants);
     Ok(keeper)
+}
+
+fn sent_bytes(block: &Block) -> u64 {
+    (block.cid().encoded_len() + block.data().len()) as u64
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {
@@ -256,15 +261,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// The blocks at the front of messages, up to the next end of a request, and the requests that brought them.
-fn leading_blocks(
-    messages: &mut std::iter::Peekable<impl Iterator<Item = (JobId, Message)>>,
-) -> (Vec<JobId>, Vec<Block>) {
-    let (mut origins, mut blocks) = (Vec::new(), Vec::new());
+fn leading_blocks(messages: &mut std::iter::Peekable<impl Iterator<Item = (JobId, Message)>>) -> Vec<(JobId, Block)> {
+    let mut blocks = Vec::new();
     while let Some((id, message)) = messages.next_if(|(_, message)| matches!(message, Message::Block(_))) {
         if let Message::Block(block) = message {
-            origins.push(id);
-            blocks.push(block);
+            blocks.push((id, block));
         }
     }
-    (origins, blocks)
+    blocks
 }

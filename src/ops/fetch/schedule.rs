@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::keep::Want;
+use super::keep::{Taken, Want};
 use super::source::{Fault, text};
-use super::{DagRequest, FetchEvent, FetchLimits, HEDGE_AFTER, HEDGE_PROVEN_AFTER, MISSING_MAX, Missing, Source};
+use super::{DagRequest, FetchEvent, HEDGE_AFTER, HEDGE_PROVEN_AFTER, MISSING_MAX, Missing, Source};
 use crate::dag::{Block, Cid};
 use crate::remote::RemoteError;
 
@@ -28,11 +28,24 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 /// takes to look for content, and than a block of 2 MiB takes on a slow line.
 const STALLED_AFTER: Duration = Duration::from_secs(90);
 
-/// How much may come in one request that is not wanted, in bytes: repeated blocks, and those that were here already.
-const UNWANTED_BYTES_MAX: u64 = 256 << 20;
+/// How much a request may bring that is here already, in bytes, and still be worth it. Beyond it is ended if that is more
+/// than what was wanted of it, and what it has not brought is asked for by itself: that costs some more round trips.
+const HERE_BYTES_MAX: u64 = 8 << 20;
+
+/// How much one request may bring that belongs to nothing, in bytes. A source that brings more is not asked any more.
+const STRANGER_BYTES_MAX: u64 = 256 << 20;
+
+/// A request for a DAG that brings fewer wanted bytes than this within [`HEDGE_PROVEN_AFTER`] is slow: some 50 KiB/s.
+const SLOW_BYTES: u64 = 256 << 10;
 
 /// After so many failures without a success in between a source is not asked any more.
 const FAILURES_MAX: u32 = 3;
+
+/// Failures within so long count as one: requests that are made at once fail for the same reason.
+const FAILURES_APART: Duration = Duration::from_secs(1);
+
+/// How long a source that failed, which may pass, is asked for nothing.
+const REST: Duration = Duration::from_millis(500);
 
 pub(super) type JobId = u64;
 
@@ -52,9 +65,13 @@ struct Job {
     progress: Instant,
     /// Whether something wanted came.
     has_delivered: bool,
-    /// Whether another source is being asked for the same because this one was slow.
-    has_rival: bool,
-    unwanted_bytes: u64,
+    /// Whether others are asked, too, for what it should bring, because it is slow.
+    is_slow: bool,
+    wanted_bytes: u64,
+    /// When the pace was looked at last, and [`Job::wanted_bytes`] then.
+    paced: (Instant, u64),
+    here_bytes: u64,
+    stranger_bytes: u64,
     task: AbortHandle,
 }
 
@@ -65,6 +82,8 @@ struct Wanted {
     covered_by: Option<JobId>,
     /// The sources that were asked for this very block in vain.
     tried: Vec<usize>,
+    /// The sources that failed once with it, which may pass. Each is asked once more.
+    failed: Vec<usize>,
     /// The requests for this very block.
     jobs: Vec<JobId>,
 }
@@ -78,8 +97,11 @@ struct Asked {
     gives_dags: bool,
     dag_jobs: usize,
     block_jobs: usize,
-    /// How often it failed since it last brought something.
+    /// How often it failed since it last brought something, and when that was counted last.
     failures: u32,
+    failed: Option<Instant>,
+    /// Until when it is asked for nothing, since it failed.
+    rests_until: Option<Instant>,
     /// When it last brought something.
     delivered: Option<Instant>,
     /// Why it last did not give something.
@@ -87,20 +109,19 @@ struct Asked {
 }
 
 pub(super) struct Schedule<'a> {
-    limits: FetchLimits,
     events: &'a (dyn Fn(FetchEvent<'_>) + Sync),
     sources: Vec<Asked>,
     wanted: HashMap<Cid, Wanted>,
     /// Wanted blocks that nobody was asked for yet; also some that are not wanted any more. The next one is the last.
     free: Vec<Cid>,
+    /// Wanted blocks that are asked for again at some time, since all who may have them failed.
+    later: Vec<(Instant, Cid)>,
     /// Blocks that nobody has.
     missing: Vec<Cid>,
     jobs: HashMap<JobId, Job>,
     next_job: JobId,
     /// The source that brought something last.
     favourite: usize,
-    /// How much came until now.
-    pub(super) stored_bytes: u64,
     /// All requests; they end when this is dropped.
     tasks: JoinSet<()>,
     sender: mpsc::Sender<(JobId, Message)>,
@@ -109,7 +130,6 @@ pub(super) struct Schedule<'a> {
 impl<'a> Schedule<'a> {
     pub(super) fn new(
         sources: Vec<Arc<dyn Source>>,
-        limits: FetchLimits,
         events: &'a (dyn Fn(FetchEvent<'_>) + Sync),
         sender: mpsc::Sender<(JobId, Message)>,
     ) -> Self {
@@ -121,32 +141,35 @@ impl<'a> Schedule<'a> {
             dag_jobs: 0,
             block_jobs: 0,
             failures: 0,
+            failed: None,
+            rests_until: None,
             delivered: None,
             why: None,
         };
         Self {
-            limits,
             events,
             sources: sources.into_iter().map(asked).collect(),
             wanted: HashMap::new(),
             free: Vec::new(),
+            later: Vec::new(),
             missing: Vec::new(),
             jobs: HashMap::new(),
             next_job: 0,
             favourite: 0,
-            stored_bytes: 0,
             tasks: JoinSet::new(),
             sender,
         }
     }
 
-    /// Notes blocks that are needed. `origins` are the requests that brought the blocks through which they were found.
-    pub(super) fn want(&mut self, wants: Vec<Want>, origins: &[JobId]) {
+    /// Notes blocks that are needed.
+    pub(super) fn want(&mut self, wants: Vec<Want>) {
         for Want { cid, whole, origin } in wants.into_iter().rev() {
-            let origin = origins.get(origin).copied();
-            let covered_by = origin.filter(|job| self.jobs.get(job).is_some_and(|job| job.is_dag));
-            self.wanted.insert(cid, Wanted { whole, covered_by, tried: Vec::new(), jobs: Vec::new() });
-            if covered_by.is_none() {
+            let origin = origin.and_then(|id| self.jobs.get(&id).filter(|job| job.is_dag).map(|job| (id, job)));
+            let is_free = origin.is_none_or(|(_, job)| job.is_slow);
+            let covered_by = origin.map(|(id, _)| id);
+            let (tried, failed, jobs) = (Vec::new(), Vec::new(), Vec::new());
+            self.wanted.insert(cid, Wanted { whole, covered_by, tried, failed, jobs });
+            if is_free {
                 self.free.push(cid);
             }
         }
@@ -154,32 +177,58 @@ impl<'a> Schedule<'a> {
 
     /// Starts as many requests as may be made; `false` if there is nothing to wait for.
     pub(super) fn dispatch(&mut self) -> bool {
+        let now = Instant::now();
+        self.free.extend(self.later.extract_if(.., |(due, _)| *due <= now).map(|(_, cid)| cid));
+        let mut busy = Vec::new();
         while self.missing.len() <= MISSING_MAX
             && let Some(cid) = self.free.pop()
         {
             let Some(wanted) = self.wanted.get(&cid) else { continue };
-            if wanted.covered_by.is_some() || !wanted.jobs.is_empty() {
+            let is_covered = wanted.covered_by.and_then(|id| self.jobs.get(&id)).map(|job| !job.is_slow);
+            if is_covered == Some(true) || !wanted.jobs.is_empty() {
                 continue;
             }
-            if self.candidates(&cid).is_empty() {
+            if !self.candidates(&cid).is_empty() {
+                if !self.start(&cid) {
+                    busy.push(cid);
+                    // Who brings it slowly may have time for another one.
+                    if is_covered.is_none() {
+                        break;
+                    }
+                }
+            } else if let Some(due) = self.rest_of(wanted) {
+                self.later.push((due, cid));
+            } else if is_covered.is_none() {
                 self.wanted.remove(&cid);
                 self.missing.push(cid);
-            } else if !self.start(&cid) {
-                self.free.push(cid);
-                break;
             }
         }
-        !self.jobs.is_empty() && !self.wanted.is_empty() && self.missing.len() <= MISSING_MAX
+        self.free.extend(busy.into_iter().rev());
+        let is_waiting = !self.jobs.is_empty() || !self.later.is_empty();
+        is_waiting && !self.wanted.is_empty() && self.missing.len() <= MISSING_MAX
     }
 
-    /// The sources that may have a block, the best one first.
+    /// The sources that may have a block and are not being asked for it, also those that rest.
+    fn owners(&self, wanted: &Wanted) -> impl Iterator<Item = usize> {
+        let asked = wanted.jobs.iter().chain(&wanted.covered_by);
+        let asked: Vec<_> = asked.filter_map(|job| self.jobs.get(job)).map(|job| job.source).collect();
+        (0..self.sources.len()).filter(move |source| {
+            self.sources[*source].is_alive && !wanted.tried.contains(source) && !asked.contains(source)
+        })
+    }
+
+    /// When somebody who may have a block has rested.
+    fn rest_of(&self, wanted: &Wanted) -> Option<Instant> {
+        self.owners(wanted).filter_map(|source| self.sources[source].rests_until).min()
+    }
+
+    /// The sources to ask for a block, the best one first: who did not fail with it, and who brought something last.
     fn candidates(&self, cid: &Cid) -> Vec<usize> {
         let Some(wanted) = self.wanted.get(cid) else { return Vec::new() };
-        let is_asked = |source: usize| wanted.jobs.iter().any(|job| self.jobs[job].source == source);
-        let is_candidate =
-            |source: &usize| self.sources[*source].is_alive && !wanted.tried.contains(source) && !is_asked(*source);
-        let mut candidates: Vec<_> = (0..self.sources.len()).filter(is_candidate).collect();
-        candidates.sort_by_key(|source| *source != self.favourite);
+        let now = Instant::now();
+        let is_rested = |source: &usize| self.sources[*source].rests_until.is_none_or(|until| until <= now);
+        let mut candidates: Vec<_> = self.owners(wanted).filter(is_rested).collect();
+        candidates.sort_by_key(|source| (wanted.failed.contains(source), *source != self.favourite));
         candidates
     }
 
@@ -208,11 +257,9 @@ impl<'a> Schedule<'a> {
         let is_dag = whole.is_some();
         *(if is_dag { &mut asked.dag_jobs } else { &mut asked.block_jobs }) += 1;
         let (remote, sender) = (asked.source.clone(), self.sender.clone());
-        // What is not wanted and what a CAR has around its blocks come on top.
-        let bytes_max = self.limits.bytes.saturating_sub(self.stored_bytes).saturating_add(UNWANTED_BYTES_MAX);
         let task = self.tasks.spawn(async move {
             let error = match whole {
-                Some(whole) => send_all(&*remote, &whole, bytes_max, id, &sender).await,
+                Some(whole) => send_all(&*remote, &whole, id, &sender).await,
                 None => match remote.block(&target).await {
                     Ok(block) => {
                         let _ = sender.send((id, Message::Block(block))).await;
@@ -232,8 +279,11 @@ impl<'a> Schedule<'a> {
             started: now,
             progress: now,
             has_delivered: false,
-            has_rival: false,
-            unwanted_bytes: 0,
+            is_slow: false,
+            wanted_bytes: 0,
+            paced: (now, 0),
+            here_bytes: 0,
+            stranger_bytes: 0,
             task,
         };
         self.jobs.insert(id, job);
@@ -242,32 +292,62 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Takes note of a block that a request brought, of so many bytes, and of the name under which it was needed.
-    pub(super) fn delivered(&mut self, id: JobId, bytes: u64, taken: Option<Cid>) {
-        let wanted = taken.and_then(|cid| self.wanted.remove(&cid));
-        // It may have been given up and then come with something else.
-        self.missing.retain(|cid| Some(*cid) != taken);
-        for rival in wanted.map(|wanted| wanted.jobs).unwrap_or_default() {
-            let is_idle = self.jobs.get(&rival).is_some_and(|job| !job.has_delivered);
-            if rival != id && is_idle {
-                self.drop_job(rival);
-            }
+    /// Takes note of a block that a request brought, of so many bytes on its way.
+    pub(super) fn delivered(&mut self, id: JobId, bytes: u64, taken: Taken) {
+        if let Taken::Wanted(cid) = taken {
+            self.noted(id, &cid);
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let source = job.source;
-        if taken.is_some() {
-            let now = Instant::now();
-            job.has_delivered = true;
-            job.progress = now;
-            self.favourite = source;
-            self.sources[source].failures = 0;
-            self.sources[source].delivered = Some(now);
-            return;
+        match taken {
+            Taken::Wanted(_) => {
+                let now = Instant::now();
+                job.has_delivered = true;
+                job.progress = now;
+                job.wanted_bytes += bytes;
+                self.favourite = source;
+                self.sources[source].failures = 0;
+                self.sources[source].delivered = Some(now);
+            }
+            Taken::Here => {
+                job.here_bytes += bytes;
+                if job.here_bytes > HERE_BYTES_MAX && job.here_bytes > job.wanted_bytes {
+                    self.cut(id);
+                }
+            }
+            Taken::Stranger => {
+                job.stranger_bytes += bytes;
+                if job.stranger_bytes > STRANGER_BYTES_MAX {
+                    self.sources[source].why = Some("it sends what was not asked for".into());
+                    self.abandon(source);
+                }
+            }
         }
-        job.unwanted_bytes += bytes;
-        if job.unwanted_bytes > UNWANTED_BYTES_MAX {
-            self.sources[source].why = Some("it sends what was not asked for".into());
-            self.abandon(source);
+    }
+
+    /// Notes that a block came with a request.
+    fn noted(&mut self, id: JobId, cid: &Cid) {
+        // It may have been given up and then come with something else.
+        self.missing.retain(|missing| missing != cid);
+        let Some(wanted) = self.wanted.remove(cid) else { return };
+        for rival in wanted.jobs {
+            let is_idle = self.jobs.get(&rival).is_some_and(|job| !job.has_delivered);
+            if rival != id
+                && is_idle
+                && let Some(job) = self.drop_job(rival)
+            {
+                self.release(rival, &job);
+            }
+        }
+    }
+
+    /// Ends a request that brings mostly what is here, and has what it did not bring asked for by itself.
+    fn cut(&mut self, id: JobId) {
+        let Some(job) = self.drop_job(id) else { return };
+        self.release(id, &job);
+        if !job.has_delivered {
+            // It would do the same again.
+            self.note_no_dags(job.source, "it sends what is here already".into());
         }
     }
 
@@ -284,17 +364,19 @@ impl<'a> Schedule<'a> {
             return;
         };
         self.release(id, &job);
+        let fault = Fault::of(&error);
         if job.is_dag {
             self.note_no_dags(job.source, text(&error));
         } else {
             self.sources[job.source].why = Some(text(&error));
-            self.note_tried(&job);
+            if fault != Fault::Passing {
+                self.note_tried(&job);
+            }
         }
-        match Fault::of(&error) {
+        match fault {
             Fault::Here => {}
             Fault::Passing => {
-                // Who had no answer in time has none if asked in another way.
-                self.note_tried(&job);
+                self.note_failed(&job);
                 self.note_failure(job.source);
             }
             Fault::Gone => self.abandon(job.source),
@@ -311,10 +393,28 @@ impl<'a> Schedule<'a> {
         self.sources[source].why = Some(why);
     }
 
+    /// Counts failures over time, for requests that are made at once often fail at once.
     fn note_failure(&mut self, source: usize) {
-        self.sources[source].failures += 1;
-        if self.sources[source].failures >= FAILURES_MAX {
+        let now = Instant::now();
+        let asked = &mut self.sources[source];
+        asked.rests_until = Some(now + REST);
+        if asked.failed.is_some_and(|failed| now - failed < FAILURES_APART) {
+            return;
+        }
+        asked.failed = Some(now);
+        asked.failures += 1;
+        if asked.failures >= FAILURES_MAX {
             self.abandon(source);
+        }
+    }
+
+    /// Notes that a source failed with a block, which may pass: it is asked for it once more.
+    fn note_failed(&mut self, job: &Job) {
+        let Some(wanted) = self.wanted.get_mut(&job.target) else { return };
+        if wanted.failed.contains(&job.source) {
+            wanted.tried.push(job.source);
+        } else {
+            wanted.failed.push(job.source);
         }
     }
 
@@ -368,20 +468,18 @@ impl<'a> Schedule<'a> {
         // Ended requests leave their results behind, which nobody needs.
         while self.tasks.try_join_next().is_some() {}
         let now = Instant::now();
-        let slow = |job: &Job| {
+        let is_late = |job: &Job| {
             let patience = if self.sources[job.source].delivered.is_some() { HEDGE_PROVEN_AFTER } else { HEDGE_AFTER };
-            !job.has_delivered && !job.has_rival && now - job.started >= patience
+            !job.has_delivered && now - job.started >= patience
         };
-        let slow: Vec<_> = self.jobs.iter().filter(|(_, job)| slow(job)).map(|(id, _)| *id).collect();
-        for id in slow {
-            let target = self.jobs[&id].target;
+        let late: Vec<_> = self.jobs.values().filter(|job| is_late(job)).map(|job| job.target).collect();
+        for target in late {
             // It may be that all others are busy, and have time later.
-            if self.start(&target)
-                && let Some(job) = self.jobs.get_mut(&id)
-            {
-                job.has_rival = true;
+            if self.wanted.get(&target).is_some_and(|wanted| wanted.jobs.len() == 1) {
+                self.start(&target);
             }
         }
+        self.pace(now);
         let stalled = |job: &Job| now - job.progress >= STALLED_AFTER;
         let stalled: Vec<_> = self.jobs.iter().filter(|(_, job)| stalled(job)).map(|(id, _)| *id).collect();
         for id in stalled {
@@ -396,6 +494,25 @@ impl<'a> Schedule<'a> {
             self.note_tried(&job);
             self.note_failure(job.source);
         }
+    }
+
+    /// Looks for requests for DAGs that have become slow, and has others asked for what they should bring. They go on
+    /// all the same: it may be that nobody else has it.
+    fn pace(&mut self, now: Instant) {
+        let mut slow = Vec::new();
+        for (id, job) in self.jobs.iter_mut().filter(|(_, job)| job.is_dag && job.has_delivered) {
+            let (since, before) = job.paced;
+            if now - since < HEDGE_PROVEN_AFTER {
+                continue;
+            }
+            job.paced = (now, job.wanted_bytes);
+            let was_slow = std::mem::replace(&mut job.is_slow, job.wanted_bytes - before < SLOW_BYTES);
+            if job.is_slow && !was_slow {
+                slow.push(*id);
+            }
+        }
+        let is_slow = |wanted: &Wanted| wanted.covered_by.is_some_and(|id| slow.contains(&id));
+        self.free.extend(self.wanted.iter().filter(|(_, wanted)| is_slow(wanted)).map(|(cid, _)| *cid));
     }
 
     /// What is missing in the end, if anything is.
@@ -419,11 +536,10 @@ impl<'a> Schedule<'a> {
 async fn send_all(
     source: &dyn Source,
     request: &DagRequest,
-    bytes_max: u64,
     id: JobId,
     sender: &mpsc::Sender<(JobId, Message)>,
 ) -> Option<RemoteError> {
-    let mut blocks = source.dag(request, bytes_max);
+    let mut blocks = source.dag(request);
     while let Some(block) = blocks.next().await {
         match block {
             Ok(block) => sender.send((id, Message::Block(block))).await.ok()?,

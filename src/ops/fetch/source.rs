@@ -40,8 +40,8 @@ pub trait Source: Send + Sync {
     /// One block.
     fn block<'a>(&'a self, cid: &'a Cid) -> BoxFuture<'a, Result<Block, RemoteError>>;
 
-    /// The blocks of a part of a DAG, in any order, of at most about `bytes_max` bytes.
-    fn dag<'a>(&'a self, request: &'a DagRequest, bytes_max: u64) -> BoxStream<'a, Result<Block, RemoteError>>;
+    /// The blocks of a part of a DAG, in any order, and any number of them: who asks stops when it is too much.
+    fn dag<'a>(&'a self, request: &'a DagRequest) -> BoxStream<'a, Result<Block, RemoteError>>;
 }
 
 impl Source for gateway::Client {
@@ -61,8 +61,8 @@ impl Source for gateway::Client {
         gateway::Client::block(self, cid).boxed()
     }
 
-    fn dag<'a>(&'a self, request: &'a DagRequest, bytes_max: u64) -> BoxStream<'a, Result<Block, RemoteError>> {
-        flatten(gateway::Client::dag(self, &request.root, &request.path, request.scope, bytes_max))
+    fn dag<'a>(&'a self, request: &'a DagRequest) -> BoxStream<'a, Result<Block, RemoteError>> {
+        flatten(gateway::Client::dag(self, &request.root, &request.path, request.scope, u64::MAX))
     }
 }
 
@@ -84,8 +84,8 @@ impl Source for kubo::Client {
         self.block_get(cid).boxed()
     }
 
-    fn dag<'a>(&'a self, request: &'a DagRequest, bytes_max: u64) -> BoxStream<'a, Result<Block, RemoteError>> {
-        flatten(self.dag_export(&request.root, bytes_max, false))
+    fn dag<'a>(&'a self, request: &'a DagRequest) -> BoxStream<'a, Result<Block, RemoteError>> {
+        flatten(self.dag_export(&request.root, u64::MAX, false))
     }
 }
 

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
 use super::*;
 use crate::blockstore::MemoryBlockstore;
@@ -14,12 +16,14 @@ use crate::dag::block::{CODEC_DAG_PB, CODEC_RAW};
 use crate::dag::car::CarError;
 use crate::dag::unixfs::{self, BuildError, Entry, EntryName, FileBuilder, Profile};
 use crate::dag::{Block, Scope, Version, pb};
-use crate::remote::{Cause, RemoteError};
+use crate::remote::{Cause, Deadlines, RemoteError, gateway};
 
 /// What a source does next.
 #[derive(Clone)]
 enum Step {
     Give(Block),
+    /// The same after a while.
+    GiveLate(Duration, Block),
     Fail(fn() -> Cause),
     Hang,
 }
@@ -34,6 +38,8 @@ struct Fake {
     on_dag: Option<OnDag>,
     /// What it does when it is asked for a block that it does not have.
     on_missing: Step,
+    /// The blocks that it was asked for until now, if it fails with each the first time.
+    on_first: Option<Mutex<BTreeSet<Cid>>>,
     /// What it was asked for: CIDs of DAGs with a `*`.
     asked: Mutex<Vec<String>>,
 }
@@ -49,6 +55,7 @@ impl Fake {
             blocks: blocks.iter().map(|block| (*block.cid(), block.clone())).collect(),
             on_dag: None,
             on_missing: Step::Fail(not_found),
+            on_first: None,
             asked: Mutex::default(),
         }
     }
@@ -98,18 +105,33 @@ impl Source for Fake {
 
     fn block<'a>(&'a self, cid: &'a Cid) -> BoxFuture<'a, Result<Block, RemoteError>> {
         self.asked.lock().unwrap().push(cid.to_string());
+        if let Some(failures) = &self.on_first
+            && failures.lock().unwrap().insert(*cid)
+        {
+            return async { Err(self.error(Cause::Status { status: 502, message: String::new() })) }.boxed();
+        }
         match self.blocks.get(cid).cloned().map_or(self.on_missing.clone(), Step::Give) {
             Step::Give(block) => async { Ok(block) }.boxed(),
+            Step::GiveLate(wait, block) => async move {
+                tokio::time::sleep(wait).await;
+                Ok(block)
+            }
+            .boxed(),
             Step::Fail(cause) => async move { Err(self.error(cause())) }.boxed(),
             Step::Hang => std::future::pending().boxed(),
         }
     }
 
-    fn dag<'a>(&'a self, request: &'a DagRequest, _: u64) -> BoxStream<'a, Result<Block, RemoteError>> {
+    fn dag<'a>(&'a self, request: &'a DagRequest) -> BoxStream<'a, Result<Block, RemoteError>> {
         self.asked.lock().unwrap().push(format!("{}*{}", request.root, request.path));
         let steps = self.on_dag.as_ref().unwrap()(self, request);
         let step = move |step| match step {
             Step::Give(block) => async { Ok(block) }.boxed(),
+            Step::GiveLate(wait, block) => async move {
+                tokio::time::sleep(wait).await;
+                Ok(block)
+            }
+            .boxed(),
             Step::Fail(cause) => async move { Err(self.error(cause())) }.boxed(),
             Step::Hang => std::future::pending().boxed(),
         };
@@ -164,6 +186,22 @@ fn tree() -> Dag {
 fn distinct(blocks: Vec<Block>) -> Vec<Block> {
     let mut seen = BTreeSet::new();
     blocks.into_iter().filter(|block| seen.insert(*block.cid())).collect()
+}
+
+/// Less than it takes until a request is given up, and more than until it gets a rival.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn raw(content: Vec<u8>) -> Block {
+    Block::seal(Version::V1, CODEC_RAW, content.into()).unwrap()
+}
+
+/// A directory of these blocks.
+fn directory_of(files: &[Block]) -> Dag {
+    let mut blocks = Vec::new();
+    let names: Vec<_> = (0..files.len()).map(|number| format!("{number:06}")).collect();
+    let subtree = |block: &Block| unixfs::Subtree { cid: *block.cid(), dag_size: block.data().len() as u64 };
+    directory(names.iter().zip(files).map(|(name, block)| (name.as_str(), subtree(block))).collect(), &mut blocks);
+    Dag(distinct([files, &blocks].concat()))
 }
 
 /// A store, and what happened.
@@ -363,7 +401,8 @@ async fn a_source_that_hangs_gets_a_rival() {
     ] {
         let (slow, fixture) = (Arc::new(slow), Fixture::default());
         let good = Arc::new(Fake::new("good", &dag.0).with_dags());
-        fixture.fetch(&dag, &[&slow, &good]).await.unwrap();
+        // A rival comes long before the other request is given up.
+        timeout(PATIENCE, fixture.fetch(&dag, &[&slow, &good])).await.unwrap().unwrap();
         fixture.assert_whole(&dag);
         assert_eq!(slow.asked().len(), 1);
     }
@@ -572,6 +611,147 @@ async fn a_source_that_fails_and_fails_is_left_alone() {
     fixture.fetch(&dag, &[&broken, &good]).await.unwrap();
     fixture.assert_whole(&dag);
     assert!(broken.asked().len() <= 6, "{:?}", broken.asked());
+}
+
+/// The next version of a large image: most of what its only source sends is here.
+#[tokio::test]
+async fn a_source_may_send_much_that_is_here() {
+    let (big, new) = (raw(vec![0; 1 << 20]), raw(b"new".to_vec()));
+    let dag = directory_of(&[big.clone(), new.clone()]);
+    let fixture = Fixture::holding(std::slice::from_ref(&big));
+    let root = dag.0.last().unwrap().clone();
+    let source = Arc::new(Fake::new("a", &dag.0).on_dag(move |_, _| {
+        let here = std::iter::repeat_n(big.clone(), 300);
+        [root.clone()].into_iter().chain(here).chain([new.clone()]).map(Step::Give).collect()
+    }));
+    fixture.fetch(&dag, &[&source]).await.unwrap();
+    fixture.assert_whole(&dag);
+    // It was stopped, and asked for what was missing.
+    assert_eq!(source.asked(), [format!("{}*", dag.root()), dag.0[1].cid().to_string()]);
+}
+
+#[tokio::test]
+async fn a_source_may_not_send_much_that_belongs_to_nothing() {
+    let (other, new) = (raw(vec![0; 1 << 20]), raw(b"new".to_vec()));
+    let dag = directory_of(std::slice::from_ref(&new));
+    let root = dag.0.last().unwrap().clone();
+    let source = Arc::new(Fake::new("a", &dag.0).on_dag(move |_, _| {
+        let others = std::iter::repeat_n(other.clone(), 300);
+        [root.clone()].into_iter().chain(others).chain([new.clone()]).map(Step::Give).collect()
+    }));
+    let missing = missing(Fixture::default().fetch(&dag, &[&source]).await);
+    assert_eq!(missing.sources, [("a".to_owned(), "it sends what was not asked for".to_owned())]);
+}
+
+/// It has shown the root, and with it the claim to bring all the rest.
+#[tokio::test]
+async fn a_source_that_trickles_does_not_keep_others_out() {
+    let files: Vec<_> = (0..20_u8).map(|number| raw(vec![number])).collect();
+    let dag = directory_of(&files);
+    let root = dag.0.last().unwrap().clone();
+    for junk in [raw(b"junk".to_vec()), files[19].clone()] {
+        let root = root.clone();
+        let slow = Arc::new(Fake::new("slow", &dag.0).on_dag(move |_, _| {
+            let late = Step::GiveLate(Duration::from_secs(2), junk.clone());
+            [Step::Give(root.clone())].into_iter().chain(std::iter::repeat_n(late, 1000)).collect()
+        }));
+        let good = Arc::new(Fake::new("good", &dag.0));
+        let fixture = Fixture::default();
+        timeout(PATIENCE, fixture.fetch(&dag, &[&slow, &good])).await.unwrap().unwrap();
+        fixture.assert_whole(&dag);
+        assert_eq!(slow.asked().len(), 1, "{:?}", slow.asked());
+    }
+}
+
+/// Who is slow is still the one who has it.
+#[tokio::test]
+async fn a_source_that_trickles_goes_on_if_nobody_else_has_it() {
+    let files: Vec<_> = (0..4_u8).map(|number| raw(vec![number])).collect();
+    let dag = directory_of(&files);
+    let root = dag.0.last().unwrap().clone();
+    let slow = Arc::new(Fake::new("slow", &[]).on_dag(move |_, _| {
+        let late = files.iter().map(|file| Step::GiveLate(Duration::from_secs(3), file.clone()));
+        [Step::Give(root.clone())].into_iter().chain(late).collect()
+    }));
+    let poor = Arc::new(Fake::new("poor", &[]));
+    let fixture = Fixture::default();
+    timeout(PATIENCE, fixture.fetch(&dag, &[&slow, &poor])).await.unwrap().unwrap();
+    fixture.assert_whole(&dag);
+    assert_eq!(slow.asked().len(), 1, "{:?}", slow.asked());
+}
+
+#[tokio::test]
+async fn a_failure_may_pass() {
+    let files: Vec<_> = (0..30_u8).map(|number| raw(vec![number])).collect();
+    let dag = directory_of(&files);
+    let fixture = Fixture::default();
+    // The root and then three blocks at once fail, and come when they are asked for again.
+    let source = Arc::new(Fake { on_first: Some(Mutex::default()), ..Fake::new("a", &dag.0) });
+    fixture.fetch(&dag, &[&source]).await.unwrap();
+    fixture.assert_whole(&dag);
+    assert_eq!(source.asked().len(), 2 * dag.0.len());
+}
+
+/// More blocks at once than are held open, in any order, as DAGs and one by one.
+#[tokio::test]
+async fn few_of_many_blocks_are_open_at_once() {
+    let count = walk::OPEN_MAX + 1000;
+    let files: Vec<_> = (0..count as u32).map(|number| raw(number.to_le_bytes().to_vec())).collect();
+    let links = files.iter().map(|file| pb::Link { cid: *file.cid(), name: Some(""), tsize: Some(4) }).collect();
+    let node = pb::Node { links, data: None }.encode();
+    let root = Block::seal(Version::V1, CODEC_DAG_PB, node.into()).unwrap();
+    let dag = Dag([files, vec![root.clone()]].concat());
+    let store = Arc::new(MemoryBlockstore::default());
+    let (mut keeper, _) = Keeper::start(store, all(dag.root()), FetchLimits::default()).unwrap();
+    assert_eq!(keeper.advance(&[(0, root)]).unwrap().wants.len(), walk::OPEN_MAX);
+    let backwards = |fake: &Fake, request: &DagRequest| -> Vec<Step> {
+        let mut blocks = fake.all_below(request);
+        blocks[1..].reverse();
+        blocks.into_iter().map(Step::Give).collect()
+    };
+    for (source, requests) in [
+        (Fake::new("forwards", &dag.0).with_dags(), 1),
+        (Fake::new("backwards", &dag.0).on_dag(backwards), 1),
+        (Fake::new("blocks", &dag.0), dag.0.len()),
+    ] {
+        let (source, fixture) = (Arc::new(source), Fixture::default());
+        let fetched = fixture.fetch(&dag, &[&source]).await.unwrap();
+        assert_eq!((fetched.blocks as usize, source.asked().len()), (dag.0.len(), requests), "{}", source.name);
+        fixture.assert_whole(&dag);
+    }
+}
+
+/// A gateway that says that its CAR is long tells no lie: the limit is ours.
+#[tokio::test]
+async fn a_long_archive_is_over_the_limit() {
+    let dag = tree();
+    let mut car = crate::dag::car::encode_header(&[dag.root()]);
+    for block in dag.0.iter().rev() {
+        car.extend(crate::dag::car::encode_section_head(block.cid(), block.data().len()));
+        car.extend_from_slice(block.data());
+    }
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let head =
+                "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.ipld.car\r\nContent-Length: 1099511627776\r\n\r\n";
+            stream.write_all(&[head.as_bytes(), &car].concat()).await.unwrap();
+            tokio::time::sleep(PATIENCE).await;
+        }
+    });
+    let gateway = gateway::Client::new(address, Deadlines::default()).unwrap();
+    let limits = FetchLimits { bytes: 100, ..FetchLimits::default() };
+    let bad = Mutex::new(0);
+    let note = |event: FetchEvent<'_>| {
+        if let FetchEvent::BadSource { .. } = event {
+            *bad.lock().unwrap() += 1;
+        }
+    };
+    let store = Arc::new(MemoryBlockstore::default());
+    let fetched = fetch(store, all(dag.root()), vec![Arc::new(gateway)], limits, &note).await;
+    assert!(matches!(fetched, Err(FetchError::TooManyBytes { limit: 100 })), "{fetched:?}");
+    assert_eq!(*bad.lock().unwrap(), 0);
 }
 
 /// Three files that share pieces, in nested folders: more blocks than a source takes requests at once.

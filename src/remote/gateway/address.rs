@@ -67,7 +67,7 @@ impl fmt::Display for Address {
 impl Address {
     /// Whether it is this machine's own.
     pub(super) fn is_loopback(&self) -> bool {
-        is_loopback(&self.url)
+        leads_here(&self.url)
     }
 
     /// The URL of a CID or what lies below it, with this query.
@@ -84,14 +84,44 @@ impl Address {
     }
 }
 
-/// Whether a URL's host is this machine by its name or number.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let number = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    match number {
-        Ok(number) => number.is_loopback() || number.is_unspecified(),
-        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+/// Whether a URL's host is this machine by its name or number. What a name resolves to is another question.
+fn leads_here(url: &Url) -> bool {
+    match host(url) {
+        Ok(number) => is_this_machine(number),
+        Err(name) => is_localhost(name),
     }
+}
+
+/// Whether a URL's host can only be meant by somebody on this machine: it is the machine itself, or a number that
+/// each link has for itself.
+pub(super) fn is_near(url: &Url) -> bool {
+    leads_here(url) || host(url).is_ok_and(is_near_number)
+}
+
+/// The same for a number.
+pub(super) fn is_near_number(number: IpAddr) -> bool {
+    let is_of_link = match number.to_canonical() {
+        IpAddr::V4(number) => number.is_link_local(),
+        IpAddr::V6(number) => number.is_unicast_link_local(),
+    };
+    is_of_link || is_this_machine(number)
+}
+
+/// Whether a name is one that is this machine everywhere (RFC 6761, section 6.3).
+pub(super) fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+fn is_this_machine(number: IpAddr) -> bool {
+    let number = number.to_canonical();
+    number.is_loopback() || number.is_unspecified()
+}
+
+/// A URL's host as a number, or else as a name.
+fn host(url: &Url) -> Result<IpAddr, &str> {
+    let host = url.host_str().unwrap_or_default();
+    host.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| host)
 }
 
 #[cfg(test)]
@@ -137,8 +167,22 @@ mod tests {
         for text in ["http://localhost:1", "http://a.localhost", "http://127.9.9.9", "http://[::1]", "http://0.0.0.0"] {
             assert!(text.parse::<Address>().unwrap().is_loopback(), "{text}");
         }
-        for text in ["http://localhost.example", "http://10.0.0.1", "https://[2001:db8::1]"] {
+        for text in ["http://[::ffff:127.0.0.1]", "http://LOCALHOST.:1", "http://a.localhost.", "http://0x7f.1"] {
+            assert!(text.parse::<Address>().unwrap().is_loopback(), "{text}");
+        }
+        for text in ["http://localhost.example", "http://10.0.0.1", "https://[2001:db8::1]", "http://169.254.169.254"] {
             assert!(!text.parse::<Address>().unwrap().is_loopback(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_near_is_known() {
+        let is_near = |text: &str| is_near(&Url::parse(text).unwrap());
+        for text in ["http://[::ffff:7f00:1]", "http://localhost.", "http://169.254.169.254", "http://[fe80::1]"] {
+            assert!(is_near(text), "{text}");
+        }
+        for text in ["http://example.com", "http://10.0.0.1", "http://[2001:db8::1]"] {
+            assert!(!is_near(text), "{text}");
         }
     }
 }

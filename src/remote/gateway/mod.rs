@@ -16,6 +16,7 @@ mod answer;
 mod tests;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -70,6 +71,8 @@ impl Client {
         if address.is_loopback() {
             // A proxy's own loopback interface is another one.
             builder = builder.no_proxy().dns_resolver(Arc::new(Localhost));
+        } else {
+            builder = builder.dns_resolver(Arc::new(Elsewhere));
         }
         let http = builder.build().map_err(|error| RemoteError {
             remote: address.to_string(),
@@ -179,11 +182,33 @@ impl Resolve for Localhost {
     fn resolve(&self, name: Name) -> Resolving {
         let name = name.as_str().to_owned();
         Box::pin(async move {
-            let name = if name.ends_with(".localhost") { "localhost" } else { &name };
+            let name = if address::is_localhost(&name) { "localhost" } else { &name };
             let addresses: Vec<_> = tokio::net::lookup_host((name, 0)).await?.collect();
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
+}
+
+/// Does not find this machine, whatever a name resolves to: a gateway elsewhere can redirect to any name, and have that
+/// resolve to anything. Only `localhost` is what it is: redirects to it are not followed, so it is a proxy's name.
+struct Elsewhere;
+
+impl Resolve for Elsewhere {
+    fn resolve(&self, name: Name) -> Resolving {
+        let name = name.as_str().to_owned();
+        Box::pin(async move {
+            let addresses: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let kept = if address::is_localhost(&name) { addresses } else { elsewhere(addresses)? };
+            Ok(Box::new(kept.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Those of the addresses that are not this machine's.
+fn elsewhere(mut addresses: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+    addresses.retain(|address| !address::is_near_number(address.ip()));
+    let nothing = || io::Error::other("the name leads only to this machine or its own link");
+    if addresses.is_empty() { Err(nothing()) } else { Ok(addresses) }
 }
 
 /// Where an answer leads, if it is a redirect.
@@ -199,7 +224,7 @@ fn redirect(gateway: &Address, from: &Url, location: &str) -> Option<Url> {
     let to = from.join(location).ok()?;
     let scheme_fits = to.scheme() == "https" || (to.scheme() == "http" && from.scheme() == "http");
     let has_credentials = !to.username().is_empty() || to.password().is_some();
-    let leads_here = address::is_loopback(&to) && !gateway.is_loopback();
+    let leads_here = address::is_near(&to) && !gateway.is_loopback();
     (scheme_fits && !has_credentials && !leads_here).then_some(to)
 }
 

@@ -310,7 +310,27 @@ fn redirects_lead_only_where_they_may() {
     check("https://example.com", "https://a:b@example.com", false);
     check("https://example.com", "https://localhost/", false);
     check("http://example.com", "http://127.0.0.1:5001/api", false);
+    check("http://example.com", "http://[::ffff:127.0.0.1]:5001/api", false);
+    check("http://example.com", "http://localhost.:5001/api", false);
+    check("http://example.com", "http://169.254.169.254/", false);
     check("http://127.0.0.1:8080", "http://a.ipfs.localhost:8080", true);
+}
+
+/// The names of this test's machine that lead to itself are not known, so it is the filter that is looked at.
+#[test]
+fn names_elsewhere_do_not_lead_here() {
+    let elsewhere = |numbers: &[&str]| -> Option<Vec<String>> {
+        let addresses = numbers.iter().map(|number| SocketAddr::new(number.parse().unwrap(), 0)).collect();
+        Some(elsewhere(addresses).ok()?.iter().map(|address| address.ip().to_string()).collect())
+    };
+    assert_eq!(elsewhere(&["127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "169.254.1.1", "fe80::1"]), None);
+    assert_eq!(elsewhere(&["127.0.0.1", "192.0.2.1"]), Some(vec!["192.0.2.1".to_owned()]));
+}
+
+#[tokio::test]
+async fn localhost_may_be_a_proxy() {
+    let mut addresses = Elsewhere.resolve("localhost".parse().unwrap()).await.unwrap();
+    assert!(addresses.next().unwrap().ip().is_loopback());
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 //!
 //! <https://specs.ipfs.tech/http-gateways/trustless-gateway/>: `GET` and `HEAD` of `/ipfs/CID[/PATH]`, as a raw block or as
 //! a CAR. Only what a pin reaches is served; of anything else is not even said whether it is here. Nothing is rendered for
-//! people, no names are resolved, and nobody else is asked for what is missing. The header `Host` is not looked at: it
-//! guards services that act for whoever sits at this machine, while everything here is for everybody who has the CID.
-//! Scripts of web pages cannot read answers, since none has CORS headers.
+//! people, no names are resolved, and nobody else is asked for what is missing. Scripts of web pages cannot read answers,
+//! since none has CORS headers. A page whose name was made to lead to this machine could, since to its browser this would
+//! be the place that it came from; so on a loopback address only requests for a host on this machine are answered.
 
 mod car;
 mod reach;
@@ -15,6 +15,7 @@ mod suite;
 mod tests;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,9 +23,11 @@ use futures::stream;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, ETAG, HOST, HeaderMap, HeaderName, HeaderValue,
+    IF_NONE_MATCH, VARY,
 };
 use hyper::http::response;
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
 
 use self::car::Contents;
@@ -49,6 +52,8 @@ const X_CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-ty
 pub struct Gateway {
     store: Arc<dyn Blockstore>,
     reach: Arc<Reach>,
+    /// Whether it listens for this machine alone.
+    is_local: bool,
 }
 
 /// What was found for a request.
@@ -65,17 +70,21 @@ impl Gateway {
     /// A gateway that serves what is pinned in `store`, also what is pinned later.
     pub fn new(store: Arc<dyn Blockstore>) -> Self {
         let reach = Arc::new(Reach::new(store.clone()));
-        Self { store, reach }
+        Self { store, reach, is_local: false }
     }
 
     /// Answers on a server's connections until `stop` is ready and the answers under way have ended.
-    pub async fn serve(self, server: Server, stop: impl Future<Output = ()>) {
+    pub async fn serve(mut self, server: Server, stop: impl Future<Output = ()>) {
+        self.is_local = server.is_local();
         server.run(Arc::new(self), stop).await;
     }
 
     async fn try_answer(&self, request: &Request<Incoming>) -> Result<Response<Body>, Refusal> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered"));
+        }
+        if self.is_local && !is_for_this_machine(request) {
+            return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "only hosts on this machine are served here"));
         }
         let asked = Asked::parse(request.uri(), request.headers())?;
         let (store, reach, content) = (self.store.clone(), self.reach.clone(), asked.clone());
@@ -120,6 +129,20 @@ impl Service for Gateway {
     }
 }
 
+/// Whether the host that a request is for is this machine, or none is named, as old clients do and browsers never do.
+fn is_for_this_machine(request: &Request<Incoming>) -> bool {
+    let named = request.headers().get_all(HOST).into_iter().map(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    named.chain(request.uri().authority().cloned().map(Some)).all(|host| host.is_some_and(|host| is_local(host.host())))
+}
+
+fn is_local(host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        Ok(number) => number.to_canonical().is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
 /// Looks for what was asked for. It waits for disks.
 fn find(store: &dyn Blockstore, reach: &Reach, asked: &Asked) -> Result<Found, Refusal> {
     let root = asked.content.root;
@@ -144,12 +167,12 @@ fn find(store: &dyn Blockstore, reach: &Reach, asked: &Asked) -> Result<Found, R
 
 /// A block that may be seen.
 fn get(store: &dyn Blockstore, reach: &Reach, cid: &Cid) -> Result<Block, Refusal> {
-    if let Some(block) = Block::from_identity(cid) {
-        return Ok(block);
-    }
     let absent = || Refusal::new(StatusCode::NOT_FOUND, format!("{cid} is not below any pin of this gateway"));
     if !reach.has(cid).map_err(|error| broken(&error))? {
         return Err(absent());
+    }
+    if let Some(block) = Block::from_identity(cid) {
+        return Ok(block);
     }
     store.get(cid).map_err(|error| broken(&error))?.ok_or_else(absent)
 }
@@ -211,6 +234,8 @@ fn head(asked: &Asked, found: &Found, etag: &str, path: &str) -> response::Build
         .header(CONTENT_DISPOSITION, format!("attachment; filename=\"{filename}\""))
         .header(ETAG, etag)
         .header(CACHE_CONTROL, IMMUTABLE)
+        // The format may come from there.
+        .header(VARY, ACCEPT.as_str())
         // As it came: encoded, so that it can stand in a header.
         .header(X_IPFS_PATH, path)
         .header(X_IPFS_ROOTS, roots)

@@ -1,6 +1,6 @@
 //! Which blocks may be seen: those that a pin reaches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::blockstore::{Blockstore, Pin, StoreError};
@@ -19,8 +19,10 @@ pub(super) struct Reach {
 struct Reached {
     pins: Vec<Pin>,
     /// The digests of all blocks, as the store has them; with whether their links were followed, since a block may be
-    /// linked to as raw and as dag-pb.
+    /// linked to as raw and as dag-pb. Where they were not, what the block links to as dag-pb may be anything.
     digests: HashMap<Box<[u8]>, bool>,
+    /// Blocks whose links could not be followed, since they were not there or damaged. They may come back.
+    unread: HashSet<Cid>,
 }
 
 impl Reach {
@@ -28,7 +30,7 @@ impl Reach {
         Self { store, last: Mutex::default() }
     }
 
-    /// Whether a block may be seen.
+    /// Whether a block may be seen, and all that it links to.
     pub(super) fn has(&self, cid: &Cid) -> Result<bool, StoreError> {
         let pins = self.store.pins()?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,13 +40,35 @@ impl Reach {
             let known = if is_kept { std::mem::take(&mut *last) } else { Reached::default() };
             *last = known.extended(&*self.store, pins)?;
         }
-        Ok(last.digests.contains_key(cid.hash().digest()))
+        let mut pending = vec![*cid];
+        while let Some(cid) = pending.pop() {
+            if let Some(block) = Block::from_identity(&cid) {
+                // Everybody can make such a CID, with links to whatever they like.
+                pending.extend(Scope::All.links(&block).unwrap_or_default());
+                continue;
+            }
+            if !last.has(&cid) && last.unread.contains(&cid) {
+                let known = std::mem::take(&mut *last);
+                let pins = known.pins.clone();
+                *last = known.extended(&*self.store, pins)?;
+            }
+            if !last.has(&cid) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
 impl Reached {
+    /// Whether a pin leads to a block. As dag-pb, which has links, it must have been found as such.
+    fn has(&self, cid: &Cid) -> bool {
+        let is_followed = self.digests.get(cid.hash().digest());
+        is_followed.is_some_and(|is_followed| *is_followed || cid.codec() != CODEC_DAG_PB)
+    }
+
     fn extended(mut self, store: &dyn Blockstore, pins: Vec<Pin>) -> Result<Self, StoreError> {
-        let mut pending: Vec<Cid> = pins.iter().map(|pin| pin.root).collect();
+        let mut pending: Vec<Cid> = pins.iter().map(|pin| pin.root).chain(self.unread.drain()).collect();
         while let Some(cid) = pending.pop() {
             if let Some(block) = self.meet(store, &cid)? {
                 // What links cannot be read from has nothing below it.
@@ -61,16 +85,22 @@ impl Reached {
             return Ok(Some(block));
         }
         let is_node = cid.codec() == CODEC_DAG_PB;
-        let was_followed = self.digests.entry(cid.hash().digest().into()).or_insert(false);
-        if !is_node || std::mem::replace(was_followed, true) {
+        let is_followed = self.digests.entry(cid.hash().digest().into()).or_insert(false);
+        if !is_node || *is_followed {
             return Ok(None);
         }
-        match store.get(cid) {
+        let block = match store.get(cid) {
             Err(error @ StoreError::Damaged { .. }) => {
                 tracing::warn!("what is below it is not served: {error}");
-                Ok(None)
+                None
             }
-            block => block,
+            block => block?,
+        };
+        if block.is_some() {
+            *is_followed = true;
+        } else {
+            self.unread.insert(*cid);
         }
+        Ok(block)
     }
 }

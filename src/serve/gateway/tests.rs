@@ -42,7 +42,9 @@ impl Fixture {
 
     pub(super) fn put(&self, blocks: &[Block]) {
         let mut writer = self.store.writer().unwrap();
-        blocks.iter().for_each(|block| drop(writer.put(block).unwrap()));
+        for block in blocks {
+            writer.put(block).unwrap();
+        }
         writer.commit(&[]).unwrap();
     }
 
@@ -67,7 +69,7 @@ impl Fixture {
     /// Sends a request without a body; gives the whole answer.
     pub(super) async fn ask(&self, head: &str) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await.unwrap();
@@ -182,6 +184,7 @@ async fn blocks_are_served() {
     answer.check("content-disposition", &format!("attachment; filename=\"{cid}.bin\""));
     answer.check("etag", &format!("\"{cid}.raw\""));
     answer.check("cache-control", IMMUTABLE);
+    answer.check("vary", "accept");
     answer.check("x-ipfs-path", &format!("/ipfs/{cid}"));
     answer.check("x-ipfs-roots", &cid.to_string());
     answer.check("x-content-type-options", "nosniff");
@@ -256,11 +259,18 @@ async fn only_what_is_pinned_is_served() {
     fixture.store.remove_pin(&PinName::of_root(&secret)).unwrap();
     assert_eq!(fixture.get(&target).await.status, 404);
     assert_eq!(fixture.get(&format!("/ipfs/{}?format=raw", blocks[0].cid())).await.status, 200);
-    // What is pinned and what is nowhere look the same.
-    let absent = fixture.get("/ipfs/bafkreifgmwsfsiccf6ouc7sim7x5yt5yubfb6p77d6qh5gmoq337pit24m?format=raw").await;
-    assert_eq!(absent.status, 404);
-    let text = |answer: Answer| String::from_utf8(answer.body).unwrap();
-    assert!(text(absent).ends_with("is not below any pin of this gateway\n"));
+    // What is not pinned and what is nowhere look the same.
+    let refusal = async |cid: &str| {
+        let mut answer = fixture.get(&format!("/ipfs/{cid}?format=raw")).await;
+        answer.headers.remove("date");
+        let text = String::from_utf8(std::mem::take(&mut answer.body)).unwrap().replace(cid, "CID");
+        (answer.status, text, answer.headers.into_iter().collect::<std::collections::BTreeMap<_, _>>())
+    };
+    let absent = Block::seal(Version::V1, CODEC_RAW, Bytes::from_static(b"nowhere")).unwrap();
+    let there = other[0].cid().to_string();
+    let (status, text, headers) = refusal(&there).await;
+    assert_eq!((status, text.as_str()), (404, "CID is not below any pin of this gateway\n"));
+    assert_eq!((status, text, headers), refusal(&absent.cid().to_string()).await);
 }
 
 #[tokio::test]
@@ -271,6 +281,67 @@ async fn a_block_is_the_same_under_every_codec_and_version() {
         let answer = fixture.get(&format!("/ipfs/{cid}?format=raw")).await;
         assert_eq!((answer.status, &answer.body[..]), (200, &root.data()[..]));
     }
+    // But what a pin reaches as a file is no node.
+    let node = Cid::new_v1(CODEC_DAG_PB, *blocks[0].cid().hash());
+    assert_eq!(fixture.get(&format!("/ipfs/{node}?format=raw")).await.status, 404);
+}
+
+/// A file that is pinned, and whose bytes happen to be a node, leads nowhere; nor does a CID that has a node in itself.
+#[tokio::test]
+async fn links_in_files_and_cids_reach_nothing() {
+    let fixture = Fixture::new(Limits::default()).await;
+    let mut blocks = Vec::new();
+    let secret = file(b"x", &mut blocks);
+    let node = directory(&[("secret", secret)], &mut blocks).cid;
+    let node = blocks.iter().find(|block| *block.cid() == node).unwrap().clone();
+    let as_file = Block::new(Cid::new_v1(CODEC_RAW, *node.cid().hash()), node.data().clone()).unwrap();
+    blocks.push(as_file.clone());
+    let root = directory(&[("file", Subtree { cid: *as_file.cid(), dag_size: 1 })], &mut blocks).cid;
+    fixture.put(&blocks);
+    fixture.pin(&root);
+    let in_cid = Cid::new_v1(CODEC_DAG_PB, multihash::Multihash::wrap(0, node.data()).unwrap());
+    for (cid, rest) in [(node.cid(), ""), (node.cid(), "/secret"), (&in_cid, ""), (&in_cid, "/secret")] {
+        let answer = fixture.get(&format!("/ipfs/{cid}{rest}?format=car")).await;
+        assert_eq!(answer.status, 404, "{cid}{rest}");
+    }
+    let answer = fixture.get(&format!("/ipfs/{}?format=car", as_file.cid())).await;
+    assert_eq!((answer.status, answer.blocks()), (200, vec![*as_file.cid()]));
+    // Once a pin leads there as to a node, both may be seen.
+    fixture.pin(node.cid());
+    for cid in [node.cid(), &in_cid] {
+        assert_eq!(fixture.get(&format!("/ipfs/{cid}/secret?format=car")).await.status, 200, "{cid}");
+    }
+}
+
+/// A web page can have its name lead to this machine, and is then what its browser takes this gateway for.
+#[tokio::test]
+async fn only_hosts_on_this_machine_are_served_on_it() {
+    let fixture = Fixture::new(Limits::default()).await;
+    let ask = async |lines: &str| {
+        let mut stream = TcpStream::connect(fixture.address).await.unwrap();
+        stream.write_all(format!("{lines}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        Answer::parse(&bytes).status
+    };
+    for (host, expected) in [
+        ("localhost", 200),
+        ("LocalHost.:8081", 200),
+        ("127.0.0.1:8081", 200),
+        ("127.9.9.9", 200),
+        ("[::1]:8081", 200),
+        ("example.com", 421),
+        ("localhost.example.com:8081", 421),
+        ("10.0.0.1", 421),
+        ("0.0.0.0", 421),
+        ("", 421),
+        ("\u{fc}", 421),
+    ] {
+        assert_eq!(ask(&format!("GET /ipfs/bafkqaaa?format=raw HTTP/1.1\r\nHost: {host}")).await, expected, "{host}");
+    }
+    let target = "http://example.com/ipfs/bafkqaaa?format=raw";
+    assert_eq!(ask(&format!("GET {target} HTTP/1.1\r\nHost: localhost")).await, 421);
+    assert_eq!(ask("GET /ipfs/bafkqaaa?format=raw HTTP/1.0").await, 200);
 }
 
 #[tokio::test]
@@ -355,6 +426,39 @@ async fn an_archive_with_a_gap_is_cut_off() {
     assert!(ended.unwrap_err().to_string().contains("is not here"));
 }
 
+/// The client must see it: the answer has no end.
+#[tokio::test]
+async fn an_answer_with_a_gap_is_cut_off() {
+    let blocks = tree();
+    let [.., sub, root] = &blocks[..] else { panic!() };
+    let fixture = Fixture::new(Limits::default()).await;
+    fixture.put(&blocks);
+    fixture.pin(root.cid());
+    fixture.store.damage(sub.cid(), b"damaged");
+    let read = async || {
+        // So little may be cut off together with the head.
+        let mut stream = match fixture.client().dag(root.cid(), "", Scope::All, 1 << 20).await {
+            Ok(stream) => stream,
+            Err(error) => return (0, Some(error)),
+        };
+        let mut count = 0;
+        loop {
+            match stream.next().await {
+                Some(Ok(_)) => count += 1,
+                end => break (count, end.map(Result::unwrap_err)),
+            }
+        }
+    };
+    let (count, error) = read().await;
+    assert!(count < blocks.len() && error.is_some(), "{count} {error:?}");
+    assert_eq!(fixture.get(&format!("/ipfs/{}?format=car", sub.cid())).await.status, 404);
+    // It may come back, and with it what is below it.
+    fixture.store.damage(sub.cid(), Box::leak(sub.data().to_vec().into_boxed_slice()));
+    assert_eq!(fixture.get(&format!("/ipfs/{}?format=car", sub.cid())).await.status, 200);
+    let (count, error) = read().await;
+    assert!(count == blocks.len() && error.is_none(), "{count} {error:?}");
+}
+
 #[tokio::test]
 async fn clients_that_send_nothing_do_not_keep_others_out() {
     let limits = Limits { connections: 1, head: Duration::from_millis(100), ..Limits::default() };
@@ -382,7 +486,10 @@ async fn clients_that_do_not_read_do_not_keep_others_out() {
     fixture.put(&[blocks, chunks].concat());
     fixture.pin(&root);
     let mut greedy = TcpStream::connect(fixture.address).await.unwrap();
-    greedy.write_all(format!("GET /ipfs/{root}?format=car HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    greedy
+        .write_all(format!("GET /ipfs/{root}?format=car HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     assert_eq!(fixture.get("/ipfs/bafkqaaa?format=raw").await.status, 200);
     let mut answer = Vec::new();
     // It gets an error or an end, and not all of it.
@@ -393,20 +500,22 @@ async fn clients_that_do_not_read_do_not_keep_others_out() {
 #[tokio::test]
 async fn heads_of_requests_are_bounded() {
     let fixture = Fixture::new(Limits::default()).await;
+    assert_eq!(fixture.get("/ipfs/bafkqaaa?format=raw").await.status, 200);
     let long = "x".repeat(64 * 1024);
     let mut stream = TcpStream::connect(fixture.address).await.unwrap();
     // The other side may have gone before all is written.
-    let _ = stream.write_all(format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await;
+    let head = format!("GET /ipfs/bafkqaaa?format=raw HTTP/1.1\r\nHost: localhost\r\nX-Long: {long}\r\n\r\n");
+    let _ = stream.write_all(head.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&answer));
 }
 
 #[tokio::test]
 async fn it_stops_when_it_is_told() {
     let (mut fixture, blocks) = Fixture::with_tree().await;
     let mut idle = TcpStream::connect(fixture.address).await.unwrap();
-    let head = format!("GET /ipfs/{}?format=raw HTTP/1.1\r\nHost: x\r\n\r\n", blocks[0].cid());
+    let head = format!("GET /ipfs/{}?format=raw HTTP/1.1\r\nHost: localhost\r\n\r\n", blocks[0].cid());
     idle.write_all(head.as_bytes()).await.unwrap();
     let mut byte = [0];
     idle.read_exact(&mut byte).await.unwrap();
