@@ -65,8 +65,8 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
+    #[allow(clippy::unnecessary_cast, reason = "the types of these fields differ from one system to another")]
     fn new(stat: &fs::Stat) -> Self {
-        // The types of these fields differ from one system to another.
         Self {
             size_bytes: u64::try_from(stat.st_size).unwrap_or_default(),
             mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as u32),

@@ -80,7 +80,7 @@ fn what_is_not_committed_is_not_there() {
 fn blocks_are_kept_by_their_hash() {
     with_each(|store| {
         let block = node(&[]);
-        add(store, &[block.clone()], None);
+        add(store, std::slice::from_ref(&block), None);
         let as_raw = Cid::new_v1(CODEC_RAW, *block.cid().hash());
         let as_v0 = Cid::new_v0(*block.cid().hash()).unwrap();
         assert_eq!(store.get(&as_raw).unwrap().unwrap().data(), block.data());
@@ -137,7 +137,7 @@ fn pins_hold_what_they_reach() {
             assert_eq!(store.get(block.cid()).unwrap().as_ref(), Some(block));
         }
         let pin = Pin { name: name("tree"), root: *root.cid() };
-        assert_eq!(store.pins().unwrap(), [pin.clone()]);
+        assert_eq!(store.pins().unwrap(), std::slice::from_ref(&pin));
         assert_eq!(store.remove_pin(&pin.name).unwrap(), Some(pin.clone()));
         assert_eq!(store.remove_pin(&pin.name).unwrap(), None);
         assert!(store.has(root.cid()).unwrap());
@@ -195,7 +195,7 @@ fn of_many_missing_blocks_some_are_named() {
     with_each(|store| {
         let links: Vec<_> = (0..100).map(|number: u32| *raw(number.to_string()).cid()).collect();
         let root = node(&links);
-        add(store, &[root.clone()], None);
+        add(store, std::slice::from_ref(&root), None);
         match store.set_pin(&name("tree"), root.cid()).unwrap_err() {
             StoreError::Incomplete { missing, more: true, .. } => assert_eq!(missing, links[..MISSING_MAX]),
             error => panic!("{error}"),
@@ -238,7 +238,7 @@ fn a_dag_is_followed_once_however_often_it_is_linked() {
 fn nothing_is_collected_while_somebody_writes() {
     with_each(|store| {
         let loose = raw("loose");
-        add(store, &[loose.clone()], None);
+        add(store, std::slice::from_ref(&loose), None);
         let mut writer = store.writer().unwrap();
         let hold = store.hold().unwrap();
         assert!(writer.has(loose.cid()).unwrap());
@@ -270,7 +270,7 @@ fn pins_may_need_what_others_wrote_meanwhile() {
         let root = node(&[*leaf.cid()]);
         let mut writer = store.writer().unwrap();
         assert!(!writer.has(leaf.cid()).unwrap());
-        add(store, &[leaf.clone()], None);
+        add(store, std::slice::from_ref(&leaf), None);
         writer.put(&root).unwrap();
         writer.commit(&[(name("tree"), *root.cid())]).unwrap();
         assert_eq!(store.gc(GcOptions::default()).unwrap().kept_blocks, 2);
@@ -463,7 +463,7 @@ fn stores_and_writers_are_what_threads_need() {
 fn damaged_blocks_are_never_given_out() {
     let store = MemoryBlockstore::new();
     let block = raw("123");
-    add(&store, &[block.clone()], Some("x"));
+    add(&store, std::slice::from_ref(&block), Some("x"));
     store.damage(block.cid(), b"aww");
     let error = store.get(block.cid()).unwrap_err();
     assert_eq!(error.to_string(), format!("block {} is damaged in the blockstore", block.cid()));

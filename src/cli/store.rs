@@ -30,7 +30,7 @@ pub(super) fn open(is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> R
     })?;
     let events = Arc::new(|event: StoreEvent| show(&event));
     let cancelled = Arc::new(is_cancelled);
-    let options = Options { size_bytes_max: limit()?, events, cancelled, ..Options::default() };
+    let options = Options { size_bytes_max: limit()?, events, cancelled };
     DiskBlockstore::open(&home.join(FOLDER), options).map_err(Failure::from)
 }
 

@@ -260,7 +260,7 @@ fn a_gateway_that_cannot_be_trusted_stores_nothing() {
         "`text/html` where",
     );
     check(
-        |_| Some(b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n".to_vec()),
+        |_| Some(b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()),
         "it redirects more than",
     );
 }

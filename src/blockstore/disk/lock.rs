@@ -52,9 +52,9 @@ impl Holders {
         if let Some(shared) = held.upgrade() {
             return Ok(shared);
         }
-        let waiting = || (options.events)(StoreEvent::WaitingForCollector);
-        let turn = wait(layout, "turn.lock", File::try_lock, options, &waiting)?;
-        let lock = wait(layout, "gc.lock", File::try_lock_shared, options, &waiting)?;
+        let mut waiting = said_once(options, StoreEvent::WaitingForCollector);
+        let turn = wait(layout, "turn.lock", File::try_lock, options, &mut waiting)?;
+        let lock = wait(layout, "gc.lock", File::try_lock_shared, options, &mut waiting)?;
         drop(turn);
         let shared = Arc::new(Shared { _lock: lock });
         *held = Arc::downgrade(&shared);
@@ -76,9 +76,9 @@ impl Holders {
 
 /// Takes the lock alone.
 pub(super) fn exclude(layout: &Layout, options: &Options) -> Result<Exclusive, StoreError> {
-    let waiting = || (options.events)(StoreEvent::WaitingForWriters);
-    let turn = wait(layout, "turn.lock", File::try_lock, options, &waiting)?;
-    let lock = wait(layout, "gc.lock", File::try_lock, options, &waiting)?;
+    let mut waiting = said_once(options, StoreEvent::WaitingForWriters);
+    let turn = wait(layout, "turn.lock", File::try_lock, options, &mut waiting)?;
+    let lock = wait(layout, "gc.lock", File::try_lock, options, &mut waiting)?;
     drop(turn);
     Ok(Exclusive { _lock: lock })
 }
@@ -90,7 +90,13 @@ pub(super) fn try_exclude(layout: &Layout) -> Result<Option<Exclusive>, StoreErr
 
 /// Takes a lock alone for a moment's work, waiting for others who do the same.
 pub(super) fn moment(layout: &Layout, name: &str, options: &Options) -> Result<Lock, StoreError> {
-    wait(layout, name, File::try_lock, options, &|| {})
+    wait(layout, name, File::try_lock, options, &mut || {})
+}
+
+/// Says something the first time that it is called.
+fn said_once(options: &Options, event: StoreEvent) -> impl FnMut() + use<'_> {
+    let mut event = Some(event);
+    move || event.take().into_iter().for_each(|event| (options.events)(event))
 }
 
 type TryLock = fn(&File) -> Result<(), TryLockError>;
@@ -109,7 +115,7 @@ fn wait(
     name: &str,
     try_lock: TryLock,
     options: &Options,
-    waiting: &dyn Fn(),
+    waiting: &mut dyn FnMut(),
 ) -> Result<Lock, StoreError> {
     let mut is_first = true;
     loop {

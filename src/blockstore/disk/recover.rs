@@ -19,6 +19,14 @@ use super::{Failure, Inner, StoreEvent, lock};
 /// Blocks of one pack that are gathered before the index is told.
 const BATCH: usize = 1 << 16;
 
+/// Packs that are in the index or in the folder, but not in both.
+struct Differences {
+    /// Only the index has them.
+    gone: Vec<PackId>,
+    /// Only the folder has them.
+    unknown: Vec<PackId>,
+}
+
 impl Inner {
     /// Opens the index, and makes it where there is none that can be used. Nobody may collect meanwhile.
     pub(super) fn open_index(&self) -> Result<Index, StoreError> {
@@ -82,7 +90,7 @@ impl Inner {
 
     /// Makes the index and the folder agree. Nobody else may collect meanwhile.
     pub(super) fn reconcile(&self, index: &mut Index) -> Result<(), Failure> {
-        let Some((gone, unknown)) = self.differences(index)? else { return Ok(()) };
+        let Some(Differences { gone, unknown }) = self.differences(index)? else { return Ok(()) };
         if !gone.is_empty() {
             let removed = index.change(|change| change.remove_packs(&gone))?;
             if removed > 0 {
@@ -92,15 +100,17 @@ impl Inner {
         self.adopt(index, &unknown)
     }
 
-    /// The packs that only the index has, and those that only the folder has; `None` if there are none.
-    fn differences(&self, index: &Index) -> Result<Option<(Vec<PackId>, Vec<PackId>)>, Failure> {
+    /// Where the index and the folder do not agree; `None` if they do.
+    fn differences(&self, index: &Index) -> Result<Option<Differences>, Failure> {
         // In this order: a pack gets its name before it is in the index.
         let known: BTreeSet<_> = index.packs()?.into_iter().map(|(pack, _)| pack).collect();
         let there: BTreeSet<_> = self.layout.packs()?.0.into_iter().collect();
         if known == there {
             return Ok(None);
         }
-        Ok(Some((known.difference(&there).copied().collect(), there.difference(&known).copied().collect())))
+        let gone = known.difference(&there).copied().collect();
+        let unknown = there.difference(&known).copied().collect();
+        Ok(Some(Differences { gone, unknown }))
     }
 
     /// Tells the index of the blocks in these packs, but for those whose writers are about to.

@@ -223,12 +223,12 @@ fn an_index_that_was_replaced_is_not_believed() {
     assert!(!old.has(before.cid()).unwrap());
     fs::remove_file(dir.path().join("index.sqlite")).unwrap();
     let other = open(dir.path()).unwrap();
-    add(&other, &[before.clone()], None);
+    add(&other, std::slice::from_ref(&before), None);
     assert_eq!(old.get(before.cid()).unwrap(), Some(before));
     fs::remove_file(dir.path().join("index.sqlite")).unwrap();
     drop(open(dir.path()).unwrap());
     let after = raw("after");
-    add(&old, &[after.clone()], None);
+    add(&old, std::slice::from_ref(&after), None);
     assert!(other.has(after.cid()).unwrap() && open(dir.path()).unwrap().has(after.cid()).unwrap());
 }
 
@@ -318,7 +318,7 @@ fn a_changed_byte_is_found() {
 fn other_bytes_under_a_name_are_never_given_out() {
     let (dir, store) = new();
     let block = raw("123");
-    add(&store, &[block.clone()], Some("x"));
+    add(&store, std::slice::from_ref(&block), Some("x"));
     let pack = the_pack(dir.path());
     let mut bytes = fs::read(&pack).unwrap();
     let length = bytes.len();

@@ -232,7 +232,6 @@ fn inputs_of_commands() {
     example.check(false, write("shared/h.c"));
     example.check(false, write("rust-toolchain"));
     assert_eq!(example.inputs().roots.len(), 4);
-    example.check(true, || fs::remove_file(example.path("src/one file")).unwrap());
 }
 
 #[test]

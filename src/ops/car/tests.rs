@@ -211,7 +211,11 @@ fn archives_of_go_car() {
         ("sample-rootless-v42", "version 42 is not supported"),
         ("sample-rw-bs-v2", "3 roots, 3 blocks"),
         ("sample-unixfs-v2", "1 roots, 3 blocks"),
-        ("sample-v1-with-zero-len-section2", "empty section at byte 20819"),
+        // It has an empty section, too, but that comes later.
+        (
+            "sample-v1-with-zero-len-section2",
+            "hash function 0xb220 of bafykbzaceapvx4wxbe3bfc5neit43wl22pruy2ysk7wv763iuyyxcffj3te56 is not supported",
+        ),
     ];
     let found = archives(&suite);
     let dir = tempfile::tempdir().unwrap();
@@ -250,5 +254,5 @@ fn archives_of_gateway_conformance() {
             whole += 1;
         }
     }
-    assert!(whole >= 20, "{whole}");
+    assert!(whole >= 18, "{whole}");
 }

@@ -22,7 +22,8 @@ pub(super) type ReadFile<'a> = &'a dyn Fn(&str) -> io::Result<Vec<u8>>;
 pub(super) fn check(subject: &str, listing: &Listing, read: ReadFile<'_>, findings: &mut Vec<Finding>) {
     for object in &listing.objects {
         let is_main = object.path == MAIN_PATH;
-        if !is_main && !(object.path.starts_with(PROGRAMS) && object.path.ends_with(EXTENSION)) {
+        let is_program = is_main || (object.path.starts_with(PROGRAMS) && object.path.ends_with(EXTENSION));
+        if !is_program {
             continue;
         }
         let found = match object.kind {

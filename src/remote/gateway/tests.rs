@@ -79,7 +79,7 @@ fn answer(kind: &str, body: &[u8]) -> Vec<u8> {
 }
 
 fn redirect_to(location: &str) -> Vec<u8> {
-    format!("HTTP/1.1 301 Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+    format!("HTTP/1.1 301 Moved\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
 fn impatient() -> Deadlines {

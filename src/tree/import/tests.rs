@@ -382,10 +382,10 @@ fn a_file_as_root_is_cached() {
 }
 
 /// Names a tree step by step, as the import does not.
-fn simple(path: &Path, profile: &Profile) -> unixfs::Subtree {
-    let sink = &mut |_| Ok::<_, unixfs::BuildError>(());
+fn simple(path: &Path, profile: &Profile) -> Subtree {
+    let sink = &mut |_| Ok::<_, BuildError>(());
     if path.is_dir() {
-        let entry = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = |entry: io::Result<fs::DirEntry>| {
             let entry = entry.unwrap();
             let name = unixfs::EntryName::new(entry.file_name().into_string().unwrap()).unwrap();
             unixfs::Entry { name, target: simple(&entry.path(), profile) }

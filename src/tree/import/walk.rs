@@ -58,6 +58,14 @@ pub(super) fn import(
     })
 }
 
+/// What is in a folder.
+struct Listing {
+    /// Files and symlinks.
+    items: Vec<(String, Kind)>,
+    /// Folders, sorted by name.
+    folders: Vec<String>,
+}
+
 impl Shared<'_, '_> {
     fn walk_root(&self) -> Result<(), ImportError> {
         let mut path = self.root.to_owned();
@@ -116,7 +124,7 @@ impl Shared<'_, '_> {
         if depth > DEPTH_MAX {
             return Err(ImportError::TooDeep { path: node.shown(self.root, "") });
         }
-        let (items, folders) = self.list(&folder, node)?;
+        let Listing { items, folders } = self.list(&folder, node)?;
         node.expect(items.len() + folders.len());
         let folder = Arc::new(folder);
         if !items.is_empty() {
@@ -132,8 +140,8 @@ impl Shared<'_, '_> {
         self.add(node, Contents::default(), 1)
     }
 
-    /// The files and symlinks of a folder, and the folders in it.
-    fn list(&self, folder: &Folder, node: &Node) -> Result<(Vec<(String, Kind)>, Vec<String>), ImportError> {
+    /// What is in a folder.
+    fn list(&self, folder: &Folder, node: &Node) -> Result<Listing, ImportError> {
         let listed = folder.entries().map_err(ImportError::io("read", node.shown(self.root, "")))?;
         let mut folders = Vec::new();
         let mut items = Vec::with_capacity(listed.len());
@@ -147,7 +155,7 @@ impl Shared<'_, '_> {
             }
         }
         folders.sort_unstable();
-        Ok((items, folders))
+        Ok(Listing { items, folders })
     }
 
     /// Does some of the work if there is much of it, so that the names of what is to be done do not pile up.

@@ -1,5 +1,6 @@
 //! From the text of a lock to its meaning.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -74,6 +75,9 @@ pub fn parse(text: &str) -> Result<Lock, ParseError> {
 
 /// A value with its place.
 type Value<'t> = Spanned<DeValue<'t>>;
+
+/// A key with its place.
+type Key<'t> = Spanned<Cow<'t, str>>;
 
 struct Reader<'t> {
     text: &'t str,
@@ -195,7 +199,7 @@ impl Reader<'_> {
         &self,
         table: &'v DeTable<'t>,
         key: &str,
-    ) -> Result<Vec<(&'v Spanned<std::borrow::Cow<'t, str>>, &'v Value<'t>)>, ParseError> {
+    ) -> Result<Vec<(&'v Key<'t>, &'v Value<'t>)>, ParseError> {
         match table.get(key) {
             None => Ok(Vec::new()),
             Some(value) => Ok(self.table(value)?.iter().collect()),
