@@ -107,7 +107,7 @@ pub enum DagError {
         #[source]
         source: pb::PbError,
     },
-    /// The DAG is deeper than [`DEPTH_MAX`].
+    /// The DAG is deeper than the limit.
     #[error("the DAG is more than {DEPTH_MAX} nodes deep")]
     TooDeep,
 }

@@ -139,7 +139,14 @@ mod tests {
             assert!(matches!(check(b"/ip4/127.0.0.1/tcp/5001", mode), Err(ApiFileError::Writable { .. })));
         }
         let dir = tempfile::tempdir().unwrap();
-        symlink("/proc/version", dir.path().join(API_FILE)).unwrap();
+        let path = dir.path().join(API_FILE);
+        fs::write(&path, "/ip4/127.0.0.1/tcp/5001").unwrap();
+        // Only root may give a file away.
+        if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+            assert!(matches!(Address::of_local_node(dir.path()), Err(ApiFileError::Owner { .. })));
+        }
+        fs::remove_file(&path).unwrap();
+        symlink("/proc/version", &path).unwrap();
         assert!(matches!(Address::of_local_node(dir.path()), Err(ApiFileError::NotAFile { .. })));
     }
 
