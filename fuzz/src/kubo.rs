@@ -55,7 +55,7 @@ async fn ask(socket: &Path, call: u8) {
     match call % 9 {
         0 => check(client.version()).await,
         1 => check(client.id()).await,
-        2 => check(client.pins()).await,
+        2 => check(client.has_dag(&cid)).await,
         3 => check(client.pin_of(&cid)).await,
         4 => check(client.pin_add(&cid, "name")).await,
         5 => check(client.has_block(&cid)).await,
@@ -67,7 +67,7 @@ async fn ask(socket: &Path, call: u8) {
             let car = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"a CAR"))]);
             check(client.dag_import(car, &cid)).await;
         }
-        _ => match client.dag_export(&cid, 1 << 20, true).await {
+        _ => match client.dag_export(&cid, 1 << 20).await {
             Ok(blocks) => drain(blocks).await,
             Err(error) => shown(&error),
         },

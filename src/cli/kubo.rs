@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Once;
 
 use clap::Args;
 
-use super::error::Failure;
-use super::{env, exit_code};
+use super::error::{self, Failure};
+use super::unrepeated::Unrepeated;
+use super::{env, exit_code, ui};
 use crate::escape;
 use crate::remote::kubo::{Address, AddressError, ApiFileError, Client, ClientError, Options, Token};
 
@@ -18,7 +20,7 @@ pub(super) struct KuboArgs {
     ///
     /// Without this option it is the node that the file `api` in $IPFS_PATH, or in ~/.ipfs, tells of, if the file belongs
     /// to this user.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = Unrepeated::<Node>::default())]
     kubo: Option<Node>,
 
     /// File with the secret that the node asks for: a token, or USER:PASSWORD; only its owner may have access to it
@@ -52,7 +54,7 @@ pub(super) enum Kubo {
     Found(Client),
     /// The user wants none.
     Refused,
-    /// None was named, and none was found; why not.
+    /// None was named, and none was found that may be used; why not.
     Absent(String),
 }
 
@@ -60,29 +62,49 @@ impl KuboArgs {
     /// Finds the node. Nothing is sent to it.
     ///
     /// # Errors
-    /// If what the user said cannot be used.
+    /// If what the user said cannot be used. What cannot be used though nobody named it is only warned of.
     pub(super) fn find(&self) -> Result<Kubo, Failure> {
-        match &self.kubo {
-            Some(Node::None) => Ok(Kubo::Refused),
-            Some(Node::At(address)) => self.client(address.clone()).map(Kubo::Named),
-            None => match local_node() {
-                Ok(address) => self.client(address).map(Kubo::Found),
-                Err(why) => Ok(Kubo::Absent(why)),
-            },
-        }
-    }
-
-    fn client(&self, address: Address) -> Result<Client, Failure> {
         let failed = |error: &dyn std::error::Error| Failure::new(exit_code::USAGE, error);
         let token = self.kubo_token_file.as_deref().map(Token::load).transpose().map_err(|error| failed(&error))?;
         let options = Options { token, allow_plain_http: self.allow_plain_http, ..Options::default() };
-        Client::new(address, options).map_err(|error| match &error {
-            ClientError::Exposed { .. } => {
-                failed(&error).with_help("use https, or a tunnel; --allow-plain-http does it all the same")
-            }
-            _ => failed(&error),
-        })
+        match &self.kubo {
+            Some(Node::None) => Ok(Kubo::Refused),
+            Some(Node::At(address)) => match Client::new(address.clone(), options) {
+                Ok(client) => Ok(Kubo::Named(client)),
+                Err(error @ ClientError::Exposed { .. }) => {
+                    Err(failed(&error).with_help("use https, or a tunnel; --allow-plain-http does it all the same"))
+                }
+                Err(error) => Err(failed(&error)),
+            },
+            None => Ok(look(options)),
+        }
     }
+}
+
+/// The node of this user, if there is one that may be used.
+fn look(options: Options) -> Kubo {
+    let has_token = options.token.is_some();
+    match local_node().map(|address| Client::new(address, options)) {
+        Ok(Ok(client)) => Kubo::Found(client),
+        Ok(Err(error)) => {
+            let why = format!("the Kubo node of this user is not used: {}", error::chain(&error).join(": "));
+            warn(&why);
+            Kubo::Absent(why)
+        }
+        Err(why) => {
+            if has_token {
+                // A token is not for whoever may listen where a node usually does.
+                warn(&format!("--kubo-token-file is not used: {why}; --kubo names the node"));
+            }
+            Kubo::Absent(why)
+        }
+    }
+}
+
+/// Warns the first time: a command looks for the node as often as it wants content.
+fn warn(why: &str) {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| ui::status(&format!("warning: {why}")));
 }
 
 /// Where the Kubo node of this user is, or why it is not known.

@@ -28,6 +28,7 @@ mod size;
 mod sources;
 mod store;
 mod ui;
+mod unrepeated;
 
 /// Over the options that every command has.
 const GLOBAL: &str = "Global options";

@@ -9,6 +9,7 @@ use super::error::Failure;
 use super::kubo::{Kubo, KuboArgs};
 use super::meter::Meter;
 use super::size::Size;
+use super::unrepeated::Unrepeated;
 use super::{exit_code, ui};
 use crate::blockstore::Blockstore;
 use crate::dag::unixfs::WalkError;
@@ -24,7 +25,7 @@ pub(in crate::cli) struct SourceArgs {
     kubo: KuboArgs,
 
     /// Trustless gateway to ask, such as https://example.com; may be repeated
-    #[arg(long, value_name = "URL", help_heading = HEADING)]
+    #[arg(long, value_name = "URL", value_parser = Unrepeated::<gateway::Address>::default(), help_heading = HEADING)]
     gateway: Vec<gateway::Address>,
 
     /// Ask nobody for content that is not in the local blockstore

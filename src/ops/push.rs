@@ -325,8 +325,8 @@ struct Walk<'a> {
     store: &'a dyn Blockstore,
     /// What is not visited, nor what is only below it.
     skipped: HashSet<Cid>,
-    /// The hashes of what was visited. Hashes that are not as long as SHA2-256 are visited again.
-    seen: HashSet<[u8; 32]>,
+    /// The CIDs of what was visited, as bytes. Not the hashes: a file may have the bytes of a node, and links only as one.
+    seen: HashSet<Box<[u8]>>,
 }
 
 /// A node that waits for what it links to.
@@ -367,16 +367,19 @@ impl Walk<'_> {
         if Block::from_identity(cid).is_some() || self.skipped.contains(cid) {
             return false;
         }
-        cid.hash().digest().try_into().map_or(true, |digest| self.seen.insert(digest))
+        self.seen.insert(cid.to_bytes().into())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use multihash::Multihash;
+    use sha2::{Digest, Sha512};
+
     use super::*;
     use crate::blockstore::MemoryBlockstore;
     use crate::dag::Version;
-    use crate::dag::block::CODEC_RAW;
+    use crate::dag::block::{CODEC_RAW, HASH_SHA2_512};
 
     fn leaf(text: &'static str) -> Block {
         Block::seal(Version::V1, CODEC_RAW, Bytes::from_static(text.as_bytes())).unwrap()
@@ -420,6 +423,31 @@ mod tests {
         assert_eq!(walk(&store, &root, &[&inner]).unwrap(), cids(&[&a, &root]));
         assert_eq!(walk(&store, &root, &[&root]).unwrap(), []);
         assert_eq!(walk(&store, &a, &[]).unwrap(), cids(&[&a]));
+    }
+
+    #[test]
+    fn a_file_with_the_bytes_of_a_node_does_not_stand_for_it() {
+        let a = leaf("a");
+        let inner = node(&[&a]);
+        let file = Block::seal(Version::V1, CODEC_RAW, inner.data().clone()).unwrap();
+        let root = node(&[&file, &inner]);
+        let store = store(&[&a, &inner, &root]);
+        let expected: Vec<_> = [&file, &a, &inner, &root].map(|block| *block.cid()).into();
+        assert_eq!(walk(&store, &root, &[]).unwrap(), expected);
+    }
+
+    #[test]
+    fn longer_hashes_are_visited_once_too() {
+        let mut blocks = vec![leaf("a")];
+        // Visited as often as it is linked, the leaf would be 2⁴⁰ times.
+        for _ in 0..40 {
+            let child = blocks.last().unwrap();
+            let data = node(&[child, child]).data().clone();
+            let hash = Multihash::wrap(HASH_SHA2_512, &Sha512::digest(&data)).unwrap();
+            blocks.push(Block::new(Cid::new_v1(CODEC_DAG_PB, hash), data).unwrap());
+        }
+        let store = store(&blocks.iter().collect::<Vec<_>>());
+        assert_eq!(walk(&store, blocks.last().unwrap(), &[]).unwrap().len(), 41);
     }
 
     #[test]

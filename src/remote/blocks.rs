@@ -52,11 +52,6 @@ impl Blocks {
         next.map_err(|cause| RemoteError { remote: remote.clone(), request: request.clone(), cause }).transpose()
     }
 
-    /// Bytes of the CAR that came until now.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     async fn try_next(&mut self) -> Result<Option<Block>, Cause> {
         loop {
             let Some(pieces) = &mut self.pieces else { return Ok(None) };

@@ -11,8 +11,10 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::{self, ServerConfig, ServerConnection, StreamOwned};
+use ww::remote::kubo::{Client, Options};
 
 use crate::kubo::Kubo;
 use crate::mock::{Mock, Step, answer, ok, ok_unfinished, ok_with_trailer};
@@ -165,6 +167,8 @@ fn what_is_no_folder_is_said() {
         (&["tree", "--name", "a b"], 2, "cannot contain ' '"),
         (&["tree", "--kubo", "localhost:5001"], 2, "is no address of a Kubo RPC"),
         (&["tree", "--kubo", "http://192.0.2.1:5001"], 2, "refused to speak plain HTTP"),
+        (&["tree", "--kubo-token-file", "absent"], 2, "cannot read the token file absent"),
+        (&["tree", "--kubo", "none", "--kubo-token-file", "absent"], 2, "cannot read the token file absent"),
         (&["tree", "--kubo", "http://localhost:1", "--no-push"], 2, "cannot be used with"),
         (
             &["tree", "--kubo", "http://localhost:1", "--kubo-token-file", "absent"],
@@ -180,17 +184,22 @@ fn what_is_no_folder_is_said() {
 
 /// A Kubo that has nothing yet, and answers an import so.
 fn fresh_kubo(import: Vec<u8>) -> Mock {
+    fresh_kubo_of(TREE, import)
+}
+
+/// The same for another tree than [`User::with_tree`]'s.
+fn fresh_kubo_of(root: &str, import: Vec<u8>) -> Mock {
     let report = |message: &str| {
         let body = json!({ "Message": message, "Code": 0, "Type": "error" }).to_string();
         Step::Write(answer("500 Internal Server Error", "Content-Type: application/json\r\n", &body))
     };
     let asked = vec![
         Step::Read,
-        report(&format!("path '{TREE}' is not pinned")),
+        report(&format!("path '{root}' is not pinned")),
         Step::Read,
-        report(&format!("block was not found locally (offline): ipld: could not find {TREE}")),
+        report(&format!("block was not found locally (offline): ipld: could not find {root}")),
         Step::Read,
-        Step::Write(ok(&[format!("{{\"Pins\":[\"{TREE}\"]}}\n").as_bytes()])),
+        Step::Write(ok(&[format!("{{\"Pins\":[\"{root}\"]}}\n").as_bytes()])),
     ];
     Mock::start(vec![asked, vec![Step::Read, Step::Write(import)]])
 }
@@ -219,6 +228,33 @@ fn a_push_is_an_import_and_a_named_pin() {
             format!("POST /api/v0/pin/add?arg={TREE}&name=tree&offline=true HTTP/1.1"),
         ]
     );
+}
+
+/// The node of a folder with the file `f`, which is one raw block.
+fn folder_node(content: &[u8]) -> Vec<u8> {
+    let cid = [&[0x01, 0x55, 0x12, 0x20][..], &Sha256::digest(content)].concat();
+    let link = [&[0x0a, 36][..], &cid, &[0x12, 1, b'f', 0x18, content.len() as u8]].concat();
+    [&[0x12, link.len() as u8][..], &link, &[0x0a, 2, 0x08, 1]].concat()
+}
+
+impl User {
+    /// A folder in which the file `a.bin` has the bytes of the node of the folder `sub`.
+    fn with_a_node_as_a_file() -> Self {
+        let user = Self::new();
+        user.write("tree/sub/f", b"hidden?\n");
+        user.write("tree/a.bin", &folder_node(b"hidden?\n"));
+        user
+    }
+}
+
+#[test]
+fn what_is_below_a_node_is_sent_though_a_file_has_its_bytes() {
+    let user = User::with_a_node_as_a_file();
+    let root = user.json(&["tree", "--no-push"], 0)["published"][0]["cid"].as_str().unwrap().to_owned();
+    let (line, stats) = (root_line("").replace(TREE, &root), STATS.replace('5', "4"));
+    let mock = fresh_kubo_of(&root, ok(&[line.as_bytes(), stats.as_bytes()]));
+    user.publish(&["tree", "--kubo", &format!("http://{}", mock.authority)]).expect(0);
+    assert!(mock.requests().iter().any(|request| request.contains("hidden?")), "{:?}", mock.requests());
 }
 
 #[test]
@@ -365,6 +401,54 @@ fn a_node_that_its_file_tells_of_is_used_if_it_can_be_trusted() {
 }
 
 #[test]
+fn a_node_that_may_not_be_spoken_to_is_as_good_as_none() {
+    let user = User::with_tree();
+    fs::create_dir(user.path("ipfs")).unwrap();
+    fs::write(user.path("ipfs/api"), "/ip4/192.0.2.1/tcp/5001").unwrap();
+    let warning =
+        "warning: the Kubo node of this user is not used: refused to speak plain HTTP to http://192.0.2.1:5001";
+    let done = user.publish(&["tree"]).expect(0);
+    assert_eq!(done.stdout, format!("folder tree: {TREE}\n"));
+    assert!(done.stderr.contains(warning), "{}", done.stderr);
+    let file = format!("{TREE}/a");
+    let mut cat = ww(&["cat", &file, &file]);
+    let done = finish(cat.env("WW_HOME", user.path("home")).env("IPFS_PATH", user.path("ipfs"))).expect(0);
+    assert_eq!(done.stdout, "hi\nhi\n");
+    assert_eq!(done.stderr.matches(warning).count(), 1, "{}", done.stderr);
+}
+
+#[test]
+fn a_token_without_a_node_is_not_passed_over() {
+    let user = User::with_tree();
+    let token = user.path("work/token");
+    fs::write(&token, "s3cret\n").unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    let done = user.publish(&["tree", "--kubo-token-file", "token"]).expect(0);
+    let warning = "warning: --kubo-token-file is not used: no Kubo API was found";
+    assert!(done.stderr.contains(warning) && done.stderr.contains("--kubo names the node"), "{}", done.stderr);
+}
+
+#[test]
+fn passwords_are_not_repeated() {
+    let user = User::with_tree();
+    for (args, option, code) in [
+        (&["publish", "tree"][..], "--kubo", 2),
+        (&["cat", TREE], "--kubo", 2),
+        (&["cat", TREE], "--gateway", 2),
+        (&["run", TREE], "--gateway", 125),
+    ] {
+        for address in ["http://me:hunter2@localhost:5001", "me:hunter2@localhost:5001", "http://me:hunter2@:x"] {
+            for value in [&[option, address][..], &[&format!("{option}={address}")]] {
+                let mut command = ww(args);
+                let done = finish(command.args(value).current_dir(user.path("work"))).expect(code);
+                let is_said = done.stderr.contains(&format!("invalid value for '{option} <"));
+                assert!(is_said && !done.stderr.contains("hunter2"), "{}", done.stderr);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_signal_ends_a_push_and_leaves_what_is_published() {
     let user = User::with_tree();
     let mock = Mock::start(vec![vec![Step::Read, Step::Hang]]);
@@ -409,6 +493,38 @@ fn kubo_has_what_was_published() {
     assert_eq!(found(&["odd"]).stdout, format!("folder odd: {odd}\n"));
     assert_eq!(kubo.run(&["ls", odd]).lines().count(), 3);
     assert_eq!(kubo.run(&["cat", &format!("/ipfs/{odd}/a%20b")]), "2");
+}
+
+#[test]
+fn kubo_has_what_is_below_a_node_whose_bytes_a_file_has() {
+    let Some(mut kubo) = Kubo::new() else { return };
+    kubo.start();
+    let user = User::with_a_node_as_a_file();
+    let shown = user.json(&["tree", "--kubo", kubo.api()], 0);
+    assert_eq!(shown["push"]["blocks"], 4);
+    let root = shown["published"][0]["cid"].as_str().unwrap();
+    assert_eq!(kubo.run(&["cat", &format!("/ipfs/{root}/sub/f")]), "hidden?");
+}
+
+#[tokio::test]
+async fn nodes_say_who_they_are_and_connect() {
+    let (Some(mut kubo), Some(mut other)) = (Kubo::new(), Kubo::new()) else { return };
+    kubo.start();
+    other.start();
+    let client = Client::new(kubo.api().parse().unwrap(), Options::default()).unwrap();
+    let version = kubo.run(&["version", "--number"]);
+    assert_eq!(client.version().await.unwrap().version, version);
+    let id = client.id().await.unwrap();
+    assert_eq!(id.id, kubo.peer().rsplit('/').next().unwrap());
+    assert!(id.addresses.iter().any(|address| address == kubo.peer()), "{id:?}");
+    assert!(id.agent.starts_with(&format!("kubo/{version}")), "{id:?}");
+    client.swarm_connect(other.peer()).await.unwrap();
+    assert!(kubo.run(&["swarm", "peers"]).contains(other.peer().rsplit('/').next().unwrap()));
+    other.kill();
+    client
+        .swarm_connect("/ip4/127.0.0.1/tcp/1/p2p/12D3KooWNvSZnPi3RrhrTwEY4LuuBeB6K6facKUCJcyWG1aoDd2p")
+        .await
+        .unwrap_err();
 }
 
 /// Bytes that are not alike.

@@ -10,13 +10,16 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::keep::{Taken, Want};
-use super::source::{Fault, text};
+use super::source::{BLOCKS_AT_ONCE, Fault, text};
 use super::{DagRequest, FetchEvent, HEDGE_AFTER, HEDGE_PROVEN_AFTER, MISSING_MAX, Missing, Source};
 use crate::dag::{Block, Cid};
-use crate::remote::RemoteError;
+use crate::remote::{RemoteError, kubo};
 
 /// How many DAGs a source is asked for at once: enough to hide that each request takes its time to begin.
 const DAGS_AT_ONCE: usize = 4;
+
+// Else connections would be made again and again.
+const _: () = assert!(BLOCKS_AT_ONCE + DAGS_AT_ONCE <= kubo::CONNECTIONS_KEPT_MAX);
 
 /// How many blocks wait to be stored, at most 2 MiB each.
 pub(super) const QUEUE: usize = 16;

@@ -9,7 +9,7 @@ use crate::dag::{Block, Cid, Scope};
 use crate::remote::{Blocks, Cause, RemoteError, gateway, kubo};
 
 /// How many blocks a gateway or a node is asked for at once. At 50 ms and 1 MiB for each this makes 300 MiB/s.
-const BLOCKS_AT_ONCE: usize = 16;
+pub(super) const BLOCKS_AT_ONCE: usize = 16;
 
 /// A part of a DAG that can be asked for at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Source for kubo::Client {
     }
 
     fn dag<'a>(&'a self, request: &'a DagRequest) -> BoxStream<'a, Result<Block, RemoteError>> {
-        flatten(self.dag_export(&request.root, u64::MAX, false))
+        flatten(self.dag_export(&request.root, u64::MAX))
     }
 }
 

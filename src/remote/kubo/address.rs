@@ -221,14 +221,11 @@ fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port != 0 && text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The text with `…` in place of what stands before an `@` in its authority, which may be a password.
+/// The text with `…` in place of what stands before an `@`. It may be a password, however malformed the rest is.
 fn without_password(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://…{}", &rest[at..]),
-        None => text.to_owned(),
-    }
+    let Some(at) = text.rfind('@') else { return text.to_owned() };
+    let scheme = ["http://", "https://"].into_iter().find(|scheme| text[..at].starts_with(scheme));
+    format!("{}…{}", scheme.unwrap_or_default(), &text[at..])
 }
 
 #[cfg(test)]
@@ -274,6 +271,10 @@ mod tests {
             ("http://localhost:+80", "malformed"),
             ("http://", "malformed URL"),
             ("http://a:b@localhost:5001", "token file"),
+            ("a:b@localhost:5001", "write http"),
+            ("http:a:b@localhost:5001", "write http"),
+            ("ftp://a:b@localhost:5001", "only http"),
+            ("http://a:b/c@localhost:5001", "malformed"),
             ("http://localhost:5001/?x", "end with its path"),
             ("http://localhost:5001/#x", "end with its path"),
             ("http://ex\u{202e}ample:5001", "malformed"),

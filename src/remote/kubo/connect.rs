@@ -18,13 +18,11 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig};
 
+use super::CONNECTIONS_KEPT_MAX;
 use super::address::{Family, Host, Place, Tcp};
 use super::upload::RequestBody;
 use crate::escape;
 use crate::remote::Cause;
-
-/// Connections that are kept: as many as there are requests at once, which is what those who ask for single blocks do.
-const KEPT_MAX: usize = 8;
 
 /// The most addresses of a name that are tried. Names of services have one or two for each family.
 const ADDRESSES_MAX: usize = 8;
@@ -94,7 +92,7 @@ impl Connector {
     pub(super) fn keep(&self, mut line: Line) {
         line.is_used = true;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEPT_MAX && !line.sender.is_closed() {
+        if kept.len() < CONNECTIONS_KEPT_MAX && !line.sender.is_closed() {
             kept.push(line);
         }
     }

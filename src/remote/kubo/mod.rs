@@ -35,8 +35,9 @@ pub use address::{Address, AddressError};
 pub use api_file::{API_FILE, ApiFileError};
 pub use token::{Token, TokenError};
 
-/// The longest answer of [`Client::pins`], in bytes: some 500,000 pins.
-const PINS_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Connections that a client keeps for its next requests: all those that somebody has who asks for 16 blocks and 4 DAGs at
+/// once.
+pub const CONNECTIONS_KEPT_MAX: usize = 20;
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -241,38 +242,15 @@ impl Client {
     /// # Errors
     /// As for all calls.
     pub async fn pin_of(&self, root: &Cid) -> Result<Option<Pin>, RemoteError> {
-        match self.pins_of(Some(root)).await {
-            Ok(pins) => Ok(pins.into_iter().find(|pin| is_same(&pin.root.to_string(), root))),
+        let call = self.short("pin/ls");
+        let call = call.with("type", "recursive").with("names", true).with("stream", true).with("arg", root);
+        match self.value::<PinLine>(&call).await {
+            Ok(pin) if is_same(&pin.cid, root) => Ok(Some(Pin { root: *root, name: pin.name })),
+            Ok(pin) => Err(self.error(&call, other_root(root, &pin.cid))),
             // There is no code for it. The message of `pin/ls` in Kubo's core/commands/pin.
             Err(RemoteError { cause: Cause::Reported(message), .. }) if message.ends_with("is not pinned") => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// All recursive pins, in any order.
-    ///
-    /// # Errors
-    /// As for all calls.
-    pub async fn pins(&self) -> Result<Vec<Pin>, RemoteError> {
-        self.pins_of(None).await
-    }
-
-    async fn pins_of(&self, root: Option<&Cid>) -> Result<Vec<Pin>, RemoteError> {
-        let call = Call { bytes_max: PINS_BYTES_MAX, ..self.short("pin/ls") };
-        let mut call = call.with("type", "recursive").with("names", true).with("stream", true);
-        if let Some(root) = root {
-            call = call.with("arg", root);
-        }
-        let list = async {
-            let mut lines = Lines::new(self.send(&call).await?);
-            let mut pins = Vec::new();
-            while let Some(line) = lines.next::<PinLine>().await? {
-                let root = line.cid.parse().map_err(|_| Cause::malformed("a pin is no CID"))?;
-                pins.push(Pin { root, name: line.name });
-            }
-            Ok(pins)
-        };
-        list.await.map_err(|cause| self.error(&call, cause))
     }
 
     /// The block that `cid` names. The node looks for it at its peers.
@@ -320,18 +298,15 @@ impl Client {
     }
 
     /// The blocks of the DAG under `root`, each once, a node before what it links to; at most `bytes_max` bytes with what
-    /// a CAR has around them. The node looks for blocks at its peers while it sends, unless `is_offline`.
+    /// a CAR has around them. The node looks for blocks at its peers while it sends.
     ///
     /// An error ends the blocks, be it after the first.
     ///
     /// # Errors
     /// As for all calls.
-    pub async fn dag_export(&self, root: &Cid, bytes_max: u64, is_offline: bool) -> Result<Blocks, RemoteError> {
+    pub async fn dag_export(&self, root: &Cid, bytes_max: u64) -> Result<Blocks, RemoteError> {
         let call = Call { total: self.deadlines().transfer, bytes_max, ..self.short("dag/export") };
-        let mut call = call.with("arg", root).with("progress", false);
-        if is_offline {
-            call = call.with("offline", true);
-        }
+        let call = call.with("arg", root).with("progress", false);
         let answer = self.send(&call).await.map_err(|cause| self.error(&call, cause))?;
         Ok(Blocks::new(answer.into_stream(), bytes_max, self.address().to_string(), call.name))
     }

@@ -287,7 +287,7 @@ async fn blocks_are_verified() {
 }
 
 async fn export(answer: Vec<u8>, bytes_max: u64) -> Result<usize, Cause> {
-    let mut blocks = match client(&Mock::answering(answer)).dag_export(&root(), bytes_max, false).await {
+    let mut blocks = match client(&Mock::answering(answer)).dag_export(&root(), bytes_max).await {
         Ok(blocks) => blocks,
         Err(error) => return Err(error.cause),
     };
@@ -340,15 +340,16 @@ async fn a_dag_is_there_if_all_of_it_is() {
 }
 
 #[tokio::test]
-async fn pins_are_read() {
-    let lines = format!(
-        "{{\"Cid\":\"{ROOT}\",\"Name\":\"a@1\",\"Type\":\"recursive\"}}\n{{\"Cid\":\"{OTHER}\",\"Type\":\"recursive\"}}\n"
-    );
-    let mock = Mock::answering(ok(&[&lines.as_bytes()[..50], &lines.as_bytes()[50..]]));
-    let pins = client(&mock).pins().await.unwrap();
-    let found: Vec<_> = pins.iter().map(|pin| (pin.root.to_string(), &pin.name[..])).collect();
-    assert_eq!(found, [(ROOT.to_owned(), "a@1"), (OTHER.to_owned(), "")]);
-    assert_eq!(client(&mock).pin_of(&root()).await.unwrap().unwrap().name, "a@1");
+async fn the_pin_of_a_root_is_read() {
+    let pin_of = async |line: &str| {
+        let (start, end) = line.as_bytes().split_at(50);
+        client(&Mock::answering(ok(&[start, end]))).pin_of(&root()).await
+    };
+    let line = format!("{{\"Cid\":\"{ROOT}\",\"Name\":\"a@1\",\"Type\":\"recursive\"}}\n");
+    assert_eq!(pin_of(&line).await.unwrap().unwrap(), Pin { root: root(), name: "a@1".into() });
+    assert_eq!(pin_of(&line.replace("\"Name\":\"a@1\",", "")).await.unwrap().unwrap().name, "");
+    let error = pin_of(&line.replace(ROOT, OTHER)).await.unwrap_err();
+    assert!(matches!(error.cause, Cause::Root { .. }), "{error:?}");
     let none = format!("{{\"Message\":\"path '{ROOT}' is not pinned\",\"Code\":0,\"Type\":\"error\"}}");
     let mock = Mock::answering(answer("500 Internal Server Error", "", &none));
     assert_eq!(client(&mock).pin_of(&root()).await.unwrap(), None);
