@@ -42,7 +42,9 @@ impl Fixture {
 
     pub(super) fn put(&self, blocks: &[Block]) {
         let mut writer = self.store.writer().unwrap();
-        blocks.iter().for_each(|block| drop(writer.put(block).unwrap()));
+        for block in blocks {
+            writer.put(block).unwrap();
+        }
         writer.commit(&[]).unwrap();
     }
 
