@@ -365,7 +365,7 @@ impl Links {
     fn put(&self, path: &Path) {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         let source = self.dir.join((count / Self::EACH).to_string());
-        if count % Self::EACH == 0 {
+        if count.is_multiple_of(Self::EACH) {
             fs::write(&source, "x").unwrap();
         }
         fs::hard_link(source, path).unwrap();
