@@ -234,17 +234,17 @@ fn cat_prints_contents_as_they_are() {
 #[test]
 fn files_and_folders_may_be_more_than_can_be_open_at_once() {
     let user = User::new();
-    for number in 0..120 {
+    for number in 0..250 {
         user.write(&format!("folders/{number}/file"), b"x");
         user.write(&format!("files/{number}"), b"");
         let file = fs::File::options().write(true).open(user.path(format!("work/files/{number}"))).unwrap();
         file.set_len((1 << 20) + number).unwrap();
     }
     let cid = user.ww(&["cid", "files"]).expect(0).stdout;
-    assert_eq!(user.ww_with_open_files(64, &["cid", "files"]).expect(0).stdout, cid);
-    let root = user.ww_with_open_files(64, &["-q", "publish", "--offline", "folders"]).expect(0).stdout;
+    assert_eq!(user.ww_with_open_files(200, &["cid", "files"]).expect(0).stdout, cid);
+    let root = user.ww_with_open_files(200, &["-q", "publish", "--offline", "folders"]).expect(0).stdout;
     let root = root.trim_end();
-    user.ww_with_open_files(64, &["get", "--offline", root, "-o", "copy"]).expect(0);
+    user.ww_with_open_files(200, &["get", "--offline", root, "-o", "copy"]).expect(0);
     assert_eq!(user.ww(&["cid", "copy"]).expect(0).stdout.trim_end(), root);
 }
 
