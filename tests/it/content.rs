@@ -252,13 +252,13 @@ fn files_and_folders_may_be_more_than_can_be_open_at_once() {
 #[test]
 fn reading_content_lets_the_store_be_collected_for_its_size() {
     let (user, root) = User::with_tree();
-    let hello = format!("{root}/hello.txt");
+    let (content, hello) = (format!("/ipfs/{root}"), format!("{root}/hello.txt"));
     let commands: [(&[&str], i32); 4] = [
         (&["ls", "--offline", &root], 0),
         (&["cat", "--offline", &hello], 0),
         (&["get", "--offline", &root, "-o", "copy"], 0),
         // The tree has no program.
-        (&["run", "--offline", &root], 127),
+        (&["run", "--offline", &content], 127),
     ];
     for (args, code) in commands {
         user.ww(&["-q", "publish", "--offline", "tree"]).expect(0);
