@@ -234,17 +234,17 @@ fn cat_prints_contents_as_they_are() {
 #[test]
 fn files_and_folders_may_be_more_than_can_be_open_at_once() {
     let user = User::new();
-    for number in 0..120 {
+    for number in 0..250 {
         user.write(&format!("folders/{number}/file"), b"x");
         user.write(&format!("files/{number}"), b"");
         let file = fs::File::options().write(true).open(user.path(format!("work/files/{number}"))).unwrap();
         file.set_len((1 << 20) + number).unwrap();
     }
     let cid = user.ww(&["cid", "files"]).expect(0).stdout;
-    assert_eq!(user.ww_with_open_files(64, &["cid", "files"]).expect(0).stdout, cid);
-    let root = user.ww_with_open_files(64, &["-q", "publish", "--offline", "folders"]).expect(0).stdout;
+    assert_eq!(user.ww_with_open_files(200, &["cid", "files"]).expect(0).stdout, cid);
+    let root = user.ww_with_open_files(200, &["-q", "publish", "--offline", "folders"]).expect(0).stdout;
     let root = root.trim_end();
-    user.ww_with_open_files(64, &["get", "--offline", root, "-o", "copy"]).expect(0);
+    user.ww_with_open_files(200, &["get", "--offline", root, "-o", "copy"]).expect(0);
     assert_eq!(user.ww(&["cid", "copy"]).expect(0).stdout.trim_end(), root);
 }
 
@@ -252,13 +252,13 @@ fn files_and_folders_may_be_more_than_can_be_open_at_once() {
 #[test]
 fn reading_content_lets_the_store_be_collected_for_its_size() {
     let (user, root) = User::with_tree();
-    let hello = format!("{root}/hello.txt");
+    let (content, hello) = (format!("/ipfs/{root}"), format!("{root}/hello.txt"));
     let commands: [(&[&str], i32); 4] = [
         (&["ls", "--offline", &root], 0),
         (&["cat", "--offline", &hello], 0),
         (&["get", "--offline", &root, "-o", "copy"], 0),
         // The tree has no program.
-        (&["run", "--offline", &root], 127),
+        (&["run", "--offline", &content], 127),
     ];
     for (args, code) in commands {
         user.ww(&["-q", "publish", "--offline", "tree"]).expect(0);
