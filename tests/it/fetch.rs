@@ -68,13 +68,18 @@ impl Gateway {
     }
 
     fn get(&self, target: &str) -> (String, Vec<u8>) {
-        let mut stream = std::net::TcpStream::connect(self.url.strip_prefix("http://").unwrap()).unwrap();
-        write!(stream, "GET {target} HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-        (String::from_utf8(answer[..end].to_vec()).unwrap(), answer[end + 4..].to_vec())
+        get(&self.url, target)
     }
+}
+
+/// Asks a gateway; gives the head and the body of its answer.
+fn get(url: &str, target: &str) -> (String, Vec<u8>) {
+    let mut stream = std::net::TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
+    write!(stream, "GET {target} HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    (String::from_utf8(answer[..end].to_vec()).unwrap(), answer[end + 4..].to_vec())
 }
 
 impl Drop for Gateway {
@@ -301,14 +306,15 @@ fn a_gateway_that_hangs_does_not_hold_up_another() {
 fn an_image_comes_block_by_block() {
     let (there, here) = (Home::new(), Home::new());
     let cid = there.publish(image_of("child-echo").path());
-    let gateway = Arc::new(Gateway::start(&there));
-    let behind = gateway.clone();
+    let gateway = Gateway::start(&there);
+    // The mock outlives the test.
+    let behind = gateway.url.clone();
     let simple = Mock::start(move |line| {
         let target = line.split(' ').nth(1).unwrap();
         if target.contains("format=car") {
             return Some(refused());
         }
-        let (_, body) = behind.get(target);
+        let (_, body) = get(&behind, target);
         Some(answer("raw", &body))
     });
     let sources = ["--kubo", "none", "--gateway", &simple.url];

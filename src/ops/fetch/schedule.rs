@@ -181,7 +181,9 @@ impl<'a> Schedule<'a> {
     /// Starts as many requests as may be made; `false` if there is nothing to wait for.
     pub(super) fn dispatch(&mut self) -> bool {
         let now = Instant::now();
-        self.free.extend(self.later.extract_if(.., |(due, _)| *due <= now).map(|(_, cid)| cid));
+        // Those that failed come first, as they did before: else a source might fail with all others before it succeeds.
+        let due: Vec<_> = self.later.extract_if(.., |(due, _)| *due <= now).collect();
+        self.free.extend(due.into_iter().rev().map(|(_, cid)| cid));
         let mut busy = Vec::new();
         while self.missing.len() <= MISSING_MAX
             && let Some(cid) = self.free.pop()

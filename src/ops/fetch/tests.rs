@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::*;
@@ -108,7 +108,7 @@ impl Source for Fake {
         if let Some(failures) = &self.on_first
             && failures.lock().unwrap().insert(*cid)
         {
-            return async { Err(self.error(Cause::Status { status: 502, message: String::new() })) }.boxed();
+            return async move { Err(self.error(Cause::Status { status: 502, message: String::new() })) }.boxed();
         }
         match self.blocks.get(cid).cloned().map_or(self.on_missing.clone(), Step::Give) {
             Step::Give(block) => async { Ok(block) }.boxed(),
@@ -734,6 +734,10 @@ async fn a_long_archive_is_over_the_limit() {
     let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
             let head =
                 "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.ipld.car\r\nContent-Length: 1099511627776\r\n\r\n";
             stream.write_all(&[head.as_bytes(), &car].concat()).await.unwrap();
