@@ -15,7 +15,7 @@ use crate::wasm_binary;
 use crate::wetfile::{COMPONENTS_MAX, GuestName, Image, ImagePath, MAIN_PATH, PATH_BYTES_MAX, ProjectPath, Source};
 
 /// The folders that every image has, empty or not: programs, configuration, libraries (FHS 3.0).
-pub(super) const STANDARD_FOLDERS: [&str; 3] = ["bin", "etc", "usr/lib"];
+pub const STANDARD_FOLDERS: [&str; 3] = ["bin", "etc", "usr/lib"];
 
 /// What a folder of an image holds, by name. Names are UTF-8 and sorted by bytes.
 pub(super) type Tree = BTreeMap<String, Node>;

@@ -21,6 +21,7 @@ use crate::wetfile::{MAIN_PATH, ProjectPath};
 
 pub use assemble::{Assembled, Check, assemble, assemble_checked};
 pub use inspect::{Entry, EntryKind, inspect};
+pub use layout::STANDARD_FOLDERS;
 pub use private_key::KeyEvidence;
 
 /// Why an image could not be assembled or read. The image's name is for the caller to add.

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::lock::{self, BuiltTree, OutOfDate, Reading};
+use super::listing::ListingError;
+use super::lock::{self, OutOfDate, PlannedTree, Reading};
 use crate::build::{self, BuiltGuest, Cancel, Context, Event, Events, State, Variables};
 use crate::dag::Cid;
-use crate::dag::unixfs::Profile;
+use crate::dag::unixfs::{Profile, Subtree};
 use crate::wetfile::lock::{LOCK_FILE_NAME, Lock, Toolchain};
 use crate::wetfile::{self, GuestName, Image, ImageName, Project};
 use crate::{atomic_file, image};
@@ -109,7 +110,7 @@ pub fn build(
     let state = State::open(&project.root, environment.cancel, environment.events)?;
     let locked = wetfile::lock::load(&project.root)?;
     let stopped = || environment.cancel.is_cancelled();
-    let reading = Reading { root: &project.root, stopped: &stopped, state: Some(&state) };
+    let reading = Reading { root: &project.root, stopped: &stopped, profile: Profile::default(), state: Some(&state) };
     let frozen = match (&locked, options.locked) {
         (Some(lock), true) => Some(lock),
         (None, true) => return Err(Error::LockMissing),
@@ -131,18 +132,12 @@ pub fn build(
         events: environment.events,
     };
     let guests = build_guests(&ctx, project, targets.guests)?;
-    let sources = read_sources(&reading, &targets.images)?;
+    let trees = plan(&reading, &targets.images, &guests)?;
     match frozen {
-        Some(lock) => refuse(differences(lock, &guests, &sources, &reading)?)?,
+        Some(lock) => refuse(lock::differences(lock, project, &guests, &trees))?,
         None => warn_of_differences(&ctx, locked.as_ref(), &guests),
     }
-    let mut images = Vec::new();
-    let mut trees = Vec::new();
-    for (image, sources) in sources {
-        let (built, tree) = assemble(&reading, image, sources, &guests, frozen)?;
-        images.push(built);
-        trees.push(tree);
-    }
+    let images = trees.iter().map(|tree| assemble(&reading, tree, &guests)).collect::<Result<_, _>>()?;
     let lock = match frozen {
         Some(_) => LockChange::None,
         None => write_lock(project, locked.as_ref(), &lock::updated(locked.as_ref(), project, &guests, &trees))?,
@@ -157,29 +152,26 @@ fn refuse(found: Vec<OutOfDate>) -> Result<(), Error> {
     if found.is_empty() { Ok(()) } else { Err(Error::OutOfDate(found)) }
 }
 
-type ReadSources<'a> = Vec<(&'a Image, lock::Sources)>;
-
-fn read_sources<'a>(reading: &Reading<'_>, images: &[&'a Image]) -> Result<ReadSources<'a>, Error> {
-    let read = |image: &&'a Image| {
-        let sources = reading.sources(image);
-        let sources = sources.map_err(|(_, source)| Error::Listing { image: image.name.clone(), source })?;
-        Ok((*image, sources))
-    };
-    images.iter().map(read).collect()
-}
-
-fn differences(
-    lock: &Lock,
-    guests: &BTreeMap<GuestName, BuiltGuest>,
-    sources: &ReadSources<'_>,
+/// Tells what images are to be, before any of them is written.
+fn plan<'a>(
     reading: &Reading<'_>,
-) -> Result<Vec<OutOfDate>, Error> {
-    let mut found = lock::differing_guests(lock, guests);
-    for (image, sources) in sources {
-        let stale = lock::stale_image(lock, image, sources, reading);
-        found.extend(stale.map_err(|source| Error::Listing { image: image.name.clone(), source })?);
+    images: &[&'a Image],
+    guests: &BTreeMap<GuestName, BuiltGuest>,
+) -> Result<Vec<PlannedTree<'a>>, Error> {
+    let (mut artifacts, mut trees) = (BTreeMap::<GuestName, Subtree>::new(), Vec::new());
+    for &image in images {
+        let failed = |source: ListingError| Error::Listing { image: image.name.clone(), source };
+        for name in image.guests() {
+            if !artifacts.contains_key(name) {
+                let artifact = reading.import(&guests[name].path, &format!("guest-{name}")).map_err(failed)?;
+                artifacts.insert(name.clone(), artifact);
+            }
+        }
+        let plan = reading.plan(image).map_err(|(_, error)| failed(error))?;
+        let root = plan.root(&artifacts).map_err(|error| failed(error.into()))?;
+        trees.push(PlannedTree { plan, root });
     }
-    Ok(found)
+    Ok(trees)
 }
 
 fn warn_of_differences(ctx: &Context<'_>, lock: Option<&Lock>, guests: &BTreeMap<GuestName, BuiltGuest>) {
@@ -250,34 +242,26 @@ fn build_guests(
     Ok(all)
 }
 
-fn assemble<'a>(
+fn assemble(
     reading: &Reading<'_>,
-    image: &'a Image,
-    sources: lock::Sources,
+    tree: &PlannedTree<'_>,
     guests: &BTreeMap<GuestName, BuiltGuest>,
-    frozen: Option<&Lock>,
-) -> Result<(BuiltImage, BuiltTree<'a>), Error> {
+) -> Result<BuiltImage, Error> {
     let artifacts = guests.iter().map(|(name, built)| (name.clone(), built.path.clone())).collect();
-    let (mut sources, mut tree, mut refused) = (Some(sources), None, Vec::new());
+    let (image, planned) = (tree.plan.image, tree.root.cid);
     let mut check = |path: &Path| {
-        let listing = reading.list(path, &format!("image-{}", image.name))?;
-        let built = BuiltTree { image, sources: sources.take().unwrap_or_default(), listing };
-        refused.extend(frozen.and_then(|lock| lock::differing_tree(lock, &built, guests)));
-        tree = Some(built);
-        if refused.is_empty() { Ok(()) } else { Err("the lock is out of date".into()) }
+        let made = reading.import(path, &format!("image-{}", image.name))?;
+        if made.cid == planned { Ok(()) } else { Err("a source of it changed meanwhile".into()) }
     };
     let assembled = image::assemble_checked(reading.root, image, &artifacts, reading.stopped, &mut check);
-    refuse(refused)?;
     let assembled = assembled.map_err(|source| Error::Image { image: image.name.clone(), source })?;
-    let tree = tree.expect("a tree is checked before it becomes an image");
-    let built = BuiltImage {
+    Ok(BuiltImage {
         name: image.name.clone(),
         out: image.out.to_path(reading.root),
         files: assembled.files,
         size_bytes: assembled.size_bytes,
         changed: assembled.changed,
-        cid: tree.listing.root.cid,
-        profile: Profile::default(),
-    };
-    Ok((built, tree))
+        cid: planned,
+        profile: tree.plan.profile,
+    })
 }

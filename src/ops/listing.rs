@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use crate::dag::block::CODEC_RAW;
-use crate::dag::unixfs::{DirectoryWalk, Entry, Node, NodeError, Subtree, WalkError};
+use crate::dag::unixfs::{BuildError, DirectoryWalk, Entry, Node, NodeError, Subtree, WalkError};
 use crate::dag::{Block, Cid};
 use crate::escape;
 use crate::tree::{self, BlockSink, BoxError, ImportError, ImportOptions, StatCache};
-use crate::wetfile::COMPONENTS_MAX;
+use crate::wetfile::{COMPONENT_BYTES_MAX, COMPONENTS_MAX, PATH_BYTES_MAX};
 
 /// Most objects of a tree. Directories may share blocks, so a small archive can stand for more paths than a disk holds.
 const OBJECTS_MAX: usize = 1_000_000;
+
+/// Most bytes of the paths and symlink targets of a tree, all together, which are kept in memory. Paths of usual trees have
+/// some 50 bytes.
+const TEXT_BYTES_MAX: usize = 128 << 20;
 
 /// Why a tree could not be listed.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +58,21 @@ pub enum ListingError {
         /// The first that is too deep.
         path: String,
     },
+    /// A name or path is longer than those of images.
+    #[error("in {} is a name of more than {COMPONENT_BYTES_MAX} bytes, or a path of more than {PATH_BYTES_MAX}", shown(.folder))]
+    TooLong {
+        /// The folder that has it.
+        folder: String,
+    },
     /// There is too much in it.
     #[error("there are more than {OBJECTS_MAX} files and folders in it")]
     TooMany,
+    /// The paths and symlink targets in it are too long, all together.
+    #[error("its paths and symlink targets have more than {TEXT_BYTES_MAX} bytes")]
+    TooMuchText,
+    /// It cannot be named by its content.
+    #[error("it cannot be named by its content")]
+    Build(#[from] BuildError),
 }
 
 fn shown(path: &str) -> String {
@@ -80,6 +96,8 @@ pub struct Listed {
     pub path: String,
     /// What names its content.
     pub cid: Cid,
+    /// Size in bytes of all its blocks, as the folder that holds it says.
+    pub dag_size: u64,
     /// What it is.
     pub kind: ListedKind,
 }
@@ -132,7 +150,7 @@ impl Listing {
         block: &dyn Fn(&Cid) -> Result<Option<Block>, BoxError>,
         is_whole: bool,
     ) -> Result<Self, ListingError> {
-        let mut lister = Lister { block, is_whole, objects: Vec::new() };
+        let mut lister = Lister { block, is_whole, objects: Vec::new(), known: 1, text_bytes: 0 };
         lister.object(String::new(), root)?;
         let mut objects = lister.objects;
         // A folder is not in itself.
@@ -172,6 +190,10 @@ struct Lister<'b> {
     block: &'b dyn Fn(&Cid) -> Result<Option<Block>, BoxError>,
     is_whole: bool,
     objects: Vec<Listed>,
+    /// Number of objects that are there or to come.
+    known: usize,
+    /// Bytes of what is kept as text.
+    text_bytes: usize,
 }
 
 impl Lister<'_> {
@@ -188,32 +210,38 @@ impl Lister<'_> {
 
     /// Adds an object and what is in it.
     fn object(&mut self, path: String, subtree: Subtree) -> Result<(), ListingError> {
-        if self.objects.len() > OBJECTS_MAX {
-            return Err(ListingError::TooMany);
-        }
+        self.keep_text(path.len())?;
         if path.split('/').count() > COMPONENTS_MAX {
             return Err(ListingError::TooDeep { path });
         }
         let cid = subtree.cid;
         let kind = match self.block(&path, &cid)? {
             None => ListedKind::File { size_bytes: subtree.dag_size },
-            Some(block) => match Node::decode(&block)
-                .map_err(|source| ListingError::Node { cid: Box::new(cid), source })?
-            {
-                Node::File(node) => ListedKind::File { size_bytes: node.size },
-                Node::Symlink(target) => ListedKind::Symlink { target: String::from_utf8_lossy(target).into_owned() },
-                Node::Directory(_) | Node::Shard(_) => return self.folder(path, cid),
-            },
+            Some(block) => {
+                match Node::decode(&block).map_err(|source| ListingError::Node { cid: Box::new(cid), source })? {
+                    Node::File(node) => ListedKind::File { size_bytes: node.size },
+                    Node::Symlink(target) => {
+                        self.keep_text(target.len())?;
+                        ListedKind::Symlink { target: String::from_utf8_lossy(target).into_owned() }
+                    }
+                    Node::Directory(_) | Node::Shard(_) => return self.folder(path, subtree),
+                }
+            }
         };
-        self.objects.push(Listed { path, cid, kind });
+        self.objects.push(Listed { path, cid, dag_size: subtree.dag_size, kind });
         Ok(())
     }
 
-    fn folder(&mut self, path: String, cid: Cid) -> Result<(), ListingError> {
+    fn keep_text(&mut self, bytes: usize) -> Result<(), ListingError> {
+        self.text_bytes = self.text_bytes.saturating_add(bytes);
+        if self.text_bytes > TEXT_BYTES_MAX { Err(ListingError::TooMuchText) } else { Ok(()) }
+    }
+
+    fn folder(&mut self, path: String, Subtree { cid, dag_size }: Subtree) -> Result<(), ListingError> {
         let mut entries = self.entries(&path, cid)?;
         entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let kind = ListedKind::Folder { is_empty: entries.is_empty() };
-        self.objects.push(Listed { path: path.clone(), cid, kind });
+        self.objects.push(Listed { path: path.clone(), cid, dag_size, kind });
         for entry in entries {
             let name = entry.name.as_str();
             let inner = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
@@ -222,16 +250,26 @@ impl Lister<'_> {
         Ok(())
     }
 
-    fn entries(&self, path: &str, cid: Cid) -> Result<Vec<Entry>, ListingError> {
+    fn entries(&mut self, path: &str, cid: Cid) -> Result<Vec<Entry>, ListingError> {
         let mut walk = DirectoryWalk::new(cid);
         let mut entries = Vec::new();
         while let Some(wanted) = walk.wanted().copied() {
             let missing = || ListingError::Missing { cid: Box::new(wanted), path: path.to_owned() };
             let block = self.block(path, &wanted)?.ok_or_else(missing)?;
-            entries.extend(walk.supply(&block)?);
-            if entries.len() > OBJECTS_MAX {
+            let supplied = walk.supply(&block)?;
+            // Before anything is kept of them: names may be as long as blocks, and folders may share them.
+            let is_too_long = |entry: &Entry| {
+                let length = entry.name.as_str().len();
+                length > COMPONENT_BYTES_MAX || path.len() + 1 + length > PATH_BYTES_MAX
+            };
+            if supplied.iter().any(is_too_long) {
+                return Err(ListingError::TooLong { folder: path.to_owned() });
+            }
+            self.known += supplied.len();
+            if self.known > OBJECTS_MAX {
                 return Err(ListingError::TooMany);
             }
+            entries.extend(supplied);
         }
         Ok(entries)
     }
@@ -308,5 +346,39 @@ mod tests {
         }
         let listing = Listing::of_blocks(root, &|cid| Ok(blocks.get(cid).cloned()), true);
         assert!(matches!(listing, Err(ListingError::TooMany)));
+    }
+
+    /// A tree of folders, each with these names for the next one, as blocks.
+    fn nested(names: &[String], depth: usize, leaf: Subtree, keep: &mut HashMap<Cid, Block>) -> Subtree {
+        use crate::dag::unixfs::{BuildError, EntryName, directory};
+        let mut keep = |block: Block| -> Result<(), BuildError> {
+            keep.insert(*block.cid(), block);
+            Ok(())
+        };
+        let mut target = leaf;
+        for _ in 0..depth {
+            let entry = |name: &String| Entry { name: EntryName::new(name.clone()).unwrap(), target };
+            target = directory(&Profile::default(), names.iter().map(entry).collect(), &mut keep).unwrap();
+        }
+        target
+    }
+
+    #[test]
+    fn long_names_and_paths_are_refused() {
+        let empty = crate::dag::unixfs::symlink(&Profile::default(), b"x").unwrap();
+        let list = |names: &[String], depth: usize, leaf: &(Block, Subtree)| {
+            let mut blocks = HashMap::from([(*leaf.0.cid(), leaf.0.clone())]);
+            let root = nested(names, depth, leaf.1, &mut blocks);
+            Listing::of_blocks(root, &|cid| Ok(blocks.get(cid).cloned()), true)
+        };
+        assert!(list(&["x".repeat(255)], 4, &empty).is_ok());
+        assert!(matches!(list(&["x".repeat(256)], 1, &empty), Err(ListingError::TooLong { .. })));
+        assert!(matches!(list(&["x".repeat(255)], 5, &empty), Err(ListingError::TooLong { .. })));
+        // Few blocks that stand for many bytes, in paths and in targets.
+        let names = ["a", "b"].map(|name| name.repeat(58));
+        assert!(matches!(list(&names, 17, &empty), Err(ListingError::TooMuchText)));
+        let large = crate::dag::unixfs::symlink(&Profile::default(), &vec![b'x'; 100_000]).unwrap();
+        let names = ["a", "b"].map(str::to_owned);
+        assert!(matches!(list(&names, 12, &large), Err(ListingError::TooMuchText)));
     }
 }

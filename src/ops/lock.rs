@@ -1,18 +1,19 @@
 //! What the lock says of a project, held against what is there.
 //!
-//! [`Present`] is what is there, found without starting any process. [`out_of_date`] tells where the lock differs, and
-//! [`updated`] what it would be after a build.
+//! What is there is found without starting any process: [`present_inputs`] of guests, [`Reading::plan`] of images.
+//! [`leftovers`], [`stale_guests`] and [`stale_image`] tell where the lock differs, and [`updated`] what it would be after a
+//! build.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::listing::{Listing, ListingError};
+use super::plan::{Plan, holds_below, join};
 use crate::build::{self, BuiltGuest, Variables};
-use crate::dag::unixfs::Profile;
-use crate::dag::{Block, Cid};
+use crate::dag::unixfs::{Profile, Subtree};
 use crate::escape;
 use crate::tree::{self, ImportOptions, RootSymlink, StatCache};
-use crate::wetfile::lock::{Digest, GuestLock, ImageLock, Inputs, Lock, LockedFile, Toolchain};
+use crate::wetfile::lock::{Digest, GuestLock, ImageLock, Inputs, Lock, LockedFile};
 use crate::wetfile::{GuestName, Image, ImageName, ImagePath, Project, ProjectPath, Source};
 
 /// Files from which on it is worth remembering what was seen of them: fewer are read again in no time.
@@ -50,37 +51,35 @@ impl std::fmt::Display for OutOfDate {
     }
 }
 
-/// The CIDs of the sources of an image, by their place in it.
-pub(super) type Sources = BTreeMap<ImagePath, Cid>;
-
 /// Where the sources of images are read, and how.
 #[derive(Clone, Copy)]
 pub(super) struct Reading<'a> {
     pub(super) root: &'a Path,
     pub(super) stopped: &'a (dyn Fn() -> bool + Sync),
+    /// How CIDs are made.
+    pub(super) profile: Profile,
     /// Keeps what was seen of files, where that is wanted.
     pub(super) state: Option<&'a build::State>,
 }
 
 impl<'a> Reading<'a> {
-    /// Lists what is at a path. What earlier builds have kept under `name` is made use of.
-    pub(super) fn list(&self, path: &Path, name: &str) -> Result<Listing, ListingError> {
-        self.with_cache(name, |options, cache| Listing::of_disk(path, options, Some(cache)))
+    /// Names a tree by its content. What earlier builds have kept under `name` is made use of.
+    pub(super) fn import(&self, path: &Path, name: &str) -> Result<Subtree, ListingError> {
+        self.with_cache(name, |options, cache| Ok(tree::import(path, options, Some(cache), None)?.subtree))
     }
 
-    /// Names all sources of an image by their content; the first that cannot be read is told.
-    pub(super) fn sources(&self, image: &Image) -> Result<Sources, (ProjectPath, ListingError)> {
-        let mut sources = Sources::new();
+    /// Reads all sources of an image; the first that cannot be read is told.
+    pub(super) fn plan<'i>(&self, image: &'i Image) -> Result<Plan<'i>, (ProjectPath, ListingError)> {
+        let mut sources = BTreeMap::new();
         for (place, source) in &image.files {
-            if let Source::Path(path) = source {
-                let import = |options: &ImportOptions<'_>, cache: &mut StatCache| {
-                    Ok(tree::import(&path.to_path(self.root), options, Some(cache), None)?)
-                };
-                let imported = self.with_cache(&source_cache(path), import).map_err(|error| (path.clone(), error))?;
-                sources.insert(place.clone(), imported.subtree.cid);
+            if let Source::Path(source) = source {
+                let path = source.to_path(self.root);
+                let listing = self
+                    .with_cache(&source_cache(source), |options, cache| Listing::of_disk(&path, options, Some(cache)));
+                sources.insert(place.clone(), listing.map_err(|error| (source.clone(), error))?);
             }
         }
-        Ok(sources)
+        Ok(Plan { image, profile: self.profile, sources })
     }
 
     fn with_cache<T>(
@@ -88,11 +87,13 @@ impl<'a> Reading<'a> {
         name: &str,
         read: impl FnOnce(&ImportOptions<'a>, &mut StatCache) -> Result<T, ListingError>,
     ) -> Result<T, ListingError> {
-        let profile = Profile::default();
-        let options =
-            ImportOptions { root_symlink: RootSymlink::Store, cancel: self.stopped, ..ImportOptions::new(profile) };
+        let options = ImportOptions {
+            root_symlink: RootSymlink::Store,
+            cancel: self.stopped,
+            ..ImportOptions::new(self.profile)
+        };
         let mut cache = build::cached(self.root, name)
-            .map_or_else(|| StatCache::new(&profile), |bytes| StatCache::decode(&profile, &bytes));
+            .map_or_else(|| StatCache::new(&self.profile), |bytes| StatCache::decode(&self.profile, &bytes));
         let read = read(&options, &mut cache)?;
         if let Some(state) = self.state.filter(|_| cache.is_changed() && cache.len() >= CACHED_FILES_MIN) {
             // Without it the next build takes longer, and that is all.
@@ -170,60 +171,71 @@ fn stale_guest(lock: &Lock, name: &GuestName, present: &Inputs) -> Vec<OutOfDate
         let path = root.split('#').next().unwrap_or(root);
         found.push(OutOfDate::guest(name, format!("`{}` {problem}", escape::text(root))).with_path(path));
     }
-    for (embedded, digest) in &locked.embeds {
-        // Unless what it embeds is stale itself, which is told there.
-        if lock.guests.get(embedded).is_some_and(|locked| locked.inputs.digest() != *digest) {
-            found.push(OutOfDate::guest(name, format!("it was not built since `{embedded}` has changed")));
-        }
+    let embeds: BTreeSet<&GuestName> = locked.embeds.keys().chain(present.embeds.keys()).collect();
+    for embedded in embeds {
+        // What it embeds may be stale itself, which is told there.
+        let problem = match (locked.embeds.get(embedded), lock.guests.get(embedded)) {
+            (Some(digest), Some(locked)) if locked.inputs.digest() != *digest => {
+                format!("it was not built since `{embedded}` has changed")
+            }
+            (Some(_), _) if !present.embeds.contains_key(embedded) => format!("it does not embed `{embedded}`"),
+            (None, _) => format!("that it embeds `{embedded}` is not in the lock"),
+            _ => continue,
+        };
+        found.push(OutOfDate::guest(name, problem));
     }
     found
 }
 
-/// Where the lock differs from what an image is to hold.
-///
-/// Where a source differs it is read again, to name what differs in it.
-pub(super) fn stale_image(
-    lock: &Lock,
-    image: &Image,
-    sources: &Sources,
-    reading: &Reading<'_>,
-) -> Result<Vec<OutOfDate>, ListingError> {
-    let Some(locked) = lock.images.get(&image.name) else {
-        return Ok(vec![OutOfDate::image(&image.name, "it is not in the lock")]);
+/// Where the lock differs from what an image is to hold, its CIDs aside.
+pub(super) fn stale_image(lock: &Lock, plan: &Plan<'_>) -> Vec<OutOfDate> {
+    let name = &plan.image.name;
+    let Some(locked) = lock.images.get(name) else {
+        return vec![OutOfDate::image(name, "it is not in the lock")];
     };
+    let planned = ImageLock { cids: locked.cids.clone(), ..plan.locked(lock) };
     let mut found = Vec::new();
-    if locked.profile != Profile::default() {
-        let problem = format!("the lock has it under the profile {}", locked.profile);
-        found.push(OutOfDate::image(&image.name, problem));
+    if locked.profile != planned.profile {
+        found.push(OutOfDate::image(name, format!("the lock has it under the profile {}", locked.profile)));
     }
-    found.extend(differing_entries(image, locked));
-    for (place, cid) in sources {
-        let is_changed = locked.sources.get(place).is_some_and(|locked| locked != cid);
-        if let Some(Source::Path(source)) = image.files.get(place).filter(|_| is_changed) {
-            let listing = reading.list(&source.to_path(reading.root), &source_cache(source))?;
-            found.extend(changed_source(image, locked, place, source, &listing));
-        }
+    let entries = differing_entries(plan.image, locked);
+    for (place, problem) in &entries {
+        let problem = problem.replace("{}", &format!("`{}`", escape::text(place)));
+        found.push(OutOfDate::image(name, problem).with_path("Wetfile.toml"));
     }
-    for (guest, digest) in &locked.guests {
-        if lock.guests.get(guest).is_some_and(|guest| guest.inputs.digest() != *digest) {
-            let problem = format!("it was not assembled since guest `{guest}` has changed");
-            found.push(OutOfDate::image(&image.name, problem));
-        }
+    found.extend(differing_files(plan.image, locked, &planned, &entries));
+    found.extend(differing_sources(plan.image, locked, &planned, &found));
+    let guests: BTreeSet<&GuestName> = locked.guests.keys().chain(planned.guests.keys()).collect();
+    for guest in guests {
+        let problem = match (locked.guests.get(guest), planned.guests.get(guest)) {
+            (locked, planned) if locked == planned => continue,
+            (Some(_), Some(_)) => format!("it was not assembled since guest `{guest}` has changed"),
+            (None, _) => format!("that it holds guest `{guest}` is not in the lock"),
+            // That a guest is not in the lock is told of the guest.
+            (_, None) if plan.image.guests().contains(guest) => continue,
+            (_, None) => format!("it does not hold guest `{guest}`"),
+        };
+        found.push(OutOfDate::image(name, problem));
     }
-    Ok(found)
+    if found.is_empty() && planned != *locked && planned.guests == locked.guests {
+        found.push(OutOfDate::image(name, CONTRADICTION));
+    }
+    found
 }
 
-/// The entries of an image that either the Wetfile or the lock does not have.
-fn differing_entries(image: &Image, locked: &ImageLock) -> Vec<OutOfDate> {
-    let mut found = Vec::new();
+/// For what no other problem explains, such as a folder that is said to be empty and to hold something.
+const CONTRADICTION: &str = "the lock does not say of it what a build would write";
+
+/// The entries of an image that either the Wetfile or the lock does not have, with what to say of them; `{}` is the place.
+fn differing_entries<'a>(image: &'a Image, locked: &'a ImageLock) -> BTreeMap<&'a str, &'static str> {
+    let mut found = BTreeMap::new();
     for (place, source) in &image.files {
         let is_locked = match source {
             Source::Guest(guest) => locked.files.get(place.as_str()) == Some(&LockedFile::Guest(guest.clone())),
             Source::Path(_) => locked.sources.contains_key(place),
         };
         if !is_locked {
-            let problem = format!("its entry `{}` is not in the lock", escape::text(place.as_str()));
-            found.push(OutOfDate::image(&image.name, problem).with_path("Wetfile.toml"));
+            found.insert(place.as_str(), "its entry {} is not in the lock");
         }
     }
     let is_listed = |path: &str, is_guest: bool| {
@@ -234,67 +246,70 @@ fn differing_entries(image: &Image, locked: &ImageLock) -> Vec<OutOfDate> {
         locked.files.iter().filter(|(_, file)| matches!(file, LockedFile::Guest(_))).map(|(path, _)| path.as_str());
     let gone = guests.filter(|path| !is_listed(path, true));
     for path in gone.chain(locked.sources.keys().map(ImagePath::as_str).filter(|path| !is_listed(path, false))) {
-        let problem = format!("the Wetfile does not list `{}` any more", escape::text(path));
-        found.push(OutOfDate::image(&image.name, problem).with_path("Wetfile.toml"));
+        found.insert(path, "the Wetfile does not list {} any more");
     }
     found
 }
 
-/// The files of a source that are not as the lock has them.
-fn changed_source(
-    image: &Image,
-    locked: &ImageLock,
-    place: &ImagePath,
-    source: &ProjectPath,
-    listing: &Listing,
-) -> Vec<OutOfDate> {
-    let join = |folder: &str, name: &str| match (folder, name) {
-        ("", name) => name.to_owned(),
-        (folder, "") => folder.to_owned(),
-        (folder, name) => format!("{folder}/{name}"),
-    };
-    let leaves = listing.leaves();
-    let mut problems: BTreeMap<String, &str> = BTreeMap::new();
-    for (below, cid) in &leaves {
-        match locked.files.get(&join(place.as_str(), below)) {
-            Some(LockedFile::Copied(locked)) if locked == *cid => {}
-            Some(_) => drop(problems.insert(join(source.as_str(), below), "has changed")),
-            // An empty folder that other sources fill, or are expected to.
-            None if **cid == empty_folder() => {}
-            None => drop(problems.insert(join(source.as_str(), below), "is new")),
-        }
-    }
-    let prefix = format!("{place}/");
-    for (path, file) in locked.files.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix)) {
-        let below = &path[prefix.len()..];
-        // Another entry of the Wetfile may have put it there.
-        let is_other = image
-            .files
-            .keys()
-            .any(|other| other != place && (path == other.as_str() || path.starts_with(&format!("{other}/"))));
-        if matches!(file, LockedFile::Copied(cid) if *cid != empty_folder()) && !is_other && !leaves.contains_key(below)
-        {
-            problems.insert(join(source.as_str(), below), "is gone");
-        }
-    }
-    if problems.is_empty() {
-        problems.insert(source.to_string(), "has changed");
-    }
-    let told = |(path, problem): (String, &str)| {
-        OutOfDate::image(&image.name, format!("its source `{}` {problem}", escape::text(&path))).with_path(path)
-    };
-    problems.into_iter().map(told).collect()
+/// Whether a path is another, or below it.
+fn is_within(path: &str, folder: &str) -> bool {
+    folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The CID of a folder that holds nothing.
-fn empty_folder() -> Cid {
-    let mut sink = |_: Block| Ok::<(), crate::dag::unixfs::BuildError>(());
-    let folder = crate::dag::unixfs::directory(&Profile::default(), Vec::new(), &mut sink);
-    folder.expect("an empty folder can be named").cid
+/// The files that the lock does not have as the sources do. What `entries` tell is not told again.
+fn differing_files(
+    image: &Image,
+    locked: &ImageLock,
+    planned: &ImageLock,
+    entries: &BTreeMap<&str, &'static str>,
+) -> Vec<OutOfDate> {
+    let mut found = Vec::new();
+    let paths: BTreeSet<&String> = locked.files.keys().chain(planned.files.keys()).collect();
+    for path in paths {
+        let problem = match (locked.files.get(path), planned.files.get(path)) {
+            (locked, planned) if locked == planned => continue,
+            (Some(_), Some(_)) => "has changed",
+            // An empty folder that holds something now, or held something: what that is, is told.
+            (None, _) if holds_below(&locked.files, path) => continue,
+            (_, None) if holds_below(&planned.files, path) => continue,
+            (None, _) => "is new",
+            (_, None) => "is gone",
+        };
+        if entries.keys().any(|place| is_within(path, place)) {
+            continue;
+        }
+        let owner = image.files.iter().filter(|(place, _)| is_within(path, place.as_str()));
+        found.push(match owner.max_by_key(|(place, _)| place.as_str().len()) {
+            Some((place, Source::Path(source))) => {
+                let below = path[place.as_str().len()..].trim_start_matches('/');
+                let path = join(source.as_str(), below);
+                let problem = format!("its source `{}` {problem}", escape::text(&path));
+                OutOfDate::image(&image.name, problem).with_path(path)
+            }
+            _ => OutOfDate::image(&image.name, format!("its file `{}` {problem}", escape::text(path))),
+        });
+    }
+    found
+}
+
+/// The sources of which the lock has another CID, though none of their files is told.
+fn differing_sources(image: &Image, locked: &ImageLock, planned: &ImageLock, told: &[OutOfDate]) -> Vec<OutOfDate> {
+    let mut found = Vec::new();
+    for (place, cid) in &planned.sources {
+        let is_changed = locked.sources.get(place).is_some_and(|locked| locked != cid);
+        if let Some(Source::Path(source)) = image.files.get(place).filter(|_| is_changed) {
+            let is_told = |told: &OutOfDate| told.path.as_ref().is_some_and(|path| is_within(path, source.as_str()));
+            if !told.iter().any(is_told) {
+                let problem = format!("its source `{}` has changed", escape::text(source.as_str()));
+                found.push(OutOfDate::image(&image.name, problem).with_path(source.as_str()));
+            }
+        }
+    }
+    found
 }
 
 /// Where guests that were built differ from the lock.
-pub(super) fn differing_guests(lock: &Lock, built: &BTreeMap<GuestName, BuiltGuest>) -> Vec<OutOfDate> {
+fn differing_guests(lock: &Lock, built: &BTreeMap<GuestName, BuiltGuest>) -> Vec<OutOfDate> {
     let mut found = Vec::new();
     for (name, built) in built {
         let stale = stale_guest(lock, name, &built.inputs);
@@ -310,53 +325,67 @@ pub(super) fn differing_guests(lock: &Lock, built: &BTreeMap<GuestName, BuiltGue
 pub(super) const NOT_REPRODUCIBLE: &str =
     "not reproducible: the same inputs and toolchain have given other bytes than the lock has";
 
-/// An image that was assembled, as far as the lock is concerned.
-pub(super) struct BuiltTree<'a> {
-    pub(super) image: &'a Image,
-    pub(super) sources: Sources,
-    pub(super) listing: Listing,
+/// An image as a build makes it.
+pub(super) struct PlannedTree<'a> {
+    pub(super) plan: Plan<'a>,
+    /// The whole of it, with the artifacts that were built.
+    pub(super) root: Subtree,
 }
 
-impl BuiltTree<'_> {
-    fn toolchain(&self, guests: &BTreeMap<GuestName, BuiltGuest>) -> Toolchain {
-        Toolchain::joined(self.image.guests().into_iter().map(|guest| &guests[guest].toolchain))
-    }
-
+impl PlannedTree<'_> {
     fn locked(&self, guests: &BTreeMap<GuestName, BuiltGuest>) -> ImageLock {
-        let file = |(path, cid): (&str, &Cid)| {
-            let source = ImagePath::new(path).ok().and_then(|path| self.image.files.get(&path));
-            let file = match source {
-                Some(Source::Guest(guest)) => LockedFile::Guest(guest.clone()),
-                _ => LockedFile::Copied(*cid),
-            };
-            (path.to_owned(), file)
+        let inputs = self.plan.image.guests().into_iter().map(|name| (name.clone(), guests[name].inputs.digest()));
+        let toolchain = self.plan.toolchain(|name| &guests[name].toolchain);
+        ImageLock { cids: [(toolchain, self.root.cid)].into(), ..self.plan.with_guests(inputs.collect()) }
+    }
+}
+
+/// Everything for which a build of these guests and images would change the lock. Outputs of a toolchain of which the lock
+/// has none are no change.
+pub(super) fn differences(
+    lock: &Lock,
+    project: &Project,
+    guests: &BTreeMap<GuestName, BuiltGuest>,
+    images: &[PlannedTree<'_>],
+) -> Vec<OutOfDate> {
+    let mut found = differing_guests(lock, guests);
+    found.extend(images.iter().flat_map(|tree| stale_image(lock, &tree.plan)));
+    let is_held = |name: &GuestName| {
+        lock.guests.get(name).is_some_and(|locked| locked.outputs.contains_key(&guests[name].toolchain))
+    };
+    for tree in images {
+        let Some(locked) = lock.images.get(&tree.plan.image.name) else { continue };
+        let toolchain = tree.plan.toolchain(|name| &guests[name].toolchain);
+        let problem = match locked.cids.get(&toolchain) {
+            Some(cid) if *cid == tree.root.cid => continue,
+            Some(_) => "its CID is not that of the lock",
+            None if tree.plan.image.guests().into_iter().all(is_held) => "the lock has no CID of it",
+            None => continue,
         };
-        ImageLock {
-            profile: Profile::default(),
-            guests: self.image.guests().into_iter().map(|name| (name.clone(), guests[name].inputs.digest())).collect(),
-            sources: self.sources.clone(),
-            files: self.listing.leaves().into_iter().map(file).collect(),
-            cids: [(self.toolchain(guests), self.listing.root.cid)].into(),
+        found.push(OutOfDate::image(&tree.plan.image.name, problem));
+    }
+    if !found.is_empty() {
+        return found;
+    }
+    // Whatever was overlooked above.
+    let mut after = updated(Some(lock), project, guests, images);
+    for (name, built) in guests.iter().filter(|(name, _)| !is_held(name)) {
+        if let Some(guest) = after.guests.get_mut(name) {
+            guest.outputs.remove(&built.toolchain);
         }
     }
-}
-
-/// Whether a tree is what the lock says of its image, as far as the lock holds its toolchain. That its sources are those of
-/// the lock was told before.
-pub(super) fn differing_tree(
-    lock: &Lock,
-    built: &BuiltTree<'_>,
-    guests: &BTreeMap<GuestName, BuiltGuest>,
-) -> Option<OutOfDate> {
-    let name = &built.image.name;
-    let Some(locked) = lock.images.get(name) else {
-        return Some(OutOfDate::image(name, "it is not in the lock"));
-    };
-    if locked.files != built.locked(guests).files {
-        return Some(OutOfDate::image(name, "its files are not those of the lock"));
+    for tree in images.iter().filter(|tree| !tree.plan.image.guests().into_iter().all(is_held)) {
+        let toolchain = tree.plan.toolchain(|name| &guests[name].toolchain);
+        if let Some(image) = after.images.get_mut(&tree.plan.image.name) {
+            image.cids.remove(&toolchain);
+        }
     }
-    let cid = locked.cids.get(&built.toolchain(guests)).filter(|cid| **cid != built.listing.root.cid);
-    cid.map(|_| OutOfDate::image(name, "its CID is not that of the lock"))
+    let differing = guests.keys().filter(|name| lock.guests.get(*name) != after.guests.get(*name));
+    found.extend(differing.map(|name| OutOfDate::guest(name, CONTRADICTION)));
+    let images = images.iter().map(|tree| &tree.plan.image.name);
+    let differing = images.filter(|name| lock.images.get(*name) != after.images.get(*name));
+    found.extend(differing.map(|name| OutOfDate::image(name, CONTRADICTION)));
+    found
 }
 
 /// What the lock is after a build of these guests and images: entries of others stay, as far as the Wetfile has them, and
@@ -365,7 +394,7 @@ pub(super) fn updated(
     lock: Option<&Lock>,
     project: &Project,
     guests: &BTreeMap<GuestName, BuiltGuest>,
-    images: &[BuiltTree<'_>],
+    images: &[PlannedTree<'_>],
 ) -> Lock {
     let mut lock = lock.cloned().unwrap_or_default();
     lock.guests.retain(|name, _| project.guests.contains_key(name));
@@ -378,14 +407,14 @@ pub(super) fn updated(
     }
     for tree in images {
         let mut made = tree.locked(guests);
-        if let Some(previous) = lock.images.remove(&tree.image.name) {
+        if let Some(previous) = lock.images.remove(&tree.plan.image.name) {
             let cids = previous.cids.clone();
             let is_same = ImageLock { cids: made.cids.clone(), ..previous } == made;
             if is_same {
                 made.cids = cids.into_iter().chain(std::mem::take(&mut made.cids)).collect();
             }
         }
-        lock.images.insert(tree.image.name.clone(), made);
+        lock.images.insert(tree.plan.image.name.clone(), made);
     }
     lock
 }

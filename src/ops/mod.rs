@@ -15,6 +15,7 @@ mod inspect;
 mod listing;
 mod lock;
 mod pin;
+mod plan;
 mod publish;
 mod push;
 mod run;

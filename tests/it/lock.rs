@@ -153,6 +153,113 @@ fn outputs_of_other_toolchains_stay_until_inputs_change() {
     assert!(!text(&project).contains(other), "an output of other sources is there");
 }
 
+/// Each fact of a lock is deleted and altered in turn. Outputs are no facts of the sources: see
+/// `outputs_of_other_toolchains_stay_until_inputs_change` and `what_is_not_reproducible_is_called_so`.
+#[test]
+fn every_fact_of_a_lock_is_checked() {
+    let project = copying_project();
+    let wetfile = String::from_utf8(project.read("Wetfile.toml")).unwrap();
+    let outer = "[guest.outer]\npath = 'src'\nbuild = ['cp', 'echo.wasm', '{out}']\ninputs = ['echo.wasm']\n\
+                 embeds = ['echo']\nenv.A.inherit = true\n";
+    project.write("Wetfile.toml", &format!("{wetfile}'bin/outer.wasm' = {{ guest = 'outer' }}\n{outer}"));
+    run(&project, &["-q", "build"]).expect(0);
+    let good = text(&project);
+    let (mut table, mut facts) = ("", 0);
+    for (number, line) in good.lines().enumerate() {
+        table = if line.starts_with('[') { line } else { table };
+        let Some((key, value)) = line.split_once(" = ").filter(|_| !table.is_empty() && !table.contains("outputs"))
+        else {
+            continue;
+        };
+        let other = match value {
+            _ if key == "profile" => "\"unixfs-v0-2015\"".to_owned(),
+            _ if value.starts_with("\"baf") || value.starts_with('{') => "\"bafkqaaa\"".to_owned(),
+            _ => format!("\"{}\"", "0".repeat(64)),
+        };
+        facts += 1;
+        for with in [None, Some(format!("{key} = {other}"))] {
+            let mut lines: Vec<&str> = good.lines().collect();
+            match &with {
+                Some(with) => lines[number] = with,
+                None => drop(lines.remove(number)),
+            }
+            project.write("Wetfile.lock", &(lines.join("\n") + "\n"));
+            for args in [["-q", "build", "--locked"].as_slice(), &["verify"]] {
+                let done = run(&project, args);
+                assert_eq!(done.code, Some(10), "{args:?}, {table} {line} -> {with:?}: {}{}", done.stdout, done.stderr);
+            }
+        }
+    }
+    assert!(facts >= 16, "{facts}");
+    project.write("Wetfile.lock", &good);
+    run(&project, &["-q", "build", "--locked"]).expect(0);
+    run(&project, &["verify"]).expect(0);
+}
+
+/// The lock and the image agree, and neither is what the sources make.
+#[test]
+fn a_lock_that_was_forged_with_its_image_is_told() {
+    let project = copying_project();
+    run(&project, &["-q", "build"]).expect(0);
+    let cid = |path: &str| {
+        let options = ww::tree::ImportOptions::new(ww::dag::unixfs::Profile::default());
+        ww::tree::import(&project.path(path), &options, None, None).unwrap().subtree.cid
+    };
+    project.write("out/etc/motd", "forged");
+    fs::copy(guest("pid0"), project.path("out/bin/evil.wasm")).unwrap();
+    let mut lock = read(&project);
+    let image = lock.images.values_mut().next().unwrap();
+    for path in ["etc/motd", "bin/evil.wasm"] {
+        image.files.insert(path.to_owned(), lock::LockedFile::Copied(cid(&format!("out/{path}"))));
+    }
+    image.cids.values_mut().for_each(|locked| *locked = cid("out"));
+    project.write("Wetfile.lock", &lock.render());
+    for args in [["verify"].as_slice(), &["-q", "build", "--locked"]] {
+        let done = run(&project, args).expect(10);
+        assert!(done.stderr.contains("its source `config/motd` has changed"), "{}", done.stderr);
+        assert!(done.stderr.contains("its file `bin/evil.wasm` is gone"), "{}", done.stderr);
+        assert_eq!(project.read("out/etc/motd"), b"forged");
+    }
+}
+
+#[test]
+fn locked_replaces_no_image_where_it_refuses_another() {
+    let project = copying_project();
+    let wetfile = String::from_utf8(project.read("Wetfile.toml")).unwrap();
+    let second = "[image.second]\nout = 'second'\nfiles.'bin/main.wasm' = { guest = 'echo' }\n";
+    project.write("Wetfile.toml", &format!("{wetfile}{second}"));
+    run(&project, &["-q", "build"]).expect(0);
+    let mut lock = read(&project);
+    let image = lock.images.get_mut(&ImageName::new("second").unwrap()).unwrap();
+    image.cids.values_mut().for_each(|cid| *cid = "bafkqaaa".parse().unwrap());
+    project.write("Wetfile.lock", &lock.render());
+    project.write("out/etc/motd", "altered");
+    let done = run(&project, &["build", "--locked"]).expect(10);
+    assert!(done.stderr.contains("image `second`: its CID is not that of the lock"), "{}", done.stderr);
+    assert_eq!(project.read("out/etc/motd"), b"altered");
+}
+
+/// What a guest was compiled from is not for the lock to say.
+#[test]
+fn a_lock_without_inputs_is_told() {
+    let project = rust_project();
+    run(&project, &["-q", "build"]).expect(0);
+    let (mut lock, name) = (read(&project), GuestName::new("x").unwrap());
+    let invented = lock::Toolchain::new("rustc 9.9.9 (invented)").unwrap();
+    let x = lock.guests.get_mut(&name).unwrap();
+    x.inputs.roots.clear();
+    x.outputs = x.outputs.values().map(|digest| (invented.clone(), *digest)).collect();
+    let digest = x.inputs.digest();
+    let image = lock.images.values_mut().next().unwrap();
+    image.guests.insert(name, digest);
+    image.cids = image.cids.values().map(|cid| (invented.clone(), *cid)).collect();
+    project.write("Wetfile.lock", &lock.render());
+    for args in [["verify"].as_slice(), &["-q", "build", "--locked"]] {
+        let done = run(&project, args).expect(10);
+        assert!(done.stderr.contains("guest `x`: `g` is new"), "{}", done.stderr);
+    }
+}
+
 /// A project of a Rust guest `x`, and an image of it.
 pub(crate) fn rust_project() -> Project {
     let project = Project::with_guest("path = 'g'\n[image.x]\nout = 'out'\nfiles.'bin/main.wasm' = { guest = 'x' }");
@@ -222,7 +329,7 @@ fn inputs_that_change_while_they_are_built_are_built_again() {
     assert!(done.stderr.contains("its inputs change while it is built"), "{}", done.stderr);
 }
 
-/// Everything that cargo reads for a guest is among its inputs, and nothing else.
+/// The package, those that it depends on by path, and the workspace; not the other packages there.
 #[test]
 fn inputs_of_rust_guests() {
     let project = Project::from_fixture("build", "p");
@@ -239,7 +346,7 @@ fn inputs_of_rust_guests() {
     let echo = &lock.guests[&GuestName::new("echo").unwrap()].inputs;
     assert_eq!(parent.embeds[&GuestName::new("echo").unwrap()], echo.digest());
 
-    // Another place, user and umask: the same lock.
+    // In another place: the same lock.
     let second = Project::from_fixture("build", "another/place");
     second.build(&[]).unwrap();
     assert_eq!(text(&project), text(&second));

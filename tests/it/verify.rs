@@ -142,13 +142,30 @@ fn sources_that_changed_since_make_the_lock_out_of_date() {
     assert!(!project.path("Wetfile.lock").exists() && !project.path("out").exists());
 }
 
-/// With no program to be found on the PATH.
+/// With programs on the PATH that would record that they were called.
 #[test]
 fn nothing_is_executed() {
-    let project = built();
-    let empty = project.outside("empty");
-    let mut command = ww(&["verify"]);
-    finish(command.current_dir(project.path("")).env("PATH", empty)).expect(0);
+    use std::os::unix::fs::PermissionsExt;
+    let project = rust_project();
+    run(&project, &["-q", "build"]).expect(0);
+    let (bin, called) = (project.outside("bin"), project.outside("record").join("called"));
+    for program in ["cargo", "rustc", "rustup", "git", "sh"] {
+        let path = bin.join(program);
+        fs::write(&path, format!("#!/bin/sh\necho {program} >> '{}'\nexit 1\n", called.display())).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let with_recorders = |args: &[&str]| {
+        let mut command = ww(args);
+        command.current_dir(project.path("")).env("PATH", &bin);
+        for variable in ["CARGO", "RUSTC", "RUSTUP_HOME"] {
+            command.env_remove(variable);
+        }
+        finish(&mut command)
+    };
+    with_recorders(&["verify"]).expect(0);
+    assert!(!called.exists(), "{}", fs::read_to_string(&called).unwrap());
+    with_recorders(&["-q", "build"]);
+    assert!(called.exists(), "a build calls no compiler");
 }
 
 /// Images that never were a project's, with these bytes as their program.
@@ -216,6 +233,12 @@ fn a_folder_is_the_one_that_a_cid_names() {
     verify(&["--cid", "bafkqaaa"], 11);
     verify(&["--cid", "nonsense"], 2);
     run(&project, &["verify", "--cid", &cid]).expect(2);
+    verify(&["--profile", "unixfs-v0-2015"], 2);
+    run(&project, &["verify", "--profile", "unixfs-v0-2015"]).expect(2);
+    // It is an image of the Wetfile all the same.
+    project.write("config/motd", "changed");
+    let stderr = verify(&["--cid", &cid], 10);
+    assert!(stderr.contains("`config/motd` has changed"), "{stderr}");
 }
 
 /// An image of another toolchain is not called altered, an altered one is, and all else is checked.
@@ -282,6 +305,53 @@ fn another_profile_in_the_lock_is_told() {
     project.write("Wetfile.lock", &text.replace("unixfs-v1-2025", "unixfs-v0-2015"));
     let done = run(&project, &["verify", "--json"]).expect(10);
     assert!(findings(&done).iter().any(|(kind, ..)| kind == "profile"), "{}", done.stdout);
+}
+
+/// A lock that is right but for its profile.
+#[test]
+fn another_profile_alone_decides() {
+    let project = built();
+    let profile = Profile::UNIXFS_V0_2015;
+    let cid = |path: &str| blocks(&project.path(path), profile).0;
+    let mut lock = ww::wetfile::lock::load(&project.path("")).unwrap().unwrap();
+    let image = lock.images.values_mut().next().unwrap();
+    image.profile = profile;
+    image.sources.values_mut().for_each(|source| *source = cid("config"));
+    for (path, file) in &mut image.files {
+        if let ww::wetfile::lock::LockedFile::Copied(locked) = file {
+            *locked = cid(&format!("out/{path}"));
+        }
+    }
+    image.cids.values_mut().for_each(|locked| *locked = cid("out"));
+    project.write("Wetfile.lock", &lock.render());
+    assert_eq!(found(&project, 15), pairs(&[("profile", "Wetfile.lock")]));
+    run(&project, &["-q", "build", "--locked"]).expect(10);
+}
+
+#[test]
+fn images_that_are_named_twice_or_wrongly() {
+    let project = built();
+    let done = run(&project, &["verify", "echo", "out"]).expect(0);
+    assert_eq!(done.stdout.lines().count(), 1, "{}", done.stdout);
+    let done = run(&project, &["verify", "eco"]).expect(2);
+    assert!(done.stderr.contains("did you mean `echo`?"), "{}", done.stderr);
+}
+
+/// Paths are those of files that somebody has, and can be found.
+#[test]
+fn paths_of_what_is_by_itself() {
+    let project = built();
+    project.write("folder/bin/main.wasm", "");
+    let path = |done: &Done| findings(done)[0].1.clone();
+    assert_eq!(path(&run(&project, &["verify", "--json", "folder"]).expect(12)), "folder/bin/main.wasm");
+    let below = finish(ww(&["verify", "--json", "../folder"]).current_dir(project.path("config"))).expect(12);
+    assert!(path(&below).ends_with("folder/bin/main.wasm"), "{}", path(&below));
+    let (root, all) = blocks(&project.path("folder"), Profile::default());
+    fs::write(project.path("x.car"), archive(&[root, root], &all)).unwrap();
+    let done = run(&project, &["verify", "--json", "x.car"]).expect(12);
+    let report: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(report["findings"][0]["path"], Value::Null);
+    assert_eq!(report["checked"].as_array().unwrap().len(), 1, "{}", done.stdout);
 }
 
 /// What GitHub shows beside the file, and nothing that could be taken for another command.

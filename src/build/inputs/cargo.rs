@@ -2,17 +2,20 @@
 //! workspaces.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use cargo_metadata::Metadata;
 use toml::{Table, Value};
 
-use super::{InputsError, WORKSPACE_ONLY};
+use super::{InputsError, WORKSPACE_ONLY, walk};
 use crate::build::BuildError;
 use crate::wetfile::lock::{Digest, Facts};
 use crate::wetfile::{Guest, Project, ProjectPath};
+
+/// Largest manifest in bytes. The largest that people write have some 100 KB.
+const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 
 /// What cargo reads for a package.
 #[derive(Debug, Default)]
@@ -168,20 +171,39 @@ fn replacements(file: &Path, folder: &Path) -> Vec<PathBuf> {
 
 /// What a file of cargo says; nothing if it cannot be read, which cargo tells.
 fn table(file: &Path) -> Table {
-    fs::read_to_string(file).ok().and_then(|text| text.parse().ok()).unwrap_or_default()
+    let text = walk::open(&real(file)).and_then(read_manifest);
+    text.ok().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// Reads a manifest whole, if it is not longer than any manifest is.
+fn read_manifest(file: File) -> io::Result<String> {
+    let mut text = String::new();
+    file.take(MANIFEST_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MANIFEST_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {MANIFEST_BYTES_MAX} bytes")));
+    }
+    Ok(text)
 }
 
 fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Digests the part of a manifest that packages inherit from, whatever its spelling; `None` if the file is not there.
-pub(super) fn workspace_table(manifest: &Path) -> Result<Option<Digest>, InputsError> {
-    let text = match fs::read_to_string(manifest) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(InputsError::io(manifest)(error)),
+/// Digests the part of a manifest that packages inherit from, whatever its spelling; `None` if the file is not there, or
+/// reached through a symlink out of the project: a lock may come from anybody.
+pub(super) fn workspace_table(project: &Project, manifest: &ProjectPath) -> Result<Option<Digest>, InputsError> {
+    let manifest = manifest.to_path(&project.root);
+    let real = match fs::canonicalize(&manifest) {
+        Ok(real) => real,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(InputsError::io(&manifest)(error)),
     };
+    if !real.starts_with(&project.root) {
+        return Ok(None);
+    }
+    let text = walk::open(&real).and_then(read_manifest).map_err(InputsError::io(&manifest))?;
     let mut facts = Facts::default();
     match text.parse::<Table>() {
         // The tables are sorted by key.

@@ -81,8 +81,8 @@ impl InputsError {
 
 /// Digests what a guest is made of.
 ///
-/// `roots` are, for a Rust guest, the files and folders to look at: those that its build found, or those of a lock. For a
-/// command guest they are not looked at. A root that is not there is left out of the result, so whoever compares it misses
+/// `roots` are, for a Rust guest, the files and folders to look at besides its own folder: those that its build found, or
+/// those of a lock. For a command guest they are not looked at. A root that is not there is left out of the result, so whoever compares it misses
 /// it. `embeds` has the digest of every guest that is embedded.
 ///
 /// # Errors
@@ -171,15 +171,16 @@ fn rust_roots<'r>(
 ) -> Result<BTreeMap<String, Digest>, InputsError> {
     let mut pending: BTreeSet<String> = given.into_iter().map(str::to_owned).collect();
     pending.extend(settings(project, guest).map(|path| path.to_string()));
+    // Whatever a lock has or leaves out, the guest is made of what is in its folder.
+    pending.insert(guest.dir.to_string());
     let mut digests = BTreeMap::new();
     while let Some(root) = pending.pop_first() {
         // A folder that a symlink leads to counts as one more root.
         let mut linked = BTreeSet::new();
         let digest = match root.strip_suffix(WORKSPACE_ONLY) {
-            Some(manifest) => project_path(manifest)
-                .map(|path| cargo::workspace_table(&path.to_path(&project.root)))
-                .transpose()?
-                .flatten(),
+            Some(manifest) => {
+                project_path(manifest).map(|path| cargo::workspace_table(project, &path)).transpose()?.flatten()
+            }
             None => match project_path(&root) {
                 Some(path) => walk::rust_root(project, &path, &mut linked)?,
                 None => None,

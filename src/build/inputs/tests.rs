@@ -115,6 +115,35 @@ fn what_is_made_again_does_not_count() {
     example.check(true, || example.write("guests/g/target/CACHEDIR.TAG", "something else"));
 }
 
+/// Whoever commits a mark does not hide sources behind it.
+#[test]
+fn a_mark_alone_hides_nothing() {
+    let mark = "Signature: 8a477f597d28d172789f06886806bc55\n";
+    let example = Example::rust(&[("guests/g/src/CACHEDIR.TAG", mark), ("guests/g/src/target/CACHEDIR.TAG", mark)]);
+    example.check(true, || example.write("guests/g/src/main.rs", "x"));
+    example.check(true, || example.write("guests/g/src/target/x.rs", "x"));
+    let example =
+        Example::command("['lib', '**/*.c']", &[("src/lib/CACHEDIR.TAG", mark), ("src/c/CACHEDIR.TAG", mark)]);
+    example.check(true, || example.write("src/lib/x", "x"));
+    example.check(true, || example.write("src/c/x.c", "x"));
+}
+
+/// A lock that leaves a guest's own folder out does not keep anybody from looking at it.
+#[test]
+fn the_own_folder_always_counts() {
+    let example = Example::rust(&[("guests/g/src/main.rs", "")]);
+    assert_eq!(example.inputs_of(&[], &Variables::new()), example.inputs());
+}
+
+#[test]
+fn manifests_without_end_are_not_read() {
+    let example = Example::rust(&[("Cargo.toml", &"#".repeat((1 << 20) + 1))]);
+    let project = example.project();
+    let guest = &project.guests[&GuestName::new("g").unwrap()];
+    let error = digest(&project, guest, ["Cargo.toml#workspace"], &Variables::new(), &BTreeMap::new()).unwrap_err();
+    assert!(matches!(error, InputsError::Io { .. }), "{error}");
+}
+
 #[test]
 fn modes_times_and_empty_folders_do_not_count() {
     use std::os::unix::fs::PermissionsExt;
@@ -183,8 +212,11 @@ fn what_lies_outside_is_not_looked_at() {
     fs::write(outside.path().join("folder/file"), "x").unwrap();
     let example = Example::rust(&[]);
     std::os::unix::fs::symlink(outside.path(), example.path("link")).unwrap();
-    let roots = example.inputs_of(&["link/folder", "link/folder/file", "../x"], &Variables::new()).roots;
-    assert!(roots.is_empty(), "{roots:?}");
+    fs::write(outside.path().join("Cargo.toml"), "[workspace]").unwrap();
+    std::os::unix::fs::symlink("/dev/zero", example.path("Cargo.toml")).unwrap();
+    let given = ["link/folder", "link/folder/file", "../x", "link/Cargo.toml#workspace", "Cargo.toml#workspace"];
+    let roots = example.inputs_of(&given, &Variables::new()).roots;
+    assert_eq!(roots.into_keys().collect::<Vec<_>>(), ["guests/g"]);
     let example = Example::command("['../link/**', '../link/folder/*']", &[("src/x", "")]);
     std::os::unix::fs::symlink(outside.path(), example.path("link")).unwrap();
     example.check(false, || fs::write(outside.path().join("folder/file"), "y").unwrap());

@@ -42,7 +42,7 @@ pub(super) fn rust_root(
         Some(_) => {}
     }
     // From the project's root on, for the sake of the `.gitignore` files on the way.
-    let (wanted, skipped) = (path.clone(), Skipped::new(project));
+    let (wanted, skipped) = (path.clone(), Skipped::new(project).with_targets());
     let mut walk = builder(&project.root, true);
     walk.filter_entry(move |entry| {
         let path = entry.path();
@@ -53,7 +53,7 @@ pub(super) fn rust_root(
         // Git would not see the folder itself. Those who build a guest from it do.
         true => {
             let mut walk = builder(&path, true);
-            let skipped = Skipped::new(project);
+            let skipped = Skipped::new(project).with_targets();
             walk.filter_entry(move |entry| !skipped.skips(entry));
             collect(&walk, &path, root)?
         }
@@ -120,16 +120,23 @@ fn builder(path: &Path, with_gitignore: bool) -> WalkBuilder {
     builder
 }
 
-/// What is an input of nobody: files of `ww` and git, images, and what is made again.
+/// What is an input of nobody: files of `ww` and git, images, and what cargo makes.
 struct Skipped {
     paths: BTreeSet<PathBuf>,
+    /// Whether the folders that cargo compiles into are skipped, where no `.gitignore` says so. Not of what somebody has
+    /// listed as an input.
+    with_targets: bool,
 }
 
 impl Skipped {
     fn new(project: &Project) -> Self {
         let own = [FILE_NAME, LOCK_FILE_NAME, "target/ww"].map(|name| project.root.join(name));
         let outs = project.images.values().map(|image| image.out.to_path(&project.root));
-        Self { paths: own.into_iter().chain(outs).collect() }
+        Self { paths: own.into_iter().chain(outs).collect(), with_targets: false }
+    }
+
+    fn with_targets(self) -> Self {
+        Self { with_targets: true, ..self }
     }
 
     fn skips(&self, entry: &DirEntry) -> bool {
@@ -140,8 +147,17 @@ impl Skipped {
                 .to_str()
                 .and_then(|name| ProjectPath::new(name).ok())
                 .is_some_and(|name| name.reserved_component().is_some())
-            || entry.depth() > 0 && entry.file_type().is_some_and(|kind| kind.is_dir()) && is_cache(entry.path())
+            || self.with_targets && entry.depth() > 0 && is_target(entry)
     }
+}
+
+/// Whether a folder is one that cargo compiles into: beside a manifest, and marked. The mark alone could be anybody's, who
+/// hides sources behind it.
+fn is_target(entry: &DirEntry) -> bool {
+    let folder = entry.path();
+    let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
+    let has_manifest = || folder.parent().is_some_and(|parent| parent.join("Cargo.toml").is_file());
+    is_folder && entry.file_name() == "target" && has_manifest() && is_cache(folder)
 }
 
 fn is_cache(folder: &Path) -> bool {
@@ -224,7 +240,7 @@ fn content(path: &Path) -> Result<Digest, InputsError> {
 }
 
 /// Opens a file without following a symlink, nor waiting for the other end of a pipe.
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path)?;
     if file.metadata()?.is_file() {

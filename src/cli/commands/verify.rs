@@ -15,9 +15,10 @@ use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
 use crate::escape;
 use crate::ops::verify::{
-    Checked, DagTarget, Finding, FindingKind, Report, Stopped, verify_archive, verify_dag, verify_folder,
+    Checked, DagTarget, Finding, FindingKind, Report, Stopped, verify_archive, verify_cid, verify_dag, verify_folder,
     verify_project,
 };
+use crate::wetfile::ImageName;
 
 /// Check that images, Wetfile.lock and sources agree
 ///
@@ -35,13 +36,13 @@ pub(in crate::cli) struct VerifyArgs {
     #[arg(value_name = "IMAGE")]
     images: Vec<PathBuf>,
 
-    /// The CID that the one folder, CAR or path below a CID must have
+    /// The CID that the one image, folder, CAR or path below a CID must have
     #[arg(long, value_name = "CID")]
     cid: Option<Cid>,
 
-    /// Profile under which folders, CARs and CIDs must be built
-    #[arg(long, value_name = "PROFILE", default_value_t)]
-    profile: Profile,
+    /// Profile under which folders, CARs and CIDs must be built, and of what --cid says; unixfs-v1-2025 if there is none
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<Profile>,
 
     /// How to show findings; `github` where GITHUB_ACTIONS=true, otherwise `text`
     #[arg(long, value_enum, conflicts_with = "json")]
@@ -80,40 +81,84 @@ fn try_run(args: &VerifyArgs) -> Result<u8, Failure> {
 
 fn verify(args: &VerifyArgs) -> Result<Report, Failure> {
     if args.cid.is_some() && args.images.len() != 1 {
-        return Err(Failure::message(exit_code::USAGE, "--cid goes with exactly one folder, CAR or CID"));
+        return Err(Failure::message(exit_code::USAGE, "--cid goes with exactly one image, folder, CAR or CID"));
     }
     // A signal ends the process at once: there is nothing to be tidied up.
     let (variables, stopped) = (env::variables(), || false);
     let ended = |Stopped| Failure::message(exit_code::FAILURE, "stopped");
+    let profile = args.profile.unwrap_or_default();
     if args.images.is_empty() {
         let project = project::load(args.json)?;
+        refuse_profile(args)?;
         return verify_project(&project, &BTreeSet::new(), &variables, &stopped).map_err(ended);
     }
-    let mut report = Report::default();
+    let (mut report, mut done) = (Report::default(), BTreeSet::new());
     for given in &args.images {
         let found = match project::image(given)? {
-            GivenImage::OfProject(project, name) if args.cid.is_none() => {
-                verify_project(&project, &BTreeSet::from([&name]), &variables, &stopped)
-            }
+            // By its name and by its folder.
+            GivenImage::OfProject(_, name) if !done.insert(name.clone()) => continue,
             GivenImage::OfProject(project, name) => {
-                let path = project.images[&name].out.to_path(&project.root);
-                verify_folder(&path, args.cid.as_ref(), args.profile, &stopped)
+                let found = verify_project(&project, &BTreeSet::from([&name]), &variables, &stopped);
+                let mut report = found.map_err(ended)?;
+                match &args.cid {
+                    Some(cid) => {
+                        let found = verify_cid(&project, &project.images[&name], cid, profile, &stopped);
+                        report.findings.extend(found.map_err(ended)?);
+                    }
+                    None => refuse_profile(args)?,
+                }
+                Ok(report)
             }
             GivenImage::Content(content) => {
                 let held = HeldContent::find(&content)?;
                 let (subject, block) = (content.to_string(), |cid: &Cid| held.block(cid));
-                let target =
-                    DagTarget { subject: &subject, path: None, root: held.root, block: &block, profile: args.profile };
+                let target = DagTarget { subject: &subject, path: None, root: held.root, block: &block, profile };
                 verify_dag(&target, args.cid.as_ref(), &stopped)
             }
-            GivenImage::Path(path) if path.is_file() => {
-                verify_archive(&path, args.cid.as_ref(), args.profile, &stopped)
+            GivenImage::Path(path) if path.is_file() => verify_archive(&path, args.cid.as_ref(), profile, &stopped),
+            GivenImage::Path(path) => {
+                refuse_unknown_name(&path, args.json)?;
+                verify_folder(&path, args.cid.as_ref(), profile, &stopped).map(below_root)
             }
-            GivenImage::Path(path) => verify_folder(&path, args.cid.as_ref(), args.profile, &stopped),
         };
         report.add(found.map_err(ended)?);
     }
     Ok(report)
+}
+
+/// An image of the Wetfile has the profile that the lock says.
+fn refuse_profile(args: &VerifyArgs) -> Result<(), Failure> {
+    match args.profile {
+        Some(_) => Err(Failure::message(
+            exit_code::USAGE,
+            "--profile is for folders, CARs and CIDs, and for --cid; images of the Wetfile have that of the lock",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// A name that may have been meant as that of an image.
+fn refuse_unknown_name(given: &Path, as_json: bool) -> Result<(), Failure> {
+    let name = given.to_str().and_then(|name| ImageName::new(name).ok());
+    match name {
+        Some(name) if given.symlink_metadata().is_err() && project::is_here() => {
+            Err(project::no_such_image(exit_code::USAGE, &name, &project::load(as_json)?))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Paths of folders as those of the project, where the folder lies in it.
+fn below_root(mut report: Report) -> Report {
+    let (Ok(here), Some(root)) = (env::working_directory(), project::root_here()) else { return report };
+    for finding in &mut report.findings {
+        let below = finding.path.as_ref().map(|path| here.join(path));
+        let below = below.as_ref().and_then(|path| path.strip_prefix(&root).ok());
+        if let Some(below) = below.and_then(Path::to_str) {
+            finding.path = Some(below.to_owned());
+        }
+    }
+    report
 }
 
 fn code(kind: FindingKind) -> u8 {
@@ -175,7 +220,8 @@ fn in_repository(path: &str) -> String {
     let shown = escape::path(Path::new(path));
     let below = || {
         let repository = env::variable("GITHUB_WORKSPACE")?;
-        let path = project::root_here()?.join(path);
+        let folder = project::root_here().or_else(|| env::working_directory().ok())?;
+        let path = folder.join(path);
         Some(escape::path(path.strip_prefix(repository).ok()?))
     };
     below().unwrap_or(shown)

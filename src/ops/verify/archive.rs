@@ -1,6 +1,6 @@
 //! Whether a CAR holds images.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -9,7 +9,7 @@ use std::path::Path;
 use bytes::Bytes;
 use rustix::fs::OFlags;
 
-use super::dag::{DagTarget, verify_dag};
+use super::dag::{Budget, DagTarget, verify_within};
 use super::{Checked, Finding, FindingKind, Report, Stopped};
 use crate::dag::block::BlockError;
 use crate::dag::car::{CarError, Decoder, Item};
@@ -25,7 +25,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// Most blocks of an archive. Each takes about 200 bytes of memory.
 const BLOCKS_MAX: usize = 4 << 20;
 
-/// Most roots of an archive that are looked at; each is as much work as the archive is large.
+/// Most roots of an archive, each of which is looked at.
 const ROOTS_MAX: usize = 1000;
 
 /// Why an archive cannot be read.
@@ -56,7 +56,7 @@ struct Archive {
 }
 
 /// Verifies the images in a CAR, one for each of its roots: that each block is what its CID says, and each image as
-/// [`verify_dag`] does. `expected` must then be the one root.
+/// [`verify_dag`](super::verify_dag) does. `expected` must then be the one root.
 ///
 /// # Errors
 ///
@@ -89,10 +89,11 @@ pub fn verify_archive(
         let message = format!("its root is {}, not {expected}", roots.join(" and "));
         report.findings.push(Finding::new(FindingKind::Altered, &subject, message));
     }
+    let mut budget = Budget::new();
     for root in &archive.roots {
         let block = |cid: &Cid| archive.block(cid);
         let target = DagTarget { subject: &subject, path: Some(path), root: *root, block: &block, profile };
-        report.add(verify_dag(&target, None, stopped)?);
+        report.add(verify_within(&target, None, stopped, &mut budget)?);
     }
     Ok(report)
 }
@@ -128,7 +129,10 @@ impl Archive {
 
     fn take(&mut self, item: Item) -> Result<(), ArchiveError> {
         match item {
-            Item::Header(header) => self.roots = header.roots,
+            Item::Header(header) => {
+                let mut seen = HashSet::new();
+                self.roots = header.roots.into_iter().filter(|root| seen.insert(*root)).collect();
+            }
             Item::Section(section) => {
                 let place = (section.data_offset, section.data.len());
                 let block = section.into_block()?;

@@ -1,6 +1,7 @@
 //! Whether a DAG is an image, whole, and built as its profile says.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 
@@ -32,6 +33,30 @@ pub struct DagTarget<'a> {
     pub profile: Profile,
 }
 
+/// Most objects that are listed for one report, whatever number of roots they are below.
+const OBJECTS_MAX: usize = 4_000_000;
+
+/// For roots that are not looked at, because those before them were too much.
+const TOO_MUCH: &str = "it was not looked at: there are too many files and folders below the roots before it";
+
+/// What one report may still cost. Roots may share blocks, and profiles are tried one by one, so that a small archive can
+/// stand for more work than anybody waits for.
+pub(super) struct Budget {
+    bytes: Cell<u64>,
+    objects: usize,
+}
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        Self { bytes: Cell::new(CONTENT_BYTES_MAX), objects: OBJECTS_MAX }
+    }
+
+    fn spend(&self, bytes: u64) -> Result<(), ReadError> {
+        self.bytes.set(self.bytes.get().checked_sub(bytes).ok_or(ReadError::TooLarge)?);
+        Ok(())
+    }
+}
+
 /// Verifies the image that a DAG is: that all of it is there, its structure and programs, and that its CID is the one that
 /// it has under the profile, and the expected one, if one is expected.
 ///
@@ -43,6 +68,16 @@ pub fn verify_dag(
     expected: Option<&Cid>,
     stopped: &(dyn Fn() -> bool + Sync),
 ) -> Result<Report, Stopped> {
+    verify_within(target, expected, stopped, &mut Budget::new())
+}
+
+/// The same, at the cost of a budget that others share.
+pub(super) fn verify_within(
+    target: &DagTarget<'_>,
+    expected: Option<&Cid>,
+    stopped: &(dyn Fn() -> bool + Sync),
+    budget: &mut Budget,
+) -> Result<Report, Stopped> {
     let DagTarget { subject, root, profile, .. } = *target;
     let mut report = Report::default();
     if let Some(expected) = expected.filter(|expected| **expected != root) {
@@ -51,22 +86,34 @@ pub fn verify_dag(
     }
     let path = target.path.map(PathBuf::from);
     let mut checked = Checked { subject: subject.to_owned(), path, cid: Some(root), profile, files: 0 };
+    if budget.objects == 0 {
+        report.checked.push(checked);
+        report.findings.push(Finding::new(FindingKind::Altered, subject, TOO_MUCH));
+        return Ok(report);
+    }
     let listing = Listing::of_blocks(Subtree { cid: root, dag_size: 0 }, target.block, true);
     let listing = match listing {
         Ok(listing) => listing,
         Err(error) => {
+            // What was listed before is not known: at most so many.
+            budget.objects = budget.objects.saturating_sub(OBJECTS_MAX / 4);
             report.checked.push(checked);
             report.findings.push(Finding::new(FindingKind::Altered, subject, with_causes(&error)));
             return Ok(report);
         }
     };
+    budget.objects = budget.objects.saturating_sub(listing.objects.len());
     checked.files = count_files(&listing);
     report.checked.push(checked);
-    if let Some(finding) = check_profile(target, &listing, stopped)? {
+    if let Some(finding) = check_profile(target, &listing, stopped, budget)? {
         report.findings.push(finding);
     }
     check_structure(subject, &listing, &mut report.findings);
-    program::check(subject, &listing, &|path| read_file(target, &listing, path), &mut report.findings);
+    let mut programs = Vec::new();
+    let by_path: HashMap<&str, Cid> = listing.objects.iter().map(|object| (object.path.as_str(), object.cid)).collect();
+    program::check(subject, &listing, &|path| read_file(target, &by_path, path, budget), &mut programs);
+    // What is in a DAG is no file of anybody's.
+    report.findings.extend(programs.into_iter().map(|finding| Finding { path: None, ..finding }));
     Ok(report)
 }
 
@@ -75,11 +122,12 @@ fn check_profile(
     target: &DagTarget<'_>,
     listing: &Listing,
     stopped: &(dyn Fn() -> bool + Sync),
+    budget: &Budget,
 ) -> Result<Option<Finding>, Stopped> {
     let mut found = None;
     let others = Profile::ALL.into_iter().filter(|other| *other != target.profile);
     for profile in std::iter::once(target.profile).chain(others) {
-        let rebuilt = Rebuild { target, profile, stopped, budget: CONTENT_BYTES_MAX }.tree(listing);
+        let rebuilt = Rebuild { target, profile, stopped, budget }.tree(listing);
         match rebuilt {
             Ok(cid) if cid == target.root && profile == target.profile => return Ok(None),
             Ok(cid) if cid == target.root => {
@@ -91,6 +139,8 @@ fn check_profile(
                 found.get_or_insert(Finding::new(FindingKind::Profile, target.subject, message));
             }
             Err(ReadError::Stopped) => return Err(Stopped),
+            // That it is not of this profile is known, and of which one is not worth more.
+            Err(ReadError::TooLarge) if found.is_some() => return Ok(found),
             Err(error) => return Ok(Some(Finding::new(FindingKind::Altered, target.subject, with_causes(&error)))),
         }
     }
@@ -98,9 +148,12 @@ fn check_profile(
 }
 
 /// Reads the file at a path whole, if it is no larger than programs are.
-fn read_file(target: &DagTarget<'_>, listing: &Listing, path: &str) -> io::Result<Vec<u8>> {
-    let object = listing.objects.iter().find(|object| object.path == path).ok_or(io::ErrorKind::NotFound)?;
-    blocks::read_file(target.block, object.cid, wasm_binary::SIZE_BYTES_MAX)
+fn read_file(target: &DagTarget<'_>, listed: &HashMap<&str, Cid>, path: &str, budget: &Budget) -> io::Result<Vec<u8>> {
+    let cid = listed.get(path).ok_or(io::ErrorKind::NotFound)?;
+    let bytes_max = wasm_binary::SIZE_BYTES_MAX.min(budget.bytes.get());
+    let bytes = blocks::read_file(target.block, *cid, bytes_max)?;
+    budget.spend(bytes.len() as u64).map_err(io::Error::other)?;
+    Ok(bytes)
 }
 
 /// Builds a tree again from its content.
@@ -108,8 +161,7 @@ struct Rebuild<'a> {
     target: &'a DagTarget<'a>,
     profile: Profile,
     stopped: &'a (dyn Fn() -> bool + Sync),
-    /// How many bytes of content may still be read.
-    budget: u64,
+    budget: &'a Budget,
 }
 
 impl Rebuild<'_> {
@@ -162,7 +214,7 @@ impl Rebuild<'_> {
             if (self.stopped)() {
                 return Err(ReadError::Stopped);
             }
-            self.budget = self.budget.checked_sub(piece.len() as u64).ok_or(ReadError::TooLarge)?;
+            self.budget.spend(piece.len() as u64)?;
             let mut piece = &piece[..];
             while !piece.is_empty() {
                 if let Some(chunk) = chunker.next_chunk(&mut piece) {

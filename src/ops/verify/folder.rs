@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::image::check_programs;
-use super::project::{count_files, is_stop};
+use super::project::{count_files, is_stop, list_image};
 use super::{Checked, Finding, FindingKind, Report, Stopped};
 use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
@@ -11,7 +11,7 @@ use crate::escape;
 use crate::ops::listing::{Listing, ListingError};
 use crate::ops::lock::with_causes;
 use crate::tree::{ImportError, ImportOptions};
-use crate::wetfile::MAIN_PATH;
+use crate::wetfile::{Image, MAIN_PATH, Project};
 
 /// Verifies the image in a folder: its structure and programs, and its CID under a profile, if one is expected.
 ///
@@ -51,8 +51,40 @@ pub fn verify_folder(
         report.findings.push(finding.map_err(|_| Stopped)?);
     }
     check_structure(&subject, &listing, &mut report.findings);
-    check_programs(&subject, path, &listing, &mut report.findings);
+    let mut programs = Vec::new();
+    check_programs(&subject, path, &listing, &mut programs);
+    let in_folder = |finding: Finding| match &finding.path {
+        Some(below) => Finding { path: Some(path.join(below).to_string_lossy().into_owned()), ..finding },
+        None => finding,
+    };
+    report.findings.extend(programs.into_iter().map(in_folder));
     Ok(report)
+}
+
+/// Whether an image of a project is the one that a CID names under a profile, whatever else is to be said of it.
+///
+/// # Errors
+///
+/// [`Stopped`], and nothing else: whatever cannot be read is a finding.
+pub fn verify_cid(
+    project: &Project,
+    image: &Image,
+    expected: &Cid,
+    profile: Profile,
+    stopped: &(dyn Fn() -> bool + Sync),
+) -> Result<Vec<Finding>, Stopped> {
+    let subject = format!("image `{}`", image.name);
+    let list = |profile| list_image(project, image, &ImportOptions { cancel: stopped, ..ImportOptions::new(profile) });
+    let found = match list(profile) {
+        Ok(listing) if listing.root.cid == *expected => return Ok(Vec::new()),
+        Ok(listing) => other_cid(&subject, expected, &listing.root.cid, profile, &list),
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(finding) => Ok(vec![finding.with_path(image.out.as_str())]),
+        Err(error) if is_stop(&error) => Err(Stopped),
+        Err(error) => Ok(vec![Finding::new(FindingKind::Altered, &subject, with_causes(&error))]),
+    }
 }
 
 /// Reports an image that has no program at all; whether what is there can be run, is for others to tell.

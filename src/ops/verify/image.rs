@@ -12,7 +12,7 @@ use crate::folder::Folder;
 use crate::ops::listing::{ListedKind, Listing};
 use crate::ops::lock::NOT_REPRODUCIBLE;
 use crate::wasm_binary;
-use crate::wetfile::lock::{Digest, ImageLock, Lock, LockedFile, Toolchain};
+use crate::wetfile::lock::{Digest, ImageLock, LOCK_FILE_NAME, Lock, LockedFile, Toolchain};
 use crate::wetfile::{GuestName, Project};
 
 /// Reads a file of the tree at `root` whole, following no symlink.
@@ -64,11 +64,15 @@ impl Comparison<'_> {
         for path in leaves.keys().filter(|path| !self.locked.files.contains_key(**path)) {
             findings.extend(self.extra(path));
         }
-        // Its files are those of the lock; then so is its CID, or else the lock contradicts itself.
-        let cid = self.locked.cids.get(&Toolchain::joined(&toolchains));
-        if findings.len() == before && cid.is_some_and(|cid| *cid != self.listing.root.cid) {
-            let message = "the lock's CID is not that of the files that the lock lists";
-            findings.push(Finding::new(FindingKind::Lock, self.subject, message));
+        // Its files are those of the lock; then so is its CID, or else the lock contradicts itself. Several toolchains may
+        // give the same bytes.
+        let is_locked = self.locked.cids.values().any(|cid| *cid == self.listing.root.cid);
+        if findings.len() == before && !is_locked {
+            let message = match self.locked.cids.get(&Toolchain::joined(&toolchains)) {
+                Some(_) => "the lock's CID is not that of the files that the lock lists",
+                None => "the lock has no CID of the files that it lists",
+            };
+            findings.push(Finding::new(FindingKind::Lock, self.subject, message).with_path(LOCK_FILE_NAME));
         }
     }
 

@@ -19,7 +19,7 @@ use crate::dag::unixfs::Profile;
 
 pub use archive::verify_archive;
 pub use dag::{DagTarget, verify_dag};
-pub use folder::verify_folder;
+pub use folder::{verify_cid, verify_folder};
 pub use host::is_provided;
 pub use project::verify_project;
 
@@ -67,7 +67,8 @@ pub struct Finding {
     pub subject: String,
     /// What is the matter, in one line. Ready to be shown.
     pub message: String,
-    /// The file that it is about, as on disk or below the project's root; not escaped.
+    /// The file that it is about: of an image of a project below the project's root, of another folder below the folder as
+    /// it was given, and of DAGs none. Not escaped.
     pub path: Option<String>,
 }
 

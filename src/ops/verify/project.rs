@@ -76,13 +76,13 @@ fn verify_image(
     report: &mut Report,
 ) -> Result<(), Stopped> {
     let subject = format!("image `{}`", image.name);
-    let reading = Reading { root: &project.root, stopped, state: None };
+    let locked = lock.and_then(|lock| lock.images.get(&image.name));
+    // Under another profile everything can agree, but for the profile.
+    let profile = locked.map_or_else(Profile::default, |locked| locked.profile);
+    let reading = Reading { root: &project.root, stopped, profile, state: None };
     if let Some(lock) = lock {
-        let found = reading.sources(image).and_then(|sources| {
-            lock::stale_image(lock, image, &sources, &reading).map_err(|error| (image.out.clone(), error))
-        });
-        match found {
-            Ok(found) => report.findings.extend(found.into_iter().map(of_lock)),
+        match reading.plan(image) {
+            Ok(plan) => report.findings.extend(lock::stale_image(lock, &plan).into_iter().map(of_lock)),
             Err((_, error)) if is_stop(&error) => return Err(Stopped),
             Err((path, error)) => {
                 let problem = format!("its source cannot be read: {}", with_causes(&error));
@@ -90,9 +90,7 @@ fn verify_image(
             }
         }
     }
-    let locked = lock.and_then(|lock| lock.images.get(&image.name));
     // The image itself is always read, whatever is remembered of it.
-    let profile = locked.map_or_else(Profile::default, |locked| locked.profile);
     if profile != Profile::default() {
         let message =
             format!("the lock has its CIDs under the profile {profile}, and not under {}", Profile::default());
@@ -133,7 +131,11 @@ fn verify_image(
 }
 
 /// Lists an image on disk. No folder on the way to it may be a symlink, as when it was written.
-fn list_image(project: &Project, image: &Image, options: &ImportOptions<'_>) -> Result<Listing, ListingError> {
+pub(super) fn list_image(
+    project: &Project,
+    image: &Image,
+    options: &ImportOptions<'_>,
+) -> Result<Listing, ListingError> {
     for prefix in image.out.prefixes() {
         let path = prefix.to_path(&project.root);
         if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
