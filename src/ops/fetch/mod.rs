@@ -165,7 +165,7 @@ pub enum FetchError {
     },
     /// A thread of the runtime failed.
     #[error("a thread failed")]
-    Thread(#[source] tokio::task::JoinError),
+    Thread(#[source] task::JoinError),
 }
 
 fn missing_text(missing: &Missing) -> String {
