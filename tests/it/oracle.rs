@@ -148,7 +148,7 @@ impl Sizes {
     }
 }
 
-/// Fills a folder. The deeper it is, the fewer entries it has; at the last depth, its folders are empty.
+/// Fills a folder. The deeper it is, the fewer entries it has; at the last depth no folders are among them.
 fn fill(folder: &Path, depth: usize, depth_max: usize, sizes: &Sizes, random: &mut Random) {
     let count = random.below([9, 6, 4, 3].get(depth).copied().unwrap_or(1));
     for _ in 0..count {
@@ -157,11 +157,9 @@ fn fill(folder: &Path, depth: usize, depth_max: usize, sizes: &Sizes, random: &m
             continue;
         }
         match random.below(10) {
-            0..3 => {
+            0..3 if depth < depth_max => {
                 fs::create_dir(&path).unwrap();
-                if depth < depth_max {
-                    fill(&path, depth + 1, depth_max, sizes, random);
-                }
+                fill(&path, depth + 1, depth_max, sizes, random);
             }
             3 => symlink(link_target(random), &path).unwrap(),
             _ => {
@@ -314,8 +312,8 @@ fn random_trees_under_the_profiles() {
 
 /// Pieces, nodes and directories so small that nearly every tree is at one of their edges.
 ///
-/// Where a directory is a little larger than the threshold, and has others in it that are not empty, Kubo 0.43 does not
-/// give the same CID each time (see [`Profile::directory_size_max`]). So the trees are deep where every directory is far
+/// Where a directory is a little larger than the threshold and has others in it, Kubo 0.43 does not give the same CID each
+/// time (see [`Profile::directory_size_max`]). So the trees are deep where every directory is far
 /// above the threshold, and flat where the threshold is among their sizes.
 #[test]
 fn random_trees_with_small_parameters() {

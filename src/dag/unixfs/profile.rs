@@ -29,9 +29,9 @@ pub struct Profile {
     pub directory_size: DirectorySize,
     /// A directory becomes a HAMT if its size in bytes is more than this.
     ///
-    /// That is the rule of IPIP-499, and what Kubo does, but for one kind of directory, of which Kubo 0.43 gives now one CID
-    /// and now another: larger than this by less than the length of a name, with directories in it that are not empty. When
-    /// Kubo puts these in place of the empty ones that it began with, it leaves their names out of the size (boxo 0.43,
+    /// That is the rule of IPIP-499, and what Kubo does, but for one kind of directory, of which Kubo 0.43 may give now one
+    /// CID and now another: larger than this by less than the length of a name, with directories in it. When Kubo puts these
+    /// in place of the empty ones that it began with, it leaves their names out of the size (boxo 0.43,
     /// `HAMTDirectory.needsToSwitchToBasicDir`), and may go back to a single block.
     pub directory_size_max: usize,
     /// The number of buckets of a node of a HAMT: a power of two from 8 to [`super::FANOUT_MAX`].
