@@ -12,23 +12,25 @@ use super::{env, exit_code, ui};
 use crate::escape;
 use crate::remote::kubo::{Address, AddressError, ApiFileError, Client, ClientError, Options, Token};
 
+/// Over these options. A heading for all that follows would take in what a command has after them.
+const HEADING: &str = "Kubo";
+
 /// The options.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Kubo")]
 pub(super) struct KuboArgs {
     /// RPC of the Kubo node: a URL, a multiaddr or unix:PATH; `none` for no node
     ///
     /// Without this option it is the node that the file `api` in $IPFS_PATH, or in ~/.ipfs, tells of, if the file belongs
     /// to this user.
-    #[arg(long, value_name = "ADDRESS", value_parser = Unrepeated::<Node>::default())]
+    #[arg(long, value_name = "ADDRESS", value_parser = Unrepeated::<Node>::default(), help_heading = HEADING)]
     kubo: Option<Node>,
 
     /// File with the secret that the node asks for: a token, or USER:PASSWORD; only its owner may have access to it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = HEADING)]
     kubo_token_file: Option<PathBuf>,
 
     /// Speak plain HTTP to a Kubo node on another machine, where everybody on the way can read and change it
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     allow_plain_http: bool,
 }
 
