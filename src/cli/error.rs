@@ -122,9 +122,11 @@ impl From<ops::Error> for Failure {
 
 /// The code of a failure of the blockstore, and what to do about it.
 fn of_store(error: &StoreError) -> (u8, Option<&'static str>) {
+    let missing =
+        "`ww get` fetches content, `ww car import` and `ww publish` bring it here, too; `ww pin rm` gives up a pin";
     let repair = "`ww store verify --repair` takes out of use what is damaged, so that it can be had again";
     match error {
-        StoreError::Incomplete { .. } => (exit_code::NOT_FOUND, None),
+        StoreError::Incomplete { .. } => (exit_code::NOT_FOUND, Some(missing)),
         StoreError::UnknownCodec { .. } | StoreError::MalformedNode { .. } | StoreError::UnsupportedHash { .. } => {
             (exit_code::INVALID, None)
         }

@@ -104,7 +104,7 @@ pub(super) fn image(given: &Path) -> Result<GivenImage, Failure> {
 }
 
 /// The content that is meant, if it is content: `/ipfs/CID`, `ipfs://CID`, or a bare CID where nothing has that name.
-fn content(given: &Path) -> Result<Option<ContentPath>, Failure> {
+pub(super) fn content(given: &Path) -> Result<Option<ContentPath>, Failure> {
     let Some(text) = given.to_str() else { return Ok(None) };
     match text.parse::<ContentPath>() {
         Ok(content) if ContentPath::is_meant(text) || given.symlink_metadata().is_err() => Ok(Some(content)),

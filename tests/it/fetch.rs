@@ -224,6 +224,9 @@ fn nobody_is_asked_offline() {
     fs::write(home.0.path().join("api"), format!("/ip4/127.0.0.1/tcp/{port}")).unwrap();
     let done = finish(&mut home.run(&format!("/ipfs/{G_CID}"), &["--offline"])).expect(127);
     assert!(done.stderr.contains(&format!("error: /ipfs/{G_CID} was not found")), "{}", done.stderr);
+    // A bare CID is content, too, where nothing has that name.
+    let done = finish(&mut home.run(G_CID, &["--offline"])).expect(127);
+    assert!(done.stderr.contains(&format!("error: /ipfs/{G_CID} was not found")), "{}", done.stderr);
     finish(&mut home.run(&format!("/ipfs/{G_CID}"), &["--offline", "--gateway", &mock.url])).expect(125);
     assert!(mock.asked().is_empty());
 }

@@ -32,7 +32,7 @@ const DEFAULT_PORT: u16 = 2020;
 /// `ww` ends with the guest's own exit code, or with 134 if it trapped; see `docs/exit-codes.md` for the others.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunArgs {
-    /// The image's folder, its name in the Wetfile, /ipfs/CID, or ipfs://CID
+    /// The image's folder, its name in the Wetfile, /ipfs/CID, ipfs://CID, or a CID
     image: PathBuf,
 
     /// Port of the libp2p node, TCP and QUIC, on all interfaces; 0 takes a free one
@@ -163,9 +163,13 @@ enum Image {
 /// What was given: content, a folder, or an image of the project that has this name, which is built.
 fn image(args: &RunArgs, verbose: bool) -> Result<Image, Failure> {
     let given = &args.image;
-    if let Some(text) = given.to_str().filter(|text| ContentPath::is_meant(text)) {
-        let content = text.parse().map(Image::Content);
-        return content.map_err(|error| Failure::new(exit_code::RUN_FAILURE, &error));
+    // Whatever is wrong with what was given, it is this run that fails.
+    let of_run = |failure: Failure| match StopSignal::of(&failure) {
+        Some(_) => failure,
+        None => Failure { code: exit_code::RUN_FAILURE, ..failure },
+    };
+    if let Some(content) = project::content(given).map_err(of_run)? {
+        return Ok(Image::Content(content));
     }
     let Some(name) = given.to_str().and_then(|name| ImageName::new(name).ok()) else {
         return Ok(Image::Folder(given.clone()));
@@ -173,11 +177,6 @@ fn image(args: &RunArgs, verbose: bool) -> Result<Image, Failure> {
     if given.symlink_metadata().is_ok() || !project::is_here() {
         return Ok(Image::Folder(given.clone()));
     }
-    // Whatever is wrong with the project, it is this run that fails.
-    let of_run = |failure: Failure| match StopSignal::of(&failure) {
-        Some(_) => failure,
-        None => Failure { code: exit_code::RUN_FAILURE, ..failure },
-    };
     let project = project::load(false).map_err(of_run)?;
     let Some(image) = project.images.get(&name) else {
         return Err(project::no_such_image(exit_code::RUN_NOT_FOUND, &name, &project));
