@@ -313,8 +313,8 @@ fn random_trees_under_the_profiles() {
 /// Pieces, nodes and directories so small that nearly every tree is at one of their edges.
 ///
 /// Where a directory is a little larger than the threshold and has others in it, Kubo 0.43 does not give the same CID each
-/// time (see [`Profile::directory_size_max`]). So the trees are deep where every directory is far
-/// above the threshold, and flat where the threshold is among their sizes.
+/// time (see [`Profile::directory_size_max`]). So the trees are deep where every directory is far above the threshold, and
+/// flat where the threshold is among their sizes.
 #[test]
 fn random_trees_with_small_parameters() {
     for round in 0..8 * rounds() {
