@@ -34,6 +34,7 @@ pub mod host;
 pub mod image;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod ops;
+mod private_file;
 pub mod remote;
 pub mod serve;
 #[cfg(feature = "swarm")]

@@ -1,5 +1,7 @@
 //! The exit codes of `ww`; `docs/exit-codes.md` is the table for users.
 
+/// All went well.
+pub(super) const SUCCESS: u8 = 0;
 /// Anything without a code of its own.
 pub(super) const FAILURE: u8 = 1;
 /// The command line is wrong.

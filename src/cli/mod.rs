@@ -100,27 +100,32 @@ pub fn main() -> ExitCode {
         return ExitCode::from(code);
     }
     match cli.command {
-        Command::Build(args) => commands::build::run(&args, cli.verbose),
+        Command::Build(args) => end(commands::build::run(&args, cli.verbose)),
         Command::Car(args) => end(commands::car::run(args)),
         Command::Cat(args) => end(commands::cat::run(&args)),
         Command::Cid(args) => end(commands::cid::run(&args)),
-        Command::Gateway(args) => commands::gateway::run(&args),
+        Command::Gateway(args) => end(commands::gateway::run(&args)),
         Command::Gc(args) => end(commands::gc::run(&args)),
         Command::Get(args) => end(commands::get::run(&args)),
-        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Inspect(args) => end(commands::inspect::run(&args)),
         Command::Ls(args) => end(commands::ls::run(&args)),
         Command::Pin(args) => end(commands::pin::run(args)),
-        Command::Publish(args) => commands::publish::run(&args, cli.verbose, cli.quiet),
+        Command::Publish(args) => end(commands::publish::run(&args, cli.verbose, cli.quiet)),
         Command::Run(args) => commands::run::run(args, cli.verbose),
         Command::Store(args) => end(commands::store::run(&args)),
-        Command::Verify(args) => commands::verify::run(&args),
+        Command::Verify(args) => end_with(commands::verify::run(&args)),
     }
 }
 
 /// Says what failed, and gives what the process is to end with.
 fn end(result: Result<(), error::Failure>) -> ExitCode {
+    end_with(result.map(|()| exit_code::SUCCESS))
+}
+
+/// As [`end`], for a command whose result has an exit code of its own.
+fn end_with(result: Result<u8, error::Failure>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(failure) => {
             ui::failure(&failure);
             ExitCode::from(failure.code)

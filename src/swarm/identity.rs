@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -12,6 +12,7 @@ use libp2p::identity::Keypair;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use crate::private_file::{self, Refused};
 use crate::{atomic_file, escape};
 
 /// The longest identity file that is read, in bytes. An Ed25519 key takes 92; a 4096-bit RSA key, which is read only to
@@ -168,21 +169,15 @@ fn open(path: &Path) -> Result<Option<File>, IdentityError> {
 
 /// The content of a regular file that is its owner's alone.
 fn read(path: &Path, file: File) -> Result<Vec<u8>, IdentityError> {
-    let read_error = |source| IdentityError::Read { path: path.to_owned(), source };
-    let metadata = file.metadata().map_err(read_error)?;
-    if !metadata.is_file() {
-        return Err(IdentityError::NotAFile { path: path.to_owned() });
-    }
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(IdentityError::Permissions { path: path.to_owned(), mode });
-    }
-    let mut text = Vec::new();
-    file.take(FILE_LEN_MAX + 1).read_to_end(&mut text).map_err(read_error)?;
-    if text.len() as u64 > FILE_LEN_MAX {
-        return Err(IdentityError::TooLong { path: path.to_owned() });
-    }
-    Ok(text)
+    private_file::read(file, FILE_LEN_MAX).map_err(|refused| {
+        let path = path.to_owned();
+        match refused {
+            Refused::Io(source) => IdentityError::Read { path, source },
+            Refused::NotAFile => IdentityError::NotAFile { path },
+            Refused::Permissions(mode) => IdentityError::Permissions { path, mode },
+            Refused::TooLong => IdentityError::TooLong { path },
+        }
+    })
 }
 
 fn parse(path: &Path, text: &[u8]) -> Result<Identity, IdentityError> {
@@ -212,6 +207,8 @@ fn other_key_type(encoded: &[u8]) -> Option<&'static str> {
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::symlink;
+
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

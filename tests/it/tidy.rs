@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["wetfile", "blockstore"],
     &["tree"],
     &["dag"],
-    &["atomic_file", "escape", "folder", "wasm_binary"],
+    &["atomic_file", "escape", "folder", "private_file", "wasm_binary"],
 ];
 
 /// Crates that only some modules may name.

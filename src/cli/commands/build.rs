@@ -1,7 +1,6 @@
 //! `ww build`.
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
@@ -37,18 +36,8 @@ pub(in crate::cli) struct BuildArgs {
     json: bool,
 }
 
-/// Builds, and returns what the process is to end with.
-pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> ExitCode {
-    match try_run(args, verbose) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            ui::failure(&failure);
-            ExitCode::from(failure.code)
-        }
-    }
-}
-
-fn try_run(args: &BuildArgs, verbose: bool) -> Result<(), Failure> {
+/// Builds.
+pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
     let project = project::load(args.json)?;
     let built =

@@ -1,7 +1,6 @@
 //! `ww gateway`.
 
 use std::net::SocketAddr;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
@@ -27,18 +26,8 @@ pub(in crate::cli) struct GatewayArgs {
     json: bool,
 }
 
-/// Serves, and returns what the process is to end with.
-pub(in crate::cli) fn run(args: &GatewayArgs) -> ExitCode {
-    match try_run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            ui::failure(&failure);
-            ExitCode::from(failure.code)
-        }
-    }
-}
-
-fn try_run(args: &GatewayArgs) -> Result<(), Failure> {
+/// Serves.
+pub(in crate::cli) fn run(args: &GatewayArgs) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
     let store = Arc::new(store::open(|| false)?);
     if !args.listen.ip().is_loopback() {

@@ -1,7 +1,6 @@
 //! `ww inspect`.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -44,18 +43,8 @@ enum Format {
     Snapshot,
 }
 
-/// Shows it, and returns what the process is to end with.
-pub(in crate::cli) fn run(args: &InspectArgs) -> ExitCode {
-    match try_run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            ui::failure(&failure);
-            ExitCode::from(failure.code)
-        }
-    }
-}
-
-fn try_run(args: &InspectArgs) -> Result<(), Failure> {
+/// Shows it.
+pub(in crate::cli) fn run(args: &InspectArgs) -> Result<(), Failure> {
     let inspected = match project::image(&args.image)? {
         GivenImage::Path(path) => inspect(&path, args.profile),
         GivenImage::OfProject(project, name) => {

@@ -1,7 +1,6 @@
 //! `ww publish`.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,18 +77,8 @@ enum Target {
     Folder(PathBuf),
 }
 
-/// Publishes, and returns what the process is to end with.
-pub(in crate::cli) fn run(args: &PublishArgs, verbose: bool, quiet: bool) -> ExitCode {
-    match try_run(args, verbose, quiet) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            ui::failure(&failure);
-            ExitCode::from(failure.code)
-        }
-    }
-}
-
-fn try_run(args: &PublishArgs, verbose: bool, quiet: bool) -> Result<(), Failure> {
+/// Publishes.
+pub(in crate::cli) fn run(args: &PublishArgs, verbose: bool, quiet: bool) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
     // What is wrong with the options is said before anything is built.
     let kubo = if args.no_push || args.offline { Kubo::Refused } else { args.kubo.find()? };

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -61,20 +60,10 @@ enum Format {
     Github,
 }
 
-/// Verifies, and returns what the process is to end with.
-pub(in crate::cli) fn run(args: &VerifyArgs) -> ExitCode {
-    match try_run(args) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            ui::failure(&failure);
-            ExitCode::from(failure.code)
-        }
-    }
-}
-
-fn try_run(args: &VerifyArgs) -> Result<u8, Failure> {
+/// Verifies; gives the exit code of what was found.
+pub(in crate::cli) fn run(args: &VerifyArgs) -> Result<u8, Failure> {
     let report = verify(args)?;
-    let code = report.verdict().map_or(0, code);
+    let code = report.verdict().map_or(exit_code::SUCCESS, code);
     show(args, &report, code).map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
     Ok(code)
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rustix::fs::OFlags;
 
 use super::dag::{Budget, DagTarget, verify_within};
-use super::{Checked, Finding, FindingKind, Report, Stopped};
+use super::{Finding, FindingKind, Report, Stopped};
 use crate::dag::block::BlockError;
 use crate::dag::car::{CarError, Decoder, Item};
 use crate::dag::unixfs::Profile;
@@ -73,14 +73,7 @@ pub fn verify_archive(
         Ok(archive) => archive,
         Err(ArchiveError::Stopped) => return Err(Stopped),
         Err(error) => {
-            report.checked.push(Checked {
-                subject: subject.clone(),
-                path: Some(path.into()),
-                cid: None,
-                profile,
-                files: 0,
-            });
-            report.findings.push(Finding::new(FindingKind::Altered, subject, with_causes(&error)));
+            report.add_unreadable(path, profile, Finding::new(FindingKind::Altered, subject, with_causes(&error)));
             return Ok(report);
         }
     };

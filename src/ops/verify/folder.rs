@@ -32,9 +32,7 @@ pub fn verify_folder(
         Ok(listing) => listing,
         Err(error) if is_stop(&error) => return Err(Stopped),
         Err(error) => {
-            let checked = Checked { subject: subject.clone(), path: Some(path.into()), cid: None, profile, files: 0 };
-            report.checked.push(checked);
-            report.findings.push(Finding::new(FindingKind::Altered, subject, with_causes(&error)));
+            report.add_unreadable(path, profile, Finding::new(FindingKind::Altered, subject, with_causes(&error)));
             return Ok(report);
         }
     };
@@ -53,11 +51,7 @@ pub fn verify_folder(
     check_structure(&subject, &listing, &mut report.findings);
     let mut programs = Vec::new();
     check_programs(&subject, path, &listing, &mut programs);
-    let in_folder = |finding: Finding| match &finding.path {
-        Some(below) => Finding { path: Some(path.join(below).to_string_lossy().into_owned()), ..finding },
-        None => finding,
-    };
-    report.findings.extend(programs.into_iter().map(in_folder));
+    report.findings.extend(programs.into_iter().map(|finding| finding.below(path)));
     Ok(report)
 }
 

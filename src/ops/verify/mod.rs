@@ -12,7 +12,7 @@ mod program;
 mod project;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
@@ -80,6 +80,12 @@ impl Finding {
     fn with_path(self, path: impl Into<String>) -> Self {
         Self { path: Some(path.into()), ..self }
     }
+
+    /// With its path, if it has one, below this folder.
+    fn below(self, folder: &Path) -> Self {
+        let path = self.path.map(|path| folder.join(path).to_string_lossy().into_owned());
+        Self { path, ..self }
+    }
 }
 
 /// ``image `x`: `etc/motd` was altered``.
@@ -117,6 +123,13 @@ impl Report {
     /// The kind of finding that decides; `None` if there is none.
     pub fn verdict(&self) -> Option<FindingKind> {
         self.findings.iter().map(|finding| finding.kind).min()
+    }
+
+    /// Adds what cannot be read at all, and why.
+    fn add_unreadable(&mut self, path: &Path, profile: Profile, reason: Finding) {
+        let (subject, path) = (reason.subject.clone(), Some(path.to_owned()));
+        self.checked.push(Checked { subject, path, cid: None, profile, files: 0 });
+        self.findings.push(reason);
     }
 
     /// Takes what another verification found.

@@ -1,6 +1,7 @@
 //! Whether images of a Wetfile are what its lock says, and the lock what its sources say.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::image::{Comparison, check_programs};
 use super::{Checked, Finding, FindingKind, Report, Stopped};
@@ -102,9 +103,8 @@ fn verify_image(
         Ok(listing) => listing,
         Err(error) if is_stop(&error) => return Err(Stopped),
         Err(error) => {
-            report.checked.push(Checked { subject: subject.clone(), path: Some(root), cid: None, profile, files: 0 });
-            let message = unreadable(image, &error);
-            report.findings.push(Finding::new(FindingKind::Altered, &subject, message).with_path(image.out.as_str()));
+            let reason = Finding::new(FindingKind::Altered, subject, unreadable(image, &error));
+            report.add_unreadable(&root, profile, reason.with_path(image.out.as_str()));
             return Ok(());
         }
     };
@@ -122,11 +122,8 @@ fn verify_image(
     }
     let mut programs = Vec::new();
     check_programs(&subject, &root, &listing, &mut programs);
-    let in_project = |finding: Finding| match &finding.path {
-        Some(path) => Finding { path: Some(format!("{}/{path}", image.out)), ..finding },
-        None => finding,
-    };
-    report.findings.extend(programs.into_iter().map(in_project));
+    let out = Path::new(image.out.as_str());
+    report.findings.extend(programs.into_iter().map(|finding| finding.below(out)));
     Ok(())
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -12,6 +12,7 @@ use hyper::header::HeaderValue;
 use rustix::fs::OFlags;
 
 use crate::escape;
+use crate::private_file::{self, Refused};
 
 /// The longest token file that is read, in bytes: the longest header that servers commonly take.
 const FILE_BYTES_MAX: u64 = 8 * 1024;
@@ -71,20 +72,13 @@ impl Token {
         // Whoever opens a pipe would wait for its writer.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(read_error)?;
-        let metadata = file.metadata().map_err(read_error)?;
-        if !metadata.is_file() {
-            return Err(TokenError::NotAFile { path: path.to_owned() });
-        }
-        let mode = metadata.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(TokenError::Permissions { path: path.to_owned(), mode });
-        }
-        let mut text = Vec::new();
-        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(read_error)?;
         let malformed = || TokenError::Malformed { path: path.to_owned() };
-        if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(malformed());
-        }
+        let text = private_file::read(file, FILE_BYTES_MAX).map_err(|refused| match refused {
+            Refused::Io(source) => read_error(source),
+            Refused::NotAFile => TokenError::NotAFile { path: path.to_owned() },
+            Refused::Permissions(mode) => TokenError::Permissions { path: path.to_owned(), mode },
+            Refused::TooLong => malformed(),
+        })?;
         std::str::from_utf8(&text).ok().and_then(|text| Self::parse(text.trim())).ok_or_else(malformed)
     }
 
@@ -127,6 +121,8 @@ impl fmt::Debug for Token {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
+
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
