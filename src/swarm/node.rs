@@ -67,7 +67,7 @@ pub(super) enum Command {
 }
 
 /// Why there is no connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum DialFailure {
     /// There is none yet, and no address to make one with.
     NoAddresses,
@@ -92,7 +92,8 @@ pub(super) struct Behaviour {
 /// A connection that is being made, and who waits for it.
 struct Dial {
     peer: PeerId,
-    reply: oneshot::Sender<Result<(), DialFailure>>,
+    addresses: Vec<Multiaddr>,
+    replies: Vec<oneshot::Sender<Result<(), DialFailure>>>,
 }
 
 /// The swarm and what its task knows beside it.
@@ -180,7 +181,14 @@ impl Node {
     }
 
     /// Begins to connect to `peer` at these addresses and no others. The reply comes at once if there is a connection,
-    /// and else when there is one, whoever made it, or when the dial has failed.
+    /// and else when the dial is done. It is good if there is a connection by then, whoever made it.
+    ///
+    /// A connection that the peer makes meanwhile does not end the wait: of all the addresses that the peer dials, it
+    /// keeps the first that answers and closes the others, and this may be one of those.
+    ///
+    /// Those who ask for the same at the same time share one dial. With one for each, two nodes that connect to each
+    /// other many times at once could keep different ones of all these connections, each closing, as too many with one
+    /// peer, what the other keeps, until none is left.
     fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, reply: oneshot::Sender<Result<(), DialFailure>>) {
         if self.swarm.is_connected(&peer) {
             let _ = reply.send(Ok(()));
@@ -190,18 +198,23 @@ impl Node {
             let _ = reply.send(Err(DialFailure::NoAddresses));
             return;
         }
+        let same = |dial: &&mut Dial| dial.peer == peer && dial.addresses == addresses;
+        if let Some(dial) = self.dials.values_mut().find(same) {
+            dial.replies.push(reply);
+            return;
+        }
         // A new port for each, not the one that this node listens on: two nodes that dial each other at once from there
         // can meet in one TCP connection in which both believe that they opened it, and its handshake fails.
         let options = DialOpts::peer_id(peer)
             .condition(PeerCondition::Always)
             .override_dial_concurrency_factor(DIALS_AT_ONCE)
-            .addresses(addresses.into_iter().map(|address| address.to_libp2p_of(peer)).collect())
+            .addresses(addresses.iter().map(|address| address.to_libp2p_of(peer)).collect())
             .allocate_new_port()
             .build();
         let connection = options.connection_id();
         match self.swarm.dial(options) {
             Ok(()) => {
-                self.dials.insert(connection, Dial { peer, reply });
+                self.dials.insert(connection, Dial { peer, addresses, replies: vec![reply] });
             }
             Err(error) => drop(reply.send(Err(error.into()))),
         }
@@ -219,7 +232,11 @@ impl Node {
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if let Some(dial) = self.dials.remove(&connection_id) {
-                    let _ = dial.reply.send(Err(error.into()));
+                    let failed = DialFailure::from(error);
+                    let answer = if self.swarm.is_connected(&dial.peer) { Ok(()) } else { Err(failed) };
+                    for reply in dial.replies {
+                        let _ = reply.send(answer.clone());
+                    }
                 }
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
@@ -237,14 +254,14 @@ impl Node {
         }
     }
 
-    /// Answers everybody who waits for `peer`.
+    /// Answers everybody who waits for this connection, if it is one that was dialled.
     fn on_connected(&mut self, peer: PeerId, connection: ConnectionId, connections_with_peer: u32) {
-        let dialled = self.dials.contains_key(&connection);
+        let Some(dial) = self.dials.remove(&connection) else { return };
         let mut awaited = false;
-        for (_, dial) in self.dials.extract_if(|_, dial| dial.peer == peer) {
-            awaited |= dial.reply.send(Ok(())).is_ok();
+        for reply in dial.replies {
+            awaited |= reply.send(Ok(())).is_ok();
         }
-        if dialled && !awaited && connections_with_peer == 1 {
+        if !awaited && connections_with_peer == 1 {
             debug!(%peer, "nobody waits for this connection any more");
             self.swarm.close_connection(connection);
         }
