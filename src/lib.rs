@@ -42,5 +42,6 @@ pub mod swarm;
 pub mod tree;
 #[cfg(feature = "cell")]
 pub mod vat;
+pub mod vfs;
 pub mod wasm_binary;
 pub mod wetfile;

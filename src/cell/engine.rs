@@ -8,6 +8,7 @@ use wasmtime::component::{Linker, Resource};
 use wasmtime::{Config, StoreContextMut, WasmBacktraceDetails};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 
+use super::filesystem;
 use super::process::CellState;
 
 /// How long a cell computes before it lets others on its thread go on. Short, so that an RPC call next to spinning
@@ -56,6 +57,9 @@ impl Engine {
         let wasmtime = wasmtime::Engine::new(&config)?;
         let mut linker = Linker::new(&wasmtime);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        linker.allow_shadowing(true);
+        filesystem::add_to_linker(&mut linker)?;
+        linker.allow_shadowing(false);
         linker.instance(RPC_INTERFACE)?.func_wrap("connect", connect)?;
         let clock = Clock::start(wasmtime.weak());
         Ok(Self { wasmtime, linker: Arc::new(linker), clock })

@@ -11,6 +11,7 @@
 
 mod component;
 mod engine;
+mod filesystem;
 mod pipe;
 mod process;
 mod stdio;
@@ -19,5 +20,5 @@ mod turn;
 pub use component::{Compiler, ComponentError, Program};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use pipe::{CAPACITY, Closed, PipeReader, PipeWriter, pipe};
-pub use process::{Channel, ExitStatus, Launch, LaunchError, Process, launch};
+pub use process::{Channel, ExitStatus, Launch, Process, launch};
 pub use stdio::{Arrival, Input, InputFile, Output};

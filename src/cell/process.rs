@@ -1,18 +1,18 @@
 //! The life of one cell: from its parts to its exit status.
 
 use std::future::Future;
-use std::path::PathBuf;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, UpdateDeadline};
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::component::Program;
 use super::pipe::{PipeReader, PipeWriter};
 use super::stdio::{Input, Output};
 use super::turn::Turn;
+use crate::vfs::Namespace;
 
 /// A trap's text is cut to this many bytes; it quotes function names, which the guest chooses.
 const TRAP_TEXT_SIZE_MAX: usize = 16 * 1024;
@@ -21,7 +21,6 @@ const TRAP_TEXT_SIZE_MAX: usize = 16 * 1024;
 const PROGRAM_NAME: &str = "main.wasm";
 
 /// Everything that a new cell is given. What is not in here, it does not have.
-#[derive(Debug)]
 pub struct Launch {
     /// The compiled component.
     pub program: Program,
@@ -35,8 +34,8 @@ pub struct Launch {
     pub stdout: Output,
     /// Standard error.
     pub stderr: Output,
-    /// A folder that the cell sees, read-only, as `/`.
-    pub root: Option<PathBuf>,
+    /// The files that the cell sees.
+    pub files: Option<Namespace>,
     /// The cell's side of its RPC channel.
     pub rpc: Option<Channel>,
 }
@@ -60,19 +59,6 @@ pub enum ExitStatus {
     Trapped(String),
     /// It was killed.
     Killed,
-}
-
-/// A cell could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// The folder that was to be its `/` cannot be opened.
-    #[error("failed to open {} as the cell's root", crate::escape::path(.path))]
-    Root {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: wasmtime::Error,
-    },
 }
 
 /// A handle to a cell, running or ended. Clones are handles to the same cell; dropping them does nothing to it.
@@ -104,16 +90,9 @@ impl Process {
 /// dropping it kills the cell.
 ///
 /// The cell is killed when `kill` is cancelled.
-///
-/// # Errors
-///
-/// What the cell was to be given cannot be had.
-pub fn launch(
-    launch: Launch,
-    kill: CancellationToken,
-) -> Result<(Process, impl Future<Output = ()> + Send + 'static), LaunchError> {
+pub fn launch(launch: Launch, kill: CancellationToken) -> (Process, impl Future<Output = ()> + Send + 'static) {
     let program = launch.program.clone();
-    let state = CellState::new(launch)?;
+    let state = CellState::new(launch);
     let (sender, status) = watch::channel(None);
     let process = Process { status, kill: kill.clone() };
     let run = async move {
@@ -128,7 +107,7 @@ pub fn launch(
         };
         ending.set(status);
     };
-    Ok((process, run))
+    (process, run)
 }
 
 /// Says how the cell ended, also when its future is dropped.
@@ -187,20 +166,18 @@ fn trap_text(error: &wasmtime::Error) -> String {
 pub(super) struct CellState {
     wasi: WasiCtx,
     pub(super) table: ResourceTable,
+    pub(super) files: Option<Namespace>,
     pub(super) rpc: Option<Channel>,
 }
 
 impl CellState {
-    fn new(launch: Launch) -> Result<Self, LaunchError> {
+    fn new(launch: Launch) -> Self {
         let mut wasi = WasiCtxBuilder::new();
         wasi.arg(PROGRAM_NAME).args(&launch.args).envs(&launch.env);
         wasi.stdin(launch.stdin).stdout(launch.stdout).stderr(launch.stderr);
         // Nothing is inherited and the network is off by default; saying so keeps it so.
         wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
-        if let Some(path) = launch.root {
-            wasi.preopened_dir(&path, "/", FsPerms::ReadOnly).map_err(|source| LaunchError::Root { path, source })?;
-        }
-        Ok(Self { wasi: wasi.build(), table: ResourceTable::new(), rpc: launch.rpc })
+        Self { wasi: wasi.build(), table: ResourceTable::new(), files: launch.files, rpc: launch.rpc }
     }
 }
 

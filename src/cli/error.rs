@@ -73,6 +73,7 @@ impl From<RunError> for Failure {
             | RunError::Engine(_)
             | RunError::Thread(_)
             | RunError::Output(_)
+            | RunError::Mount(_)
             | RunError::Cell(_) => exit_code::RUN_FAILURE,
         };
         let failure = Self::new(code, &error);

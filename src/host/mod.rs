@@ -63,7 +63,7 @@ impl Host {
         let (to_guest, guest_input) = pipe();
         let (guest_output, from_guest) = pipe();
         launch.rpc = Some(Channel { input: guest_input, output: guest_output });
-        let (process, run) = cell::launch(launch, kill)?;
+        let (process, run) = cell::launch(launch, kill);
         let host = self.clone();
         let job = move || {
             async move {
@@ -137,7 +137,7 @@ impl Spawn for Children {
                 stdin: Input::Pipe(child_stdin),
                 stdout: Output { pipe: child_stdout, is_terminal: false, arrival: None },
                 stderr: Output { pipe: child_stderr, is_terminal: false, arrival: None },
-                root: None,
+                files: None,
                 rpc: None,
             };
             let process = host.start(name, launch, kill).await?;

@@ -16,8 +16,13 @@ use crate::cell::{Compiler, ComponentError, Engine, EngineError, EngineOptions, 
 use crate::escape;
 use crate::host::{self, Host};
 use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
+use crate::vfs::memory::MemoryTree;
+use crate::vfs::{self, Mount, MountError, Namespace};
 use crate::wasm_binary::SIZE_BYTES_MAX;
 use crate::wetfile::MAIN_PATH;
+
+/// How much a guest may keep in its `/tmp`, in bytes.
+const TMP_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What to run and with what.
 #[derive(Debug)]
@@ -128,6 +133,9 @@ pub enum RunError {
     /// The guest succeeded, and not all of its output could be written.
     #[error("failed to write the guest's output")]
     Output(#[source] io::Error),
+    /// Trees cannot be mounted together.
+    #[error("failed to mount")]
+    Mount(#[from] MountError),
     /// The cell could not be set up.
     #[error("failed to set up the cell")]
     Cell(#[source] SpawnError),
@@ -176,6 +184,7 @@ pub async fn run<S>(options: RunOptions, stop: impl Future<Output = S>) -> Resul
 async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<ExitStatus, RunError> {
     let named = |error: RunError| error.renamed(&options.image, &options.name);
     let wasm = read_program(&options.image).map_err(named)?;
+    let files = files(&options.image).map_err(named)?;
     let engine = Engine::new(EngineOptions { debug: options.debug })?;
     let compiler = Compiler::new(engine, Handle::current());
     let compile = async {
@@ -195,7 +204,7 @@ async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<Exit
         stdin: Input::File(InputFile::new(options.stdin)),
         stdout,
         stderr,
-        root: Some(options.image),
+        files: Some(files),
         rpc: None,
     };
     let process = host.start("root".into(), launch, kill).await.map_err(RunError::Cell)?;
@@ -220,6 +229,18 @@ async fn announce(swarm: &Swarm) {
     for addr in addrs {
         tracing::debug!(addr, "listening");
     }
+}
+
+/// What the guest sees as its files: the image, and a `/tmp` of its own.
+fn files(image: &Path) -> Result<Namespace, RunError> {
+    let root = vfs::folder::open_image(image).map_err(|source| RunError::Read { path: image.to_owned(), source })?;
+    let tmp = Mount {
+        path: "/tmp".into(),
+        directory: MemoryTree::new(TMP_BYTES_MAX).root(),
+        links_may_leave: true,
+        is_opened: false,
+    };
+    Ok(Namespace::new(root, &[tmp])?)
 }
 
 /// Reads the program of the image at `image`.

@@ -1,0 +1,307 @@
+//! A tree that a CID names, read block by block.
+//!
+//! Nothing is asked for before somebody looks at it: a directory's blocks when it is listed or a name is looked up, a
+//! file's first block when it is looked at, the others when they are read. Whoever gives the blocks has verified them;
+//! whether they fit together is checked here, by the walks of [`unixfs`].
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::{
+    Access, Answer, Directory, Entry, File, Identity, Kind, LISTING_ENTRIES_MAX, Metadata, Name, Node, OpenFile,
+    PATH_BYTES_MAX, READ_BYTES_MAX, Symlink, VfsError,
+};
+use crate::dag::block::CODEC_DAG_PB;
+use crate::dag::unixfs::{self, DirectoryWalk, FileWalk, PathWalk, WalkError};
+use crate::dag::{Block, Cid};
+
+/// How many bytes of blocks and decoded directories one tree keeps. Enough for the directories of a large image, which
+/// are looked at again and again, and for a few pieces of files that are read in parts.
+const CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a cached block takes beside its bytes, roughly.
+const CACHED_OVERHEAD_BYTES: usize = 256;
+
+/// Where a tree's blocks come from.
+pub trait Blocks: Send + Sync {
+    /// The block, from wherever it can be had. It has been verified.
+    fn block(&self, cid: Cid) -> Answer<'static, Block>;
+
+    /// The block if it can be had without asking another machine.
+    fn block_if_here(&self, cid: Cid) -> BoxFuture<'static, Option<Block>>;
+}
+
+/// The directory that `root` names.
+///
+/// # Errors
+/// If its first block cannot be had, or is no directory.
+pub async fn open(blocks: Arc<dyn Blocks>, root: Cid) -> Result<Arc<dyn Directory>, VfsError> {
+    let tree = Arc::new(Tree { blocks, cache: Mutex::default() });
+    match tree.node(root, ROOT_IDENTITY).await? {
+        Node::Directory(directory) => Ok(directory),
+        _ => Err(VfsError::NotDirectory),
+    }
+}
+
+/// The identity of an image's root, wherever the image comes from.
+pub(super) const ROOT_IDENTITY: Identity = Identity { tree: 0, object: 0 };
+
+/// The identity of an entry of an image: a function of its path, and so the same in a folder and in blocks.
+pub(super) fn child_identity(directory: Identity, name: Name<'_>) -> Identity {
+    let mut hasher = DefaultHasher::new();
+    (directory.object, name.as_str()).hash(&mut hasher);
+    Identity { tree: directory.tree, object: hasher.finish() }
+}
+
+struct Tree {
+    blocks: Arc<dyn Blocks>,
+    /// Locked for a look-up or an insertion only.
+    cache: Mutex<Cache>,
+}
+
+/// What was used lately, in two generations: what is found in the old one moves to the young one, and when the young one
+/// is full, it becomes the old one.
+#[derive(Default)]
+struct Cache {
+    young: HashMap<Cid, Cached>,
+    young_bytes: usize,
+    old: HashMap<Cid, Cached>,
+}
+
+#[derive(Clone)]
+struct Cached {
+    block: Block,
+    /// The entries of a directory in one block, sorted by name; `None` for other blocks.
+    entries: Option<Arc<Vec<(String, Cid)>>>,
+}
+
+impl Cached {
+    fn new(block: Block) -> Self {
+        let entries = match unixfs::Node::decode(&block) {
+            Ok(unixfs::Node::Directory(entries)) => {
+                let mut entries: Vec<_> =
+                    entries.into_iter().map(|(name, target)| (name.as_str().to_owned(), target.cid)).collect();
+                entries.sort_unstable();
+                Some(Arc::new(entries))
+            }
+            _ => None,
+        };
+        Self { block, entries }
+    }
+
+    fn size_bytes(&self) -> usize {
+        // A directory's names are there twice, and each entry takes some more.
+        let entries = self.entries.as_ref().map_or(0, |entries| self.block.data().len() + entries.len() * 160);
+        self.block.data().len() + entries + CACHED_OVERHEAD_BYTES
+    }
+}
+
+impl Cache {
+    fn get(&mut self, cid: &Cid) -> Option<Cached> {
+        if let Some(cached) = self.young.get(cid) {
+            return Some(cached.clone());
+        }
+        let cached = self.old.remove(cid)?;
+        self.insert(cached.clone());
+        Some(cached)
+    }
+
+    fn insert(&mut self, cached: Cached) {
+        let size_bytes = cached.size_bytes();
+        if self.young_bytes + size_bytes > CACHE_BYTES_MAX / 2 {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        if self.young.insert(*cached.block.cid(), cached).is_none() {
+            self.young_bytes += size_bytes;
+        }
+    }
+}
+
+impl Tree {
+    async fn cached(&self, cid: &Cid) -> Result<Cached, VfsError> {
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Cached::new(block));
+        }
+        if let Some(cached) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(cid) {
+            return Ok(cached);
+        }
+        let cached = Cached::new(self.blocks.block(*cid).await?);
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(cached.clone());
+        Ok(cached)
+    }
+
+    async fn block(&self, cid: &Cid) -> Result<Block, VfsError> {
+        Ok(self.cached(cid).await?.block)
+    }
+
+    async fn node(self: &Arc<Self>, cid: Cid, identity: Identity) -> Result<Node, VfsError> {
+        let block = self.block(&cid).await?;
+        let tree = self.clone();
+        match decode(&block)? {
+            unixfs::Node::File(file) => Ok(Node::File(Arc::new(ContentFile { tree, cid, identity, size: file.size }))),
+            unixfs::Node::Directory(_) | unixfs::Node::Shard(_) => {
+                Ok(Node::Directory(Arc::new(ContentDirectory { tree, cid, identity })))
+            }
+            unixfs::Node::Symlink(target) if target.len() > PATH_BYTES_MAX => Err(VfsError::NameTooLong),
+            unixfs::Node::Symlink(target) => {
+                let target = str::from_utf8(target).map_err(|_| VfsError::IllegalName)?.to_owned();
+                let metadata = image_metadata(Kind::Symlink, target.len() as u64);
+                Ok(Node::Symlink(Arc::new(Symlink { identity, metadata, target })))
+            }
+        }
+    }
+
+    /// What an entry is, as far as its own block is here.
+    async fn kind_if_here(&self, cid: Cid) -> Kind {
+        if cid.codec() != CODEC_DAG_PB {
+            return Kind::File;
+        }
+        let known = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&cid);
+        let block = match known {
+            Some(cached) => Some(cached.block),
+            None => self.blocks.block_if_here(cid).await,
+        };
+        match block.as_ref().map(unixfs::Node::decode) {
+            Some(Ok(unixfs::Node::File(_))) => Kind::File,
+            Some(Ok(unixfs::Node::Directory(_) | unixfs::Node::Shard(_))) => Kind::Directory,
+            Some(Ok(unixfs::Node::Symlink(_))) => Kind::Symlink,
+            Some(Err(_)) | None => Kind::Other,
+        }
+    }
+}
+
+fn decode(block: &Block) -> Result<unixfs::Node<'_>, VfsError> {
+    unixfs::Node::decode(block)
+        .map_err(|source| VfsError::failed(WalkError::Node { cid: Box::new(*block.cid()), source }))
+}
+
+/// The metadata of a node of an image: the same wherever the image comes from.
+pub(super) fn image_metadata(kind: Kind, size_bytes: u64) -> Metadata {
+    Metadata { kind, size_bytes, links: 1, times: None }
+}
+
+#[derive(Clone)]
+struct ContentDirectory {
+    tree: Arc<Tree>,
+    cid: Cid,
+    identity: Identity,
+}
+
+impl ContentDirectory {
+    async fn find(&self, name: Name<'_>) -> Result<Cid, VfsError> {
+        if let Some(entries) = self.tree.cached(&self.cid).await?.entries {
+            let place = entries.binary_search_by(|(entry, _)| entry.as_str().cmp(name.as_str()));
+            return place.map(|place| entries[place].1).map_err(|_| VfsError::NoEntry);
+        }
+        let mut walk = PathWalk::new(self.cid, name.as_str()).map_err(|_| VfsError::NoEntry)?;
+        while let Some(wanted) = walk.wanted().copied() {
+            let block = self.tree.block(&wanted).await?;
+            match walk.supply(&block) {
+                Ok(()) => {}
+                Err(WalkError::NotFound { .. }) => return Err(VfsError::NoEntry),
+                Err(error) => return Err(VfsError::failed(error)),
+            }
+        }
+        walk.found().copied().ok_or(VfsError::NoEntry)
+    }
+
+    async fn list(&self) -> Result<Vec<Entry>, VfsError> {
+        let mut entries = Vec::new();
+        let mut walk = DirectoryWalk::new(self.cid);
+        while let Some(wanted) = walk.wanted().copied() {
+            let block = self.tree.block(&wanted).await?;
+            for entry in walk.supply(&block).map_err(VfsError::failed)? {
+                if entries.len() == LISTING_ENTRIES_MAX {
+                    return Err(VfsError::NoMemory);
+                }
+                let kind = self.tree.kind_if_here(entry.target.cid).await;
+                entries.push(Entry { name: entry.name.as_str().to_owned(), kind });
+            }
+        }
+        entries.sort_unstable_by(|first, second| first.name.cmp(&second.name));
+        Ok(entries)
+    }
+}
+
+impl Directory for ContentDirectory {
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn metadata(&self) -> Answer<'_, Metadata> {
+        futures::future::ready(Ok(image_metadata(Kind::Directory, 0))).boxed()
+    }
+
+    fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Node> {
+        async move {
+            let cid = self.find(name).await?;
+            self.tree.node(cid, child_identity(self.identity, name)).await
+        }
+        .boxed()
+    }
+
+    fn entries(&self) -> Answer<'_, Vec<Entry>> {
+        self.list().boxed()
+    }
+}
+
+#[derive(Clone)]
+struct ContentFile {
+    tree: Arc<Tree>,
+    cid: Cid,
+    identity: Identity,
+    size: u64,
+}
+
+impl File for ContentFile {
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn metadata(&self) -> Answer<'_, Metadata> {
+        futures::future::ready(Ok(image_metadata(Kind::File, self.size))).boxed()
+    }
+
+    fn open(&self, access: Access) -> Answer<'_, Arc<dyn OpenFile>> {
+        let opened: Result<Arc<dyn OpenFile>, _> = match access {
+            Access::Read => Ok(Arc::new(self.clone())),
+            Access::ReadWrite | Access::Write => Err(VfsError::ReadOnly),
+        };
+        futures::future::ready(opened).boxed()
+    }
+}
+
+impl OpenFile for ContentFile {
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn metadata(&self) -> Answer<'_, Metadata> {
+        File::metadata(self)
+    }
+
+    fn read_at(self: Arc<Self>, offset: u64, size: usize) -> Answer<'static, Bytes> {
+        async move {
+            if offset >= self.size || size == 0 {
+                return Ok(Bytes::new());
+            }
+            let mut walk = FileWalk::from_offset(self.cid, offset);
+            while let Some(wanted) = walk.wanted().copied() {
+                let block = self.tree.block(&wanted).await?;
+                let mut content = walk.supply(&block).map_err(VfsError::failed)?;
+                if !content.is_empty() {
+                    content.truncate(size.min(READ_BYTES_MAX));
+                    return Ok(content);
+                }
+            }
+            Ok(Bytes::new())
+        }
+        .boxed()
+    }
+}
