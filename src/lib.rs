@@ -29,6 +29,7 @@ pub mod cli;
 pub mod dag;
 pub mod escape;
 mod folder;
+pub mod grant;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod host;
 pub mod image;

@@ -8,7 +8,7 @@ use futures::future::LocalBoxFuture;
 use ww_schema::peer_capnp::executor;
 
 use super::process::process;
-use crate::cell::{ComponentError, PipeReader, PipeWriter, Process};
+use crate::cell::{ComponentError, LimitReached, PipeReader, PipeWriter, Process};
 
 /// Starts cells for the holder of an `Executor`; each child belongs to that holder's cell.
 pub trait Spawn {
@@ -41,6 +41,9 @@ pub enum SpawnError {
     /// The bytes cannot be run.
     #[error("the wasm cannot be run")]
     Component(#[from] ComponentError),
+    /// The parent may not have it.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
     /// The host is shutting down.
     #[error("the host is shutting down")]
     ShuttingDown,

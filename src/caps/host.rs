@@ -6,16 +6,23 @@ use capnp::Error;
 use ww_schema::peer_capnp::{executor, host};
 
 use super::executor::{failed, texts};
+use crate::grant::Reach;
 use crate::swarm::Swarm;
 
-/// The capability over this node's `swarm`, with the `executor` that belongs to the cell it is made for.
-pub fn host(swarm: Swarm, executor: executor::Client) -> host::Client {
-    capnp_rpc::new_client(Server { swarm, executor })
+/// The capability over this node's `swarm`, with the `executor` that belongs to the cell it is made for, and with where
+/// that cell may make the node connect to, if anywhere.
+pub fn host(swarm: Swarm, executor: executor::Client, connect: Option<Reach>) -> host::Client {
+    capnp_rpc::new_client(Server { swarm, executor, connect })
 }
+
+/// What a cell is told that may not make the node connect.
+const NO_CONNECT: &str = "this cell may not connect to others; `--grant connect` lets it reach public addresses, and \
+                          `--grant connect:NETWORK` those of a network such as 192.168.0.0/16";
 
 struct Server {
     swarm: Swarm,
     executor: executor::Client,
+    connect: Option<Reach>,
 }
 
 impl host::Server for Server {
@@ -42,10 +49,11 @@ impl host::Server for Server {
     }
 
     async fn connect(self: Rc<Self>, params: host::ConnectParams, _: host::ConnectResults) -> Result<(), Error> {
+        let reach = self.connect.as_ref().ok_or_else(|| Error::failed(NO_CONNECT.into()))?;
         let params = params.get()?;
         let id = params.get_id()?.to_str()?;
         let addrs = texts(params.get_addrs()?)?;
-        self.swarm.connect(id, &addrs).await.map_err(|error| failed(&error))
+        self.swarm.connect_within(id, &addrs, reach).await.map_err(|error| failed(&error))
     }
 
     async fn executor(

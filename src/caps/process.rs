@@ -68,5 +68,7 @@ fn write_status(status: &ExitStatus, mut builder: exit_status::Builder<'_>) {
         ExitStatus::Exited(code) => builder.set_code(*code),
         ExitStatus::Trapped(text) => builder.set_trap(text.as_str()),
         ExitStatus::Killed => builder.set_killed(()),
+        // The schema knows no reason yet; the text says it.
+        ExitStatus::LimitReached(reached) => builder.set_trap(reached.to_string().as_str()),
     }
 }

@@ -9,6 +9,7 @@
 //! network. Bytes cross its border through [`pipe`]s and through WASI; what the bytes of its RPC channel mean is no
 //! business of this module.
 
+mod account;
 mod component;
 mod engine;
 mod filesystem;
@@ -17,6 +18,7 @@ mod process;
 mod stdio;
 mod turn;
 
+pub use account::{Account, Admission, LimitReached};
 pub use component::{Compiler, ComponentError, Program};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use pipe::{CAPACITY, Closed, PipeReader, PipeWriter, pipe};

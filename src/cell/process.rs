@@ -1,17 +1,21 @@
 //! The life of one cell: from its parts to its exit status.
 
-use std::future::Future;
+use std::future::{Future, ready};
+use std::net::SocketAddr;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::account::{self, Account, LimitReached, Limiter};
 use super::component::Program;
 use super::pipe::{PipeReader, PipeWriter};
 use super::stdio::{Input, Output};
 use super::turn::Turn;
+use crate::grant::{Limit, Reach};
 use crate::vfs::Namespace;
 
 /// A trap's text is cut to this many bytes; it quotes function names, which the guest chooses.
@@ -36,6 +40,10 @@ pub struct Launch {
     pub stderr: Output,
     /// The files that the cell sees.
     pub files: Option<Namespace>,
+    /// Where it may open connections to, if anywhere.
+    pub network: Option<Reach>,
+    /// What it uses and may use.
+    pub account: Account,
     /// The cell's side of its RPC channel.
     pub rpc: Option<Channel>,
 }
@@ -59,6 +67,8 @@ pub enum ExitStatus {
     Trapped(String),
     /// It was killed.
     Killed,
+    /// It was ended, since it used up what it may use of this.
+    LimitReached(LimitReached),
 }
 
 /// A handle to a cell, running or ended. Clones are handles to the same cell; dropping them does nothing to it.
@@ -66,6 +76,7 @@ pub enum ExitStatus {
 pub struct Process {
     status: watch::Receiver<Option<ExitStatus>>,
     kill: CancellationToken,
+    account: Account,
 }
 
 impl Process {
@@ -77,6 +88,11 @@ impl Process {
             // The sender went without a word: the thread that ran the cell is gone.
             Err(_) => ExitStatus::Killed,
         }
+    }
+
+    /// What it has used so far.
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     /// Ends the cell as soon as its thread gets to it, whether it computes or waits in a host call. [`Process::wait`]
@@ -92,9 +108,10 @@ impl Process {
 /// The cell is killed when `kill` is cancelled.
 pub fn launch(launch: Launch, kill: CancellationToken) -> (Process, impl Future<Output = ()> + Send + 'static) {
     let program = launch.program.clone();
+    let wall_time = launch.account.limits().time(Limit::WallTime);
     let state = CellState::new(launch);
     let (sender, status) = watch::channel(None);
-    let process = Process { status, kill: kill.clone() };
+    let process = Process { status, kill: kill.clone(), account: state.limiter.account().clone() };
     let run = async move {
         let ending = Ending(sender);
         // wasmtime-wasi 48 polls streams with its own wakers; once tokio's budget for the task is spent they would look
@@ -103,6 +120,7 @@ pub fn launch(launch: Launch, kill: CancellationToken) -> (Process, impl Future<
         let status = tokio::select! {
             biased;
             () = kill.cancelled() => ExitStatus::Killed,
+            reached = account::wall_time(wall_time) => ExitStatus::LimitReached(reached),
             status = cell => status,
         };
         ending.set(status);
@@ -133,28 +151,45 @@ async fn run(program: Program, state: CellState) -> ExitStatus {
     let engine = program.engine();
     let _tick = engine.tick();
     let mut store = Store::new(&engine.wasmtime, state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(account::HOST_CALL_BYTES_MAX);
+    let account = store.data().limiter.account().clone();
+    let handles = account.limits().size(Limit::Handles);
+    store.set_max_component_handles(handles);
+    store.data_mut().table.set_max_capacity(handles);
     store.set_epoch_deadline(1);
     let turn = Turn::default();
     let next = turn.clone();
-    store.epoch_deadline_callback(move |_| Ok(UpdateDeadline::YieldCustom(1, next.next())));
-    let ended = turn.run(async {
+    store.epoch_deadline_callback(move |store| match store.data().limiter.account().out_of_time() {
+        Some(_) => Ok(UpdateDeadline::Interrupt),
+        None => Ok(UpdateDeadline::YieldCustom(1, next.next())),
+    });
+    let ended = account.time(turn.run(async {
         let command = program.command().instantiate_async(&mut store).await?;
         command.wasi_cli_run().call_run(&mut store).await
-    });
-    match ended.await {
+    }));
+    let ended = ended.await;
+    let limiter = &store.data().limiter;
+    match ended {
         Ok(Ok(())) => ExitStatus::Exited(0),
         Ok(Err(())) => ExitStatus::Exited(1),
         Err(error) => match error.downcast_ref::<I32Exit>() {
             // WASI gives a code of 8 bits, or success and failure as 0 and 1.
             Some(I32Exit(code)) => ExitStatus::Exited(u8::try_from(*code).unwrap_or(1)),
-            None => ExitStatus::Trapped(trap_text(&error)),
+            None => match account.out_of_time() {
+                Some(reached) => ExitStatus::LimitReached(reached),
+                None => ExitStatus::Trapped(trap_text(&error, limiter.refused(&error))),
+            },
         },
     }
 }
 
-/// The error with its causes and the backtrace, cut to a bounded size.
-fn trap_text(error: &wasmtime::Error) -> String {
-    let mut text = format!("{error:?}");
+/// The error with its causes and the backtrace, cut to a bounded size; before it what may have led to it.
+fn trap_text(error: &wasmtime::Error, refused: Option<String>) -> String {
+    let mut text = match refused {
+        Some(refused) => format!("{refused}\n{error:?}"),
+        None => format!("{error:?}"),
+    };
     if text.len() > TRAP_TEXT_SIZE_MAX {
         text.truncate(text.floor_char_boundary(TRAP_TEXT_SIZE_MAX));
         text.push('…');
@@ -162,11 +197,23 @@ fn trap_text(error: &wasmtime::Error) -> String {
     text
 }
 
+/// Whether a cell with this reach may use a socket address so. It may not listen. It is asked about the address that is
+/// dialled, after names were looked up.
+fn may_use(reach: &Reach, address: SocketAddr, purpose: SocketAddrUse) -> bool {
+    match purpose {
+        // What the system does before it connects, or sends: any port, on all addresses.
+        SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => address.ip().is_unspecified() && address.port() == 0,
+        SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => reach.allows(address.ip()),
+        _ => false,
+    }
+}
+
 /// What a cell's store holds.
 pub(super) struct CellState {
     wasi: WasiCtx,
     pub(super) table: ResourceTable,
     pub(super) files: Option<Namespace>,
+    limiter: Limiter,
     pub(super) rpc: Option<Channel>,
 }
 
@@ -176,8 +223,18 @@ impl CellState {
         wasi.arg(PROGRAM_NAME).args(&launch.args).envs(&launch.env);
         wasi.stdin(launch.stdin).stdout(launch.stdout).stderr(launch.stderr);
         // Nothing is inherited and the network is off by default; saying so keeps it so.
-        wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
-        Self { wasi: wasi.build(), table: ResourceTable::new(), files: launch.files, rpc: launch.rpc }
+        let is_connected = launch.network.is_some();
+        wasi.allow_tcp(is_connected).allow_udp(is_connected).allow_ip_name_lookup(is_connected);
+        if let Some(reach) = launch.network {
+            wasi.socket_addr_check(move |address, purpose| Box::pin(ready(may_use(&reach, address, purpose))));
+        }
+        Self {
+            wasi: wasi.build(),
+            table: ResourceTable::new(),
+            files: launch.files,
+            limiter: Limiter::new(launch.account),
+            rpc: launch.rpc,
+        }
     }
 }
 

@@ -64,6 +64,7 @@ impl From<RunError> for Failure {
                 exit_code::RUN_NOT_FOUND
             }
             RunError::NotAnImage { .. }
+            | RunError::Request { .. }
             | RunError::LeavesImage { .. }
             | RunError::NotAFile { .. }
             | RunError::TooLarge { .. }
@@ -74,6 +75,7 @@ impl From<RunError> for Failure {
             | RunError::Thread(_)
             | RunError::Output(_)
             | RunError::Mount(_)
+            | RunError::MountSource { .. }
             | RunError::Cell(_) => exit_code::RUN_FAILURE,
         };
         let failure = Self::new(code, &error);

@@ -43,6 +43,8 @@ pub(super) const RUN_FAILURE: u8 = 125;
 pub(super) const RUN_NOT_RUNNABLE: u8 = 126;
 /// `ww run`: what was to be run is not there.
 pub(super) const RUN_NOT_FOUND: u8 = 127;
+/// `ww run`: the guest ran for as long as it may. What `timeout` of GNU ends with.
+pub(super) const RUN_OUT_OF_TIME: u8 = 124;
 /// `ww run`: the guest trapped. 128 + 6, as after `SIGABRT`.
 pub(super) const RUN_TRAPPED: u8 = 134;
 /// `ww run`: the guest was killed. 128 + 9, as after `SIGKILL`.

@@ -17,7 +17,8 @@ use futures::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::caps::{self, Child, Spawn, SpawnError};
-use crate::cell::{self, Channel, Compiler, Input, Launch, Output, Process, pipe};
+use crate::cell::{self, Account, Admission, Channel, Compiler, Input, Launch, Output, Process, pipe};
+use crate::grant::{Limit, Reach};
 use crate::swarm::Swarm;
 use crate::vat;
 
@@ -48,31 +49,52 @@ impl Host {
         Ok(Self(Arc::new(Inner { compiler, workers: Workers::start(threads)?, swarm })))
     }
 
-    /// Starts a cell that has a `Host` capability, and returns when a thread has been found for it. It runs until it ends or
-    /// `kill` is cancelled, whether or not anybody waits for it. `name` says in the log which cell it is.
+    /// Starts a cell on behalf of this machine's user. See [`Host::start_with`].
     ///
     /// # Errors
     ///
-    /// What the cell was to be given cannot be had.
+    /// The host is shutting down.
     pub async fn start(
         &self,
         name: String,
+        launch: Launch,
+        connect: Option<Reach>,
+        kill: CancellationToken,
+    ) -> Result<Process, SpawnError> {
+        self.start_with(name, launch, connect, None, kill).await
+    }
+
+    /// Starts a cell that has a `Host` capability, and returns when a thread has been found for it. It runs until it ends or
+    /// `kill` is cancelled, whether or not anybody waits for it. `name` says in the log which cell it is, `connect` where it
+    /// may make the node connect to, and `admission` is held until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// The host is shutting down.
+    async fn start_with(
+        &self,
+        name: String,
         mut launch: Launch,
+        connect: Option<Reach>,
+        admission: Option<Admission>,
         kill: CancellationToken,
     ) -> Result<Process, SpawnError> {
         let (to_guest, guest_input) = pipe();
         let (guest_output, from_guest) = pipe();
         launch.rpc = Some(Channel { input: guest_input, output: guest_output });
+        let account = launch.account.clone();
+        let limits = vat::Limits::of(account.limits());
         let (process, run) = cell::launch(launch, kill);
         let host = self.clone();
         let job = move || {
             async move {
                 tracing::debug!(cell = name, "started");
-                let children = Children::new(host.clone(), name.clone());
+                let _admission = admission;
+                let children = Children::new(host.clone(), name.clone(), account);
                 // Ends the children when this future ends or is dropped.
                 let _children_end = children.kill.clone().drop_guard();
-                let bootstrap = caps::host(host.0.swarm.clone(), caps::executor(children)).client;
-                run_with_vat(run, vat::serve(name.clone(), from_guest, to_guest, bootstrap), &name).await;
+                let bootstrap = caps::host(host.0.swarm.clone(), caps::executor(children), connect).client;
+                run_with_vat(run, vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits), &name).await;
                 tracing::debug!(cell = name, "ended");
             }
             .boxed_local()
@@ -102,6 +124,8 @@ async fn run_with_vat(cell: impl Future<Output = ()>, vat: impl Future<Output = 
 struct Children {
     host: Host,
     parent: String,
+    /// What the parent may use, of which they use a part.
+    account: Account,
     /// Ends all of them.
     kill: CancellationToken,
     /// How many were started, to tell them apart in the log.
@@ -109,8 +133,8 @@ struct Children {
 }
 
 impl Children {
-    fn new(host: Host, parent: String) -> Self {
-        Self { host, parent, kill: CancellationToken::new(), count: AtomicU64::new(0) }
+    fn new(host: Host, parent: String, account: Account) -> Self {
+        Self { host, parent, account, kill: CancellationToken::new(), count: AtomicU64::new(0) }
     }
 }
 
@@ -125,7 +149,15 @@ impl Spawn for Children {
         let name = format!("{}/{number}", self.parent);
         let host = self.host.clone();
         let kill = self.kill.child_token();
+        let account = self.account.clone();
         async move {
+            if wasm.len() > account.limits().size(Limit::Wasm) {
+                return Err(account.reached(Limit::Wasm).into());
+            }
+            let admission = account.admit_child()?;
+            // It may use what its parent may, of which it takes what it takes.
+            let limits = account.limits().clone();
+            let account = account.below(limits)?;
             let program = host.0.compiler.compile(wasm).await?;
             let (stdin, child_stdin) = pipe();
             let (child_stdout, stdout) = pipe();
@@ -138,9 +170,11 @@ impl Spawn for Children {
                 stdout: Output { pipe: child_stdout, is_terminal: false, arrival: None },
                 stderr: Output { pipe: child_stderr, is_terminal: false, arrival: None },
                 files: None,
+                network: None,
+                account,
                 rpc: None,
             };
-            let process = host.start(name, launch, kill).await?;
+            let process = host.start_with(name, launch, None, Some(admission), kill).await?;
             Ok(Child { process, stdin, stdout, stderr })
         }
         .boxed_local()

@@ -6,23 +6,26 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::caps::SpawnError;
-use crate::cell::{Compiler, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input, InputFile, Launch};
+use crate::cell::{
+    Account, Compiler, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input, InputFile, Launch,
+};
 use crate::escape;
+use crate::grant::{
+    Grant, Grants, Limit, LimitValue, Limits, MountGrant, REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError,
+};
 use crate::host::{self, Host};
 use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
 use crate::vfs::memory::MemoryTree;
-use crate::vfs::{self, Mount, MountError, Namespace};
+use crate::vfs::{self, Access, Directory, Follow, Mount, MountError, Namespace, Node, VfsError};
 use crate::wasm_binary::SIZE_BYTES_MAX;
 use crate::wetfile::MAIN_PATH;
-
-/// How much a guest may keep in its `/tmp`, in bytes.
-const TMP_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What to run and with what.
 #[derive(Debug)]
@@ -35,6 +38,10 @@ pub struct RunOptions {
     pub args: Vec<String>,
     /// The guest's environment.
     pub env: Vec<(String, String)>,
+    /// What the guest may do beyond the minimum.
+    pub grants: Grants,
+    /// How much it may use, where that is said. What its image asks for counts where nothing is said.
+    pub limits: Limits,
     /// Debug information in the engine, files and lines in trap backtraces.
     pub debug: bool,
     /// The node's identity and where it listens.
@@ -133,6 +140,20 @@ pub enum RunError {
     /// The guest succeeded, and not all of its output could be written.
     #[error("failed to write the guest's output")]
     Output(#[source] io::Error),
+    /// A folder that is to be mounted cannot be opened.
+    #[error("failed to open the folder {} that is to be mounted", escape::path(.path))]
+    MountSource {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What the image asks for cannot be read.
+    #[error("the image's {REQUEST_PATH} cannot be used")]
+    Request {
+        /// What is wrong with it.
+        source: RequestError,
+    },
     /// Trees cannot be mounted together.
     #[error("failed to mount")]
     Mount(#[from] MountError),
@@ -184,7 +205,12 @@ pub async fn run<S>(options: RunOptions, stop: impl Future<Output = S>) -> Resul
 async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<ExitStatus, RunError> {
     let named = |error: RunError| error.renamed(&options.image, &options.name);
     let wasm = read_program(&options.image).map_err(named)?;
-    let files = files(&options.image).map_err(named)?;
+    let root = vfs::folder::open_image(&options.image)
+        .map_err(|source| named(RunError::Read { path: options.image.clone(), source }))?;
+    let request = read_request(&root).await.map_err(named)?;
+    let (limits, refused) = request.limits.grant(&options.limits);
+    tell_lacking(&options.grants.lacking(&request.grants), &refused);
+    let files = files(root, &options.grants, &limits)?;
     let engine = Engine::new(EngineOptions { debug: options.debug })?;
     let compiler = Compiler::new(engine, Handle::current());
     let compile = async {
@@ -205,9 +231,11 @@ async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<Exit
         stdout,
         stderr,
         files: Some(files),
+        network: options.grants.network(),
+        account: Account::new(limits),
         rpc: None,
     };
-    let process = host.start("root".into(), launch, kill).await.map_err(RunError::Cell)?;
+    let process = host.start("root".into(), launch, options.grants.connect(), kill).await.map_err(RunError::Cell)?;
     let status = process.wait().await;
     let arrived = stdout_drain.finished().await.and(stderr_drain.finished().await);
     // Peers are told that the node goes; without it they would have to find out.
@@ -231,16 +259,59 @@ async fn announce(swarm: &Swarm) {
     }
 }
 
-/// What the guest sees as its files: the image, and a `/tmp` of its own.
-fn files(image: &Path) -> Result<Namespace, RunError> {
-    let root = vfs::folder::open_image(image).map_err(|source| RunError::Read { path: image.to_owned(), source })?;
-    let tmp = Mount {
-        path: "/tmp".into(),
-        directory: MemoryTree::new(TMP_BYTES_MAX).root(),
-        links_may_leave: true,
-        is_opened: false,
+/// What the guest sees as its files: the image, a `/tmp` of its own, and the folders that it was given.
+fn files(root: Arc<dyn Directory>, grants: &Grants, limits: &Limits) -> Result<Namespace, RunError> {
+    let tmp = MemoryTree::new(limits.number(Limit::Tmp).unwrap_or(u64::MAX));
+    let mut mounts =
+        vec![Mount { path: "/tmp".into(), directory: tmp.root(), links_may_leave: true, is_opened: false }];
+    for MountGrant { source, target, writable } in grants.mounts() {
+        let path = PathBuf::from(source.as_deref().unwrap_or_default());
+        let directory =
+            vfs::folder::open_mount(&path, *writable).map_err(|source| RunError::MountSource { path, source })?;
+        mounts.push(Mount { path: target.clone(), directory, links_may_leave: false, is_opened: true });
+    }
+    Ok(Namespace::new(root, &mounts)?)
+}
+
+/// Reads what the image asks for; nothing if it has no such file.
+async fn read_request(root: &Arc<dyn Directory>) -> Result<Request, RunError> {
+    let wrong = |source| RunError::Request { source };
+    let unreadable = |error: VfsError| RunError::Read { path: REQUEST_PATH.into(), source: io::Error::other(error) };
+    let namespace = Namespace::new(root.clone(), &[])?;
+    let file = match namespace.root().walk(REQUEST_PATH, Follow::Last).await.map(|target| target.node) {
+        Ok(Some(Node::File(file))) => file,
+        Ok(None) | Err(VfsError::NoEntry) => return Ok(Request::default()),
+        Ok(Some(_)) => return Err(RunError::NotAFile { path: REQUEST_PATH.into() }),
+        Err(error) => return Err(unreadable(error)),
     };
-    Ok(Namespace::new(root, &[tmp])?)
+    let size = file.metadata().await.map_err(unreadable)?.size_bytes;
+    if size > REQUEST_BYTES_MAX {
+        return Err(wrong(RequestError::TooLong { size }));
+    }
+    let file = file.open(Access::Read).await.map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    loop {
+        let piece = file.clone().read_at(bytes.len() as u64, REQUEST_BYTES_MAX as usize).await.map_err(unreadable)?;
+        if piece.is_empty() {
+            break;
+        }
+        bytes.extend_from_slice(&piece);
+        if bytes.len() as u64 > REQUEST_BYTES_MAX {
+            return Err(wrong(RequestError::TooLong { size: bytes.len() as u64 }));
+        }
+    }
+    let text = String::from_utf8(bytes).map_err(|_| wrong(RequestError::NotText))?;
+    Request::parse(&text).map_err(wrong)
+}
+
+/// Says on one line what the image asks for and is not given.
+fn tell_lacking(grants: &[&Grant], limits: &[(Limit, LimitValue)]) {
+    let grants = grants.iter().map(|grant| format!("--grant {}", escape::text(&grant.to_string())));
+    let limits = limits.iter().map(|(limit, value)| format!("--limit {limit}={value}"));
+    let lacking: Vec<_> = grants.chain(limits).collect();
+    if !lacking.is_empty() {
+        tracing::warn!("the image asks for what it is not given: {}", lacking.join(" "));
+    }
 }
 
 /// Reads the program of the image at `image`.

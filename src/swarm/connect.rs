@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Swarm;
 use super::address::{self, Multiaddr};
 use super::node::{Command, DialFailure};
+use crate::grant::Reach;
 
 /// How long [`Swarm::connect`] may take. Enough for two rounds of dials that time out, so that a slow address does not
 /// hide a good one behind it.
@@ -17,6 +18,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many addresses one call of [`Swarm::connect`] may name. A machine has a few interfaces times two transports.
 const ADDRESSES_MAX: usize = 16;
+
+/// What is said of an address that the caller may not reach.
+const OUT_OF_REACH: &str = "it is not public, or in no network that was granted; `--grant connect:NETWORK` grants one";
 
 /// Why [`Swarm::connect`] failed. What came from others is escaped.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +118,7 @@ struct Target {
 }
 
 impl Target {
-    fn parse(this_node: PeerId, id: &str, addrs: &[String]) -> Result<Self, ConnectError> {
+    fn parse(this_node: PeerId, id: &str, addrs: &[String], reach: Option<&Reach>) -> Result<Self, ConnectError> {
         let peer = address::parse_peer(id).ok_or_else(|| ConnectError::PeerId { id: address::shown(id) })?;
         let id = peer.to_base58();
         if peer == this_node {
@@ -127,6 +131,9 @@ impl Target {
         let mut failures = Vec::new();
         for text in addrs {
             match Multiaddr::parse_of_peer(text, peer) {
+                Ok(address) if reach.is_some_and(|reach| !reach.allows(address.socket().ip())) => {
+                    failures.push(AddressFailure { address: address.to_string(), reason: OUT_OF_REACH.to_owned() });
+                }
                 Ok(address) if addresses.contains(&address) => {}
                 Ok(address) => addresses.push(address),
                 Err(error) => {
@@ -139,8 +146,13 @@ impl Target {
 }
 
 /// See [`Swarm::connect`].
-pub(super) async fn connect(swarm: &Swarm, id: &str, addrs: &[String]) -> Result<(), ConnectError> {
-    let Target { peer, mut addresses } = Target::parse(swarm.peer, id, addrs)?;
+pub(super) async fn connect(
+    swarm: &Swarm,
+    id: &str,
+    addrs: &[String],
+    reach: Option<&Reach>,
+) -> Result<(), ConnectError> {
+    let Target { peer, mut addresses } = Target::parse(swarm.peer, id, addrs, reach)?;
     let id = peer.to_base58();
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     let mut failures = Vec::new();

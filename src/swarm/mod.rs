@@ -34,6 +34,7 @@ pub use self::identity::{Identity, IdentityError};
 
 use self::connections::Limits;
 use self::node::{Command, Node};
+use crate::grant::Reach;
 
 /// Commands that wait for the task. They are answered in microseconds, so this only has to cover a burst; who comes when
 /// it is full waits.
@@ -171,7 +172,16 @@ impl Swarm {
     /// of them is malformed, not supported or names another peer. Then: if there is no connection and no address, if
     /// each address failed, or if the node has as many connections as it may have.
     pub async fn connect(&self, id: &str, addrs: &[String]) -> Result<(), ConnectError> {
-        connect::connect(self, id, addrs).await
+        connect::connect(self, id, addrs, None).await
+    }
+
+    /// As [`Swarm::connect`], for somebody who may reach only some addresses.
+    ///
+    /// # Errors
+    ///
+    /// As there, and if one of the addresses is not among those.
+    pub async fn connect_within(&self, id: &str, addrs: &[String], reach: &Reach) -> Result<(), ConnectError> {
+        connect::connect(self, id, addrs, Some(reach)).await
     }
 
     /// Closes the connections and ends the node, for all its handles. Returns when it has ended, within about a second;

@@ -17,11 +17,7 @@ use capnp_rpc::rpc_capnp::{cap_descriptor, message, message_target, promised_ans
 use futures::AsyncWrite;
 use tokio::sync::Notify;
 
-/// How many calls of a peer may be unanswered. Each costs about a kilobyte besides its parameters.
-const CALLS_MAX: usize = 16 * 1024;
-
-/// How many bytes the parameters of unanswered calls may have together: a few programs of the largest size.
-const CALLS_SIZE_MAX: usize = 4 * super::MESSAGE_SIZE_MAX;
+use super::Limits;
 
 /// How many calls may be chained, each on the result of the one before, while the first is unanswered. A tenth of what
 /// a thread's stack takes, and far more than interfaces have levels.
@@ -34,11 +30,11 @@ const UNREAD_SIZE_MAX: usize = 4 * 1024 * 1024;
 const MESSAGE_COST_MIN: usize = 1024;
 
 /// Counts what one peer has in flight. A cheap handle; all clones are the same meter, on one thread.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Meter(Rc<State>);
 
-#[derive(Default)]
 struct State {
+    limits: Limits,
     /// The peer's unanswered questions.
     questions: RefCell<HashMap<u32, Question>>,
     /// The sum of the sizes of `questions`.
@@ -58,6 +54,17 @@ struct Question {
 }
 
 impl Meter {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self(Rc::new(State {
+            limits,
+            questions: RefCell::default(),
+            questions_size: Cell::default(),
+            unread: RefCell::default(),
+            unread_size: Cell::default(),
+            written: Notify::new(),
+        }))
+    }
+
     /// Notes a message of the peer.
     ///
     /// # Errors
@@ -124,10 +131,14 @@ impl Meter {
         }
         let size = self.0.questions_size.get() + question.size;
         let mut questions = self.0.questions.borrow_mut();
-        if questions.len() >= CALLS_MAX || size > CALLS_SIZE_MAX {
-            return Err(Error::overloaded(format!(
-                "more than {CALLS_MAX} calls, or {CALLS_SIZE_MAX} bytes of parameters, are unanswered"
-            )));
+        let Limits { calls, calls_size, .. } = self.0.limits;
+        if questions.len() >= calls {
+            return Err(Error::overloaded(format!("more than {calls} calls are unanswered, the limit `calls`")));
+        }
+        if size > calls_size {
+            let text =
+                format!("unanswered calls have more than {calls_size} bytes of parameters, the limit `call-bytes`");
+            return Err(Error::overloaded(text));
         }
         self.0.questions_size.set(size);
         // A number that is in use is an error, which the RPC system will find.
@@ -188,6 +199,13 @@ mod tests {
 
     type Message = Builder<HeapAllocator>;
 
+    const LIMITS: Limits =
+        Limits { message_size: 64 * 1024 * 1024, calls: 16 * 1024, calls_size: 4 * 64 * 1024 * 1024 };
+
+    fn meter() -> Meter {
+        Meter::new(LIMITS)
+    }
+
     fn receive(meter: &Meter, message: &Message) -> Result<(), Error> {
         meter.received(message.get_root_as_reader()?)
     }
@@ -221,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_chain_of_unanswered_calls_is_bounded() {
-        let meter = Meter::default();
+        let meter = meter();
         receive(&meter, &call(0, None, 0)).unwrap();
         for question in 1..=CHAIN_MAX as u32 {
             receive(&meter, &call(question, Some(question - 1), 0)).unwrap();
@@ -233,7 +251,7 @@ mod tests {
 
     #[test]
     fn calls_on_finished_answers_start_a_new_chain() {
-        let meter = Meter::default();
+        let meter = meter();
         receive(&meter, &call(0, None, 0)).unwrap();
         for question in 1..10 * CHAIN_MAX as u32 {
             receive(&meter, &call(question, Some(question - 1), 0)).unwrap();
@@ -245,8 +263,8 @@ mod tests {
 
     #[test]
     fn unanswered_calls_are_bounded_and_finished_ones_do_not_count() {
-        let meter = Meter::default();
-        for question in 0..3 * CALLS_MAX as u32 {
+        let meter = meter();
+        for question in 0..3 * LIMITS.calls as u32 {
             receive(&meter, &call(question, None, 0)).unwrap();
             match question % 2 {
                 0 => receive(&meter, &finish(question)).unwrap(),
@@ -254,18 +272,18 @@ mod tests {
             }
         }
         assert_eq!(meter.0.questions_size.get(), 0);
-        for question in 0..CALLS_MAX as u32 {
+        for question in 0..LIMITS.calls as u32 {
             receive(&meter, &call(question, None, 0)).unwrap();
         }
         answer(&meter, 0, false);
-        receive(&meter, &call(CALLS_MAX as u32, None, 0)).unwrap_err();
+        receive(&meter, &call(LIMITS.calls as u32, None, 0)).unwrap_err();
         receive(&meter, &finish(0)).unwrap();
-        receive(&meter, &call(CALLS_MAX as u32, None, 0)).unwrap();
+        receive(&meter, &call(LIMITS.calls as u32, None, 0)).unwrap();
     }
 
     #[test]
     fn the_size_of_unanswered_calls_is_bounded() {
-        let meter = Meter::default();
+        let meter = meter();
         let large = call(0, None, 60 * 1024 * 1024);
         for _ in 0..2 {
             // The same number again replaces what was counted for it.
@@ -279,7 +297,7 @@ mod tests {
 
     #[test]
     fn who_does_not_read_waits() {
-        let meter = Meter::default();
+        let meter = meter();
         let mut writer = meter.watch(futures::io::sink());
         let fitting = UNREAD_SIZE_MAX / MESSAGE_COST_MIN;
         for _ in 0..fitting {

@@ -1,7 +1,7 @@
 //! Cap'n Proto RPC with one peer, over any pair of byte streams.
 //!
 //! [`serve`] offers a bootstrap capability to whoever is on the other side of the streams. The other side is hostile: a
-//! message larger than [`MESSAGE_SIZE_MAX`], one that breaks the protocol, or one that asks for more than the [`meter`]
+//! message larger than [`Limits`] allow, one that breaks the protocol, or one that asks for more than the [`meter`]
 //! allows ends this connection and nothing else, and a peer that does not read is not read from.
 //!
 //! The RPC system of capnp-rpc reads and writes through a network of ours ([`network`]), for three reasons: the meter
@@ -15,13 +15,34 @@ use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::{RpcSystem, twoparty};
 use futures::{AsyncRead, AsyncWrite};
 
+use crate::grant::{self, Limit};
+
 mod describe;
 mod meter;
 mod network;
 
-/// The largest message that is accepted, in bytes. It bounds the programs that `runBytes` takes (an interpreter such as
-/// CPython is a component of about 18 MiB) and what one message makes this host allocate.
-pub const MESSAGE_SIZE_MAX: usize = 64 * 1024 * 1024;
+/// What a peer may make this host hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest message that is accepted, in bytes. It bounds the programs that `runBytes` takes (an interpreter such as
+    /// CPython is a component of about 18 MiB) and what one message makes this host allocate.
+    pub message_size: usize,
+    /// How many calls of the peer may be unanswered. Each costs about a kilobyte besides its parameters.
+    pub calls: usize,
+    /// How many bytes the parameters of unanswered calls may have together.
+    pub calls_size: usize,
+}
+
+impl Limits {
+    /// Those that a cell with these limits has.
+    pub fn of(limits: &grant::Limits) -> Self {
+        Self {
+            message_size: limits.size(Limit::Message),
+            calls: limits.size(Limit::Calls),
+            calls_size: limits.size(Limit::CallBytes),
+        }
+    }
+}
 
 /// How deep a message's pointers may nest: the default of Cap'n Proto.
 const NESTING_MAX: i32 = 64;
@@ -36,11 +57,12 @@ pub fn serve(
     input: impl AsyncRead + Unpin + 'static,
     output: impl AsyncWrite + Unpin + 'static,
     bootstrap: capnp::capability::Client,
+    limits: Limits,
 ) -> impl Future<Output = ()> + 'static {
     let mut options = ReaderOptions::new();
-    options.traversal_limit_in_words(Some(MESSAGE_SIZE_MAX / size_of::<capnp::Word>()));
+    options.traversal_limit_in_words(Some(limits.message_size / size_of::<capnp::Word>()));
     options.nesting_limit(NESTING_MAX);
-    let meter = meter::Meter::default();
+    let meter = meter::Meter::new(limits);
     let network = twoparty::VatNetwork::new(input, meter.watch(output), Side::Server, options);
     let network = network::Watched::new(network, name.clone(), meter);
     let system = RpcSystem::new(Box::new(network), Some(bootstrap));

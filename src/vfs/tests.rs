@@ -497,11 +497,10 @@ async fn swapped_directories_are_not_followed() {
     assert_eq!(read_all(&file.open(Access::Read).await.unwrap()).await, b"inside");
     assert!(matches!(root.lookup(name("d")).await, Ok(Node::Symlink(_))));
     // A file that became another between the look and the opening is not opened.
+    fs::write(dir.path().join("e/y"), "another").unwrap();
     fs::remove_file(dir.path().join("e/x")).unwrap();
     symlink(outside.path().join("x"), dir.path().join("e/x")).unwrap();
     assert!(file.open(Access::Read).await.is_err());
-    fs::remove_file(dir.path().join("e/x")).unwrap();
-    fs::write(dir.path().join("e/y"), "another").unwrap();
     fs::rename(dir.path().join("e/y"), dir.path().join("e/x")).unwrap();
     assert!(matches!(file.open(Access::Read).await.err(), Some(VfsError::NoEntry)));
 }

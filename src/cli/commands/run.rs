@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use crate::cell::ExitStatus;
+use crate::cell::{ExitStatus, LimitReached};
 use crate::cli::error::Failure;
 use crate::cli::signals::{StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
 use crate::cli::{checkout, env, exit_code, project, ui};
 use crate::dag::ContentPath;
+use crate::grant::{Grant, Grants, Limit, Limits, MountGrant};
 use crate::ops::{self, BuildOptions, RunOptions, RunOutcome};
 use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
 use crate::wetfile::ImageName;
@@ -53,6 +54,24 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
 
+    /// Let the guest do something beyond the minimum; may be repeated
+    ///
+    /// connect[:NETWORK]: have the node connect to public addresses, or to those of a network such as 192.168.0.0/16.
+    /// network[:NETWORK]: open connections of its own, likewise. mount:SRC:DST[:rw]: use the folder SRC as DST.
+    /// env:NAME: have this variable of the environment.
+    #[arg(long, value_name = "GRANT")]
+    grant: Vec<Grant>,
+
+    /// Let the guest use the folder SRC as DST, to be read or with :rw also written: --grant mount:SRC:DST[:rw]
+    #[arg(long, value_name = "SRC:DST[:rw]")]
+    mount: Vec<MountGrant>,
+
+    /// Set how much the guest may use, such as memory=64MiB; may be repeated
+    ///
+    /// See docs/authority.md for all limits and their defaults.
+    #[arg(long, value_name = "NAME=VALUE")]
+    limit: Vec<Limits>,
+
     /// Compile debug information in, and show files and lines in the backtrace of a trap
     #[arg(long)]
     wasm_debug: bool,
@@ -89,6 +108,9 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
     if let Ok(RunOutcome::Ended(ExitStatus::Trapped(text))) = &ended {
         ui::status(&format!("the guest trapped: {}", escape::lines(text)));
     }
+    if let Ok(RunOutcome::Ended(ExitStatus::LimitReached(reached))) = &ended {
+        ui::status(&format!("the guest was ended: {reached}; `--limit {}=…` sets another", reached.limit));
+    }
     if let Err(failure) = &ended {
         ui::failure(failure);
     }
@@ -122,12 +144,17 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
                 ControlFlow::Break(signal) => return Ok(RunOutcome::Stopped(signal)),
             },
         };
+        let mut limits = Limits::default();
+        limits.extend(args.limit);
+        let grants = Grants(args.grant.into_iter().chain(args.mount.into_iter().map(Grant::Mount)).collect());
         let options = RunOptions {
             swarm,
             name,
             image: folder,
             args: args.args,
-            env: last_of_each(args.env),
+            env: last_of_each(granted_env(&grants).into_iter().chain(args.env)),
+            grants,
+            limits,
             debug: args.wasm_debug,
             stdin,
             stdout,
@@ -142,8 +169,13 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
     ended
 }
 
+/// The variables of this process that the guest may have, as far as they are set, and to texts.
+fn granted_env(grants: &Grants) -> Vec<(String, String)> {
+    grants.variables().filter_map(|name| Some((name.to_owned(), env::variable(name)?))).collect()
+}
+
 /// The variables without those that a later one of the same name replaces.
-fn last_of_each(env: Vec<(String, String)>) -> Vec<(String, String)> {
+fn last_of_each(env: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
     let mut kept: Vec<(String, String)> = Vec::new();
     for (name, value) in env {
         kept.retain(|(kept, _)| *kept != name);
@@ -203,7 +235,10 @@ fn code(outcome: &RunOutcome<StopSignal>) -> u8 {
     match outcome {
         RunOutcome::Ended(ExitStatus::Exited(code)) => *code,
         RunOutcome::Ended(ExitStatus::Trapped(_)) => exit_code::RUN_TRAPPED,
-        RunOutcome::Ended(ExitStatus::Killed) => exit_code::RUN_KILLED,
+        RunOutcome::Ended(ExitStatus::LimitReached(LimitReached {
+            limit: Limit::CpuTime | Limit::WallTime, ..
+        })) => exit_code::RUN_OUT_OF_TIME,
+        RunOutcome::Ended(ExitStatus::Killed | ExitStatus::LimitReached(_)) => exit_code::RUN_KILLED,
         RunOutcome::Stopped(signal) => exit_code::SIGNAL_BASE + signal.number,
     }
 }
@@ -214,6 +249,9 @@ fn status(ended: &Result<RunOutcome<StopSignal>, Failure>, code: u8) -> serde_js
         Ok(RunOutcome::Ended(ExitStatus::Exited(_))) => json!({ "status": "exited", "code": code }),
         Ok(RunOutcome::Ended(ExitStatus::Trapped(text))) => json!({ "status": "trapped", "code": code, "trap": text }),
         Ok(RunOutcome::Ended(ExitStatus::Killed)) => json!({ "status": "killed", "code": code }),
+        Ok(RunOutcome::Ended(ExitStatus::LimitReached(reached))) => {
+            json!({ "status": "limit", "code": code, "limit": reached.limit.name() })
+        }
         Ok(RunOutcome::Stopped(signal)) => json!({ "status": "stopped", "code": code, "signal": signal.name }),
         Err(failure) => {
             json!({ "status": "failed", "code": code, "error": failure.message, "causes": failure.causes })

@@ -1,0 +1,352 @@
+//! What a cell uses and may use, its children included.
+//!
+//! Each cell has an [`Account`]. What a cell uses is booked on its own account and on those of all its ancestors, so what
+//! children use comes out of what their parent may use.
+
+use std::fmt::Write as _;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTableError;
+
+use crate::grant::{Limit, LimitValue, Limits, Span};
+
+/// How many bytes one call of a guest to its host may bring along, such as the strings and lists among its arguments. The
+/// largest that WASI's programs send at once, a piece of a file, is far smaller.
+pub(super) const HOST_CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What an element of a table takes, in bytes.
+const TABLE_ELEMENT_BYTES: usize = 16;
+
+/// How many instances of core modules, memories and tables a component may have. Those that compilers make have a
+/// handful; each takes host memory that is not the guest's own.
+const INSTANCES_MAX: usize = 256;
+
+/// What a cell and all below it use, and may use. A cheap handle.
+#[derive(Clone, Debug)]
+pub struct Account(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    parent: Option<Account>,
+    limits: Limits,
+    /// How many generations are allowed below.
+    depth_left: u64,
+    /// How long it and those below had their threads, in nanoseconds; up to the last time that they gave them back.
+    computed: AtomicU64,
+    /// What memories and tables take, in bytes.
+    memory: Counter,
+    /// How many cells live below.
+    children: Counter,
+}
+
+/// A number with its bound.
+#[derive(Debug)]
+struct Counter {
+    now: AtomicU64,
+    peak: AtomicU64,
+    max: u64,
+}
+
+impl Counter {
+    fn new(max: Option<u64>) -> Self {
+        Self { now: AtomicU64::new(0), peak: AtomicU64::new(0), max: max.unwrap_or(u64::MAX) }
+    }
+
+    fn add(&self, number: u64) -> bool {
+        let after = |now: u64| now.checked_add(number).filter(|after| *after <= self.max);
+        let added = self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+        if let Ok(before) = added {
+            self.peak.fetch_max(before + number, Ordering::Relaxed);
+        }
+        added.is_ok()
+    }
+
+    fn subtract(&self, number: u64) {
+        self.now.fetch_sub(number, Ordering::Relaxed);
+    }
+}
+
+/// A limit that does not allow something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit `{limit}` is reached, which is {value}")]
+pub struct LimitReached {
+    /// The limit.
+    pub limit: Limit,
+    /// What it is.
+    pub value: LimitValue,
+}
+
+impl Account {
+    /// The account of a cell without a parent.
+    pub fn new(limits: Limits) -> Self {
+        let depth = limits.number(Limit::Depth).unwrap_or(u64::MAX);
+        Self::with(limits, None, depth)
+    }
+
+    /// The account of a child, as far down as that is allowed.
+    ///
+    /// # Errors
+    /// If no further generation is allowed.
+    pub fn below(&self, limits: Limits) -> Result<Self, LimitReached> {
+        let depth = self.0.depth_left.checked_sub(1).ok_or_else(|| self.reached(Limit::Depth))?;
+        let depth = depth.min(limits.number(Limit::Depth).unwrap_or(u64::MAX));
+        Ok(Self::with(limits, Some(self.clone()), depth))
+    }
+
+    fn with(limits: Limits, parent: Option<Self>, depth_left: u64) -> Self {
+        Self(Arc::new(Inner {
+            parent,
+            depth_left,
+            computed: AtomicU64::new(0),
+            memory: Counter::new(limits.number(Limit::Memory)),
+            children: Counter::new(limits.number(Limit::Children)),
+            limits,
+        }))
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// How long it and those below have computed: had their threads, which they share with others.
+    pub fn cpu_time(&self) -> Duration {
+        Duration::from_nanos(self.0.computed.load(Ordering::Relaxed))
+    }
+
+    /// What the memories and tables take now, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.0.memory.now.load(Ordering::Relaxed)
+    }
+
+    /// The most that they ever took.
+    pub fn memory_peak_bytes(&self) -> u64 {
+        self.0.memory.peak.load(Ordering::Relaxed)
+    }
+
+    /// Makes room for a child, for as long as the value lives.
+    ///
+    /// # Errors
+    /// If there are as many as there may be, here or further up.
+    pub fn admit_child(&self) -> Result<Admission, LimitReached> {
+        match self.book(|inner| &inner.children, 1) {
+            Ok(()) => Ok(Admission(self.clone())),
+            Err(full) => Err(full.reached(Limit::Children)),
+        }
+    }
+
+    /// The limit as an error.
+    pub fn reached(&self, limit: Limit) -> LimitReached {
+        let value = self.0.limits.value(limit).unwrap_or(LimitValue::Count(0));
+        LimitReached { limit, value }
+    }
+
+    /// This account and those above.
+    fn line(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |account| account.0.parent.as_ref())
+    }
+
+    /// Adds to a counter here and further up, or nowhere; the error is the account that does not allow it.
+    fn book(&self, counter: impl Fn(&Inner) -> &Counter, number: u64) -> Result<(), &Self> {
+        let Some(full) = self.line().find(|account| !counter(&account.0).add(number)) else { return Ok(()) };
+        for account in self.line().take_while(|account| !Arc::ptr_eq(&account.0, &full.0)) {
+            counter(&account.0).subtract(number);
+        }
+        Err(full)
+    }
+
+    fn unbook(&self, counter: impl Fn(&Inner) -> &Counter, number: u64) {
+        self.line().for_each(|account| counter(&account.0).subtract(number));
+    }
+
+    /// Drives the future that runs the cell, and takes the time.
+    pub(super) async fn time<T>(&self, cell: impl Future<Output = T>) -> T {
+        let mut cell = pin!(cell);
+        poll_fn(|context| {
+            let start = Instant::now();
+            let polled = cell.as_mut().poll(context);
+            let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.line().for_each(|account| {
+                account.0.computed.fetch_add(nanoseconds, Ordering::Relaxed);
+            });
+            polled
+        })
+        .await
+    }
+
+    /// Whether it, or one above it, has computed for as long as it may.
+    pub(super) fn out_of_time(&self) -> Option<LimitReached> {
+        let is_out =
+            |account: &&Self| account.0.limits.time(Limit::CpuTime).is_some_and(|limit| account.cpu_time() >= limit);
+        self.line().find(is_out).map(|account| account.reached(Limit::CpuTime))
+    }
+}
+
+/// The room for one child.
+#[derive(Debug)]
+pub struct Admission(Account);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.unbook(|inner| &inner.children, 1);
+    }
+}
+
+/// Ready when a cell has lived for so long; never without a limit.
+pub(super) async fn wall_time(limit: Option<Duration>) -> LimitReached {
+    match limit {
+        Some(time) => {
+            tokio::time::sleep(time).await;
+            LimitReached { limit: Limit::WallTime, value: LimitValue::Time(Span(time)) }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Says what one cell's store may have: wasmtime asks it before memories and tables grow. What it had is given back when it
+/// is dropped.
+pub(super) struct Limiter {
+    account: Account,
+    /// What this store's memories and tables take, in bytes.
+    memory: u64,
+    /// Who refused memory, if it was refused.
+    memory_refused: Option<LimitReached>,
+}
+
+impl Limiter {
+    pub(super) fn new(account: Account) -> Self {
+        Self { account, memory: 0, memory_refused: None }
+    }
+
+    pub(super) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// What the cell was refused before it trapped with this error, as a sentence: that may be why.
+    pub(super) fn refused(&self, error: &wasmtime::Error) -> Option<String> {
+        let handles_full = matches!(error.downcast_ref(), Some(ResourceTableError::Full));
+        let refused = match handles_full {
+            true => self.account.reached(Limit::Handles),
+            false => self.memory_refused?,
+        };
+        let mut text = refused.to_string();
+        let _ = write!(text, "; `--limit {}=…` sets another", refused.limit);
+        Some(text)
+    }
+
+    fn grow(&mut self, bytes: usize) -> bool {
+        match self.account.book(|inner| &inner.memory, bytes as u64) {
+            Ok(()) => {
+                self.memory += bytes as u64;
+                true
+            }
+            Err(full) => {
+                self.memory_refused = Some(full.reached(Limit::Memory));
+                false
+            }
+        }
+    }
+}
+
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.account.unbook(|inner| &inner.memory, self.memory);
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // What the memory itself does not allow is not given, and so not counted.
+        let is_allowed = maximum.is_none_or(|maximum| desired <= maximum);
+        Ok(is_allowed && self.grow(desired.saturating_sub(current)))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let is_allowed = maximum.is_none_or(|maximum| desired <= maximum);
+        Ok(is_allowed && self.grow(desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT_BYTES)))
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES_MAX
+    }
+
+    fn tables(&self) -> usize {
+        INSTANCES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        INSTANCES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(texts: &[&str]) -> Limits {
+        let mut limits = Limits::default();
+        limits.extend(texts.iter().map(|text| text.parse::<Limits>().unwrap()));
+        limits
+    }
+
+    #[test]
+    fn memories_and_tables_are_counted_together() {
+        let mut limiter = Limiter::new(Account::new(limits(&["memory=1MiB"])));
+        assert!(limiter.memory_growing(0, 512 * 1024, None).unwrap());
+        assert!(limiter.memory_growing(0, 256 * 1024, Some(256 * 1024)).unwrap());
+        assert!(!limiter.memory_growing(256 * 1024, 512 * 1024, Some(256 * 1024)).unwrap(), "over its own maximum");
+        assert_eq!(limiter.memory_refused, None);
+        assert!(limiter.table_growing(0, 16 * 1024, None).unwrap());
+        assert!(!limiter.table_growing(16 * 1024, 16 * 1024 + 1, None).unwrap());
+        assert!(!limiter.memory_growing(0, usize::MAX, None).unwrap());
+        let refused = limiter.refused(&wasmtime::Error::msg("trap")).unwrap();
+        assert_eq!(refused, "the limit `memory` is reached, which is 1MiB; `--limit memory=…` sets another");
+        let account = limiter.account().clone();
+        drop(limiter);
+        assert_eq!((account.memory_bytes(), account.memory_peak_bytes()), (0, 1 << 20));
+    }
+
+    #[test]
+    fn what_children_use_comes_out_of_what_their_parent_may_use() {
+        let parent = Account::new(limits(&["memory=1MiB"]));
+        let mut own = Limiter::new(parent.clone());
+        assert!(own.memory_growing(0, 512 * 1024, None).unwrap());
+        let mut child = Limiter::new(parent.below(limits(&["memory=1GiB"])).unwrap());
+        assert!(!child.memory_growing(0, 768 * 1024, None).unwrap());
+        assert_eq!(child.account().memory_bytes(), 0, "nothing is left booked");
+        assert!(child.memory_growing(0, 512 * 1024, None).unwrap());
+        assert!(!own.memory_growing(512 * 1024, 512 * 1024 + 1, None).unwrap());
+        drop(child);
+        assert!(own.memory_growing(512 * 1024, 1 << 20, None).unwrap());
+    }
+
+    #[test]
+    fn children_are_counted_with_theirs() {
+        let root = Account::new(limits(&["children=3", "depth=2"]));
+        let _first = root.admit_child().unwrap();
+        let child = root.below(limits(&["children=100", "depth=9"])).unwrap();
+        let second = child.admit_child().unwrap();
+        let third = child.admit_child().unwrap();
+        let full = child.admit_child().unwrap_err();
+        assert_eq!(full.to_string(), "the limit `children` is reached, which is 3");
+        drop((second, third));
+        assert_eq!(child.0.children.now.load(Ordering::Relaxed), 0);
+        let grandchild = child.below(Limits::default()).unwrap();
+        assert_eq!(grandchild.below(Limits::default()).unwrap_err().limit, Limit::Depth);
+    }
+
+    #[tokio::test]
+    async fn time_is_booked_upwards() {
+        let root = Account::new(limits(&["cpu-time=1ms"]));
+        let child = root.below(Limits::default()).unwrap();
+        child.time(async { std::thread::sleep(Duration::from_millis(2)) }).await;
+        assert!(root.cpu_time() >= Duration::from_millis(2));
+        assert_eq!(child.out_of_time().unwrap().to_string(), "the limit `cpu-time` is reached, which is 1ms");
+        assert_eq!(Account::new(Limits::default()).out_of_time(), None);
+    }
+}

@@ -1,0 +1,486 @@
+//! What a cell may do and how much it may use, as data.
+//!
+//! Every cell starts with the same minimum: its standard streams, clocks, random numbers, its own image to be read, a
+//! bounded `/tmp`, and a `Host` that tells about itself and starts children. A [`Grant`] is what it may do beyond that, and
+//! is given by whoever runs it. [`Limits`] bound what it may use up. An image says in `etc/cell.toml` what it would like
+//! ([`Request`]); that gives it nothing.
+//!
+//! Nothing here opens a file or enforces anything.
+
+mod limits;
+mod quantity;
+mod request;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+pub use limits::{Limit, LimitError, LimitValue, Limits};
+pub use quantity::{Bytes, Span};
+pub use request::{REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError};
+
+/// Something that a cell may do beyond the minimum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// Make this node connect to others, at addresses that are public, or in the network where one is named.
+    Connect(Option<Network>),
+    /// Open connections of its own (wasi:sockets), likewise.
+    Network(Option<Network>),
+    /// Use a folder of this machine at a path of its own.
+    Mount(MountGrant),
+    /// Have a variable of this process's environment.
+    Env(String),
+    /// Control the terminal: raw mode, its size, and escape sequences.
+    Terminal,
+}
+
+/// A folder of this machine and where a cell sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountGrant {
+    /// The folder; `None` where an image asks for one, which cannot know it.
+    pub source: Option<String>,
+    /// The path in the cell.
+    pub target: String,
+    /// Whether the cell may change it.
+    pub writable: bool,
+}
+
+/// Addresses that have their first bits in common, as `10.0.0.0/8` (CIDR, RFC 4632).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+/// Why a text is no grant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GrantError {
+    /// Its name is unknown.
+    #[error("`{}` is no grant; there are connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME and terminal", crate::escape::text(.name))]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// What follows the name is malformed.
+    #[error("`{}` is not of the form {form}", crate::escape::text(.text))]
+    Malformed {
+        /// All of the text.
+        text: String,
+        /// How it should look.
+        form: &'static str,
+    },
+}
+
+/// The forms of grants.
+const MOUNT_FORM: &str = "mount:SRC:DST or mount:SRC:DST:rw, with an absolute path DST";
+const MOUNT_REQUEST_FORM: &str = "mount:DST or mount:DST:rw, with an absolute path DST";
+const ENV_FORM: &str = "env:NAME";
+const CONNECT_FORM: &str = "connect or connect:NETWORK, such as connect:192.168.0.0/16";
+const NETWORK_FORM: &str = "network or network:NETWORK, such as network:192.168.0.0/16";
+const TERMINAL_FORM: &str = "terminal";
+
+impl Grant {
+    /// Reads what an image asks for, where a mount has no source.
+    ///
+    /// # Errors
+    /// If it is no such grant.
+    pub fn parse_request(text: &str) -> Result<Self, GrantError> {
+        Self::parse(text, |rest| MountGrant::parse_request(rest), MOUNT_REQUEST_FORM)
+    }
+
+    fn parse(
+        text: &str,
+        mount: impl Fn(&str) -> Option<MountGrant>,
+        mount_form: &'static str,
+    ) -> Result<Self, GrantError> {
+        let (name, rest) = match text.split_once(':') {
+            Some((name, rest)) => (name, Some(rest)),
+            None => (text, None),
+        };
+        let malformed = |form| GrantError::Malformed { text: text.to_owned(), form };
+        let network = |form| match rest {
+            None => Ok(None),
+            Some(rest) => rest.parse().map(Some).map_err(|()| malformed(form)),
+        };
+        match name {
+            "connect" => Ok(Self::Connect(network(CONNECT_FORM)?)),
+            "network" => Ok(Self::Network(network(NETWORK_FORM)?)),
+            "mount" => rest.and_then(mount).map(Self::Mount).ok_or_else(|| malformed(mount_form)),
+            "env" => {
+                let name = rest.filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
+                Ok(Self::Env(name.ok_or_else(|| malformed(ENV_FORM))?.to_owned()))
+            }
+            "terminal" if rest.is_none() => Ok(Self::Terminal),
+            "terminal" => Err(malformed(TERMINAL_FORM)),
+            _ => Err(GrantError::Unknown { name: name.to_owned() }),
+        }
+    }
+
+    /// Whether a cell that has this one has what is asked for.
+    pub fn covers(&self, asked: &Self) -> bool {
+        match (self, asked) {
+            (Self::Connect(_), Self::Connect(None)) | (Self::Network(_), Self::Network(None)) => true,
+            (Self::Connect(Some(given)), Self::Connect(Some(asked)))
+            | (Self::Network(Some(given)), Self::Network(Some(asked))) => given.covers(asked),
+            (Self::Mount(given), Self::Mount(asked)) => {
+                given.target == asked.target && (given.writable || !asked.writable)
+            }
+            (given, asked) => given == asked,
+        }
+    }
+}
+
+impl FromStr for Grant {
+    type Err = GrantError;
+
+    fn from_str(text: &str) -> Result<Self, GrantError> {
+        Self::parse(text, |rest| rest.parse().ok(), MOUNT_FORM)
+    }
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = |formatter: &mut fmt::Formatter<'_>, name: &str, network: &Option<Network>| match network {
+            Some(network) => write!(formatter, "{name}:{network}"),
+            None => formatter.write_str(name),
+        };
+        match self {
+            Self::Connect(network) => named(formatter, "connect", network),
+            Self::Network(network) => named(formatter, "network", network),
+            Self::Mount(MountGrant { source, target, writable }) => {
+                formatter.write_str("mount:")?;
+                if let Some(source) = source {
+                    write!(formatter, "{source}:")?;
+                }
+                write!(formatter, "{target}{}", if *writable { ":rw" } else { "" })
+            }
+            Self::Env(name) => write!(formatter, "env:{name}"),
+            Self::Terminal => formatter.write_str("terminal"),
+        }
+    }
+}
+
+impl MountGrant {
+    fn parse_request(text: &str) -> Option<Self> {
+        let (target, writable) = split_mode(text);
+        is_target(target).then(|| Self { source: None, target: target.to_owned(), writable })
+    }
+}
+
+/// Reads `SRC:DST[:rw]`. A source may have colons, a target not.
+impl FromStr for MountGrant {
+    type Err = GrantError;
+
+    fn from_str(text: &str) -> Result<Self, GrantError> {
+        let (rest, writable) = split_mode(text);
+        match rest.rsplit_once(':') {
+            Some((source, target)) if !source.is_empty() && is_target(target) => {
+                Ok(Self { source: Some(source.to_owned()), target: target.to_owned(), writable })
+            }
+            _ => Err(GrantError::Malformed {
+                text: text.to_owned(),
+                form: "SRC:DST or SRC:DST:rw, with an absolute path DST",
+            }),
+        }
+    }
+}
+
+fn split_mode(text: &str) -> (&str, bool) {
+    match text.strip_suffix(":rw") {
+        Some(rest) => (rest, true),
+        None => (text.strip_suffix(":ro").unwrap_or(text), false),
+    }
+}
+
+fn is_target(target: &str) -> bool {
+    target.strip_prefix('/').is_some_and(|rest| !rest.is_empty()) && !target.contains(':')
+}
+
+impl Network {
+    /// Whether an address is in it. An IPv4 address inside an IPv6 one is the IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, true),
+            IpAddr::V6(address) => (address.to_bits(), false),
+        };
+        let ((own, own_v4), (other, other_v4)) = (bits(self.address), bits(address.to_canonical()));
+        own_v4 == other_v4 && (own ^ other).leading_zeros() >= u32::from(self.prefix)
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        self.prefix <= other.prefix && self.contains(other.address)
+    }
+}
+
+/// Where connections may go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Whether to public addresses.
+    pub public: bool,
+    /// To addresses in these, public or not.
+    pub networks: Vec<Network>,
+}
+
+impl Reach {
+    /// Whether a connection may go there.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.public && is_public(address) || self.networks.iter().any(|network| network.contains(address))
+    }
+
+    /// The union of grants of one kind; `None` if there is none.
+    fn of(granted: impl Iterator<Item = Option<Network>>) -> Option<Self> {
+        let mut reach = None;
+        for network in granted {
+            let reach: &mut Self = reach.get_or_insert_default();
+            match network {
+                Some(network) => reach.networks.push(network),
+                None => reach.public = true,
+            }
+        }
+        reach
+    }
+}
+
+/// What a cell was given, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grants(pub Vec<Grant>);
+
+impl Grants {
+    /// Where it may make the node connect to, if anywhere.
+    pub fn connect(&self) -> Option<Reach> {
+        Reach::of(self.0.iter().filter_map(|grant| match grant {
+            Grant::Connect(network) => Some(*network),
+            _ => None,
+        }))
+    }
+
+    /// Where it may open connections of its own to, if anywhere.
+    pub fn network(&self) -> Option<Reach> {
+        Reach::of(self.0.iter().filter_map(|grant| match grant {
+            Grant::Network(network) => Some(*network),
+            _ => None,
+        }))
+    }
+
+    /// The folders that it may use.
+    pub fn mounts(&self) -> impl Iterator<Item = &MountGrant> {
+        self.0.iter().filter_map(|grant| match grant {
+            Grant::Mount(mount) => Some(mount),
+            _ => None,
+        })
+    }
+
+    /// The names of the variables that it may have.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|grant| match grant {
+            Grant::Env(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// What is asked for and was not given.
+    pub fn lacking<'a>(&self, asked: &'a [Grant]) -> Vec<&'a Grant> {
+        asked.iter().filter(|asked| !self.0.iter().any(|given| given.covers(asked))).collect()
+    }
+}
+
+/// Networks whose addresses are no public hosts (IANA's special-purpose registries, RFC 6890 and its successors): this
+/// machine, private ones, those of the link, and those that stand for many, for examples, or for an IPv4 address that is
+/// to be looked at as one.
+const NOT_PUBLIC: [(&str, u8); 28] = [
+    ("0.0.0.0", 8),
+    ("10.0.0.0", 8),
+    ("100.64.0.0", 10),
+    ("127.0.0.0", 8),
+    ("169.254.0.0", 16),
+    ("172.16.0.0", 12),
+    ("192.0.0.0", 24),
+    ("192.0.2.0", 24),
+    ("192.88.99.0", 24),
+    ("192.168.0.0", 16),
+    ("198.18.0.0", 15),
+    ("198.51.100.0", 24),
+    ("203.0.113.0", 24),
+    ("224.0.0.0", 4),
+    ("240.0.0.0", 4),
+    ("::", 96),
+    ("::ffff:0:0:0", 96),
+    ("64:ff9b::", 96),
+    ("64:ff9b:1::", 48),
+    ("100::", 64),
+    ("2001::", 23),
+    ("2001:db8::", 32),
+    ("2002::", 16),
+    ("3fff::", 20),
+    ("5f00::", 16),
+    ("fc00::", 7),
+    ("fe80::", 10),
+    ("ff00::", 8),
+];
+
+/// Whether an address is that of a public host.
+fn is_public(address: IpAddr) -> bool {
+    !NOT_PUBLIC.iter().any(|(network, prefix)| {
+        network
+            .parse::<IpAddr>()
+            .is_ok_and(|address_of| Network { address: address_of, prefix: *prefix }.contains(address))
+    })
+}
+
+impl FromStr for Network {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address = address.parse::<IpAddr>().map_err(drop)?.to_canonical();
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(prefix) if prefix.bytes().all(|byte| byte.is_ascii_digit()) => prefix.parse().map_err(drop)?,
+            Some(_) => return Err(()),
+            None => longest,
+        };
+        if prefix <= longest { Ok(Self { address, prefix }) } else { Err(()) }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.address, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_come_back() {
+        for text in [
+            "connect",
+            "connect:10.0.0.0/8",
+            "connect:fd00::/8",
+            "network",
+            "network:127.0.0.1/32",
+            "mount:/home/me/in:/data",
+            "mount:with:colon:/data:rw",
+            "env:HOME",
+            "terminal",
+        ] {
+            assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
+        }
+        assert_eq!("connect:127.0.0.1".parse::<Grant>().unwrap().to_string(), "connect:127.0.0.1/32");
+        assert_eq!("mount:a:/b:ro".parse::<Grant>().unwrap().to_string(), "mount:a:/b");
+        assert_eq!(Grant::parse_request("mount:/data:rw").unwrap().to_string(), "mount:/data:rw");
+    }
+
+    #[test]
+    fn what_is_no_grant_is_refused_with_its_form() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(text.parse::<Grant>().unwrap_err().to_string(), expected);
+        };
+        check(
+            "konnect",
+            "`konnect` is no grant; there are connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME and terminal",
+        );
+        check("env:", "`env:` is not of the form env:NAME");
+        check("env:A=B", "`env:A=B` is not of the form env:NAME");
+        check("terminal:x", "`terminal:x` is not of the form terminal");
+        for text in ["connect:", "connect:10.0.0.0/33", "connect:host", "connect:::/129", "connect:10.0.0.0/+8"] {
+            check(text, &format!("`{text}` is not of the form {CONNECT_FORM}"));
+        }
+        for text in ["mount", "mount:/a", "mount:a:b", "mount::/b", "mount:a:/", "mount:a:/b:rw:rw"] {
+            check(text, &format!("`{text}` is not of the form {MOUNT_FORM}"));
+        }
+        assert!(Grant::parse_request("mount:a:/b").is_err());
+    }
+
+    #[test]
+    fn networks_contain_addresses() {
+        let check = |network: &str, address: &str, expected: bool| {
+            let contains = network.parse::<Network>().unwrap().contains(address.parse().unwrap());
+            assert_eq!(contains, expected, "{address} in {network}");
+        };
+        check("10.0.0.0/8", "10.255.0.1", true);
+        check("10.0.0.0/8", "11.0.0.1", false);
+        check("10.0.0.0/8", "::ffff:10.0.0.1", true);
+        check("10.0.0.0/8", "a00::1", false);
+        check("0.0.0.0/0", "203.0.113.9", true);
+        check("0.0.0.0/0", "2001:db8::1", false);
+        check("127.0.0.1", "127.0.0.1", true);
+        check("127.0.0.1", "127.0.0.2", false);
+        check("192.168.1.128/25", "192.168.1.127", false);
+        check("192.168.1.128/25", "192.168.1.128", true);
+        check("fd00::/8", "fdff::1", true);
+        check("::/0", "::1", true);
+    }
+
+    #[test]
+    fn without_networks_only_public_addresses_are_reached() {
+        let public = Reach { public: true, networks: Vec::new() };
+        for address in
+            ["1.1.1.1", "8.8.8.8", "172.15.0.1", "172.32.0.1", "2606:4700::1111", "2a00::1", "::ffff:1.1.1.1"]
+        {
+            assert!(public.allows(address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.0.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::127.0.0.1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::1",
+            "fd00::1",
+            "fe80::1",
+            "ff02::1",
+        ] {
+            assert!(!public.allows(address.parse().unwrap()), "{address}");
+        }
+        let grants = |texts: &[&str]| Grants(texts.iter().map(|text| text.parse().unwrap()).collect());
+        let loopback = grants(&["connect:127.0.0.0/8"]).connect().unwrap();
+        assert!(loopback.allows("127.0.0.1".parse().unwrap()));
+        assert!(!loopback.allows("1.1.1.1".parse().unwrap()));
+        let both = grants(&["connect:127.0.0.0/8", "connect"]).connect().unwrap();
+        assert!(both.allows("127.0.0.1".parse().unwrap()) && both.allows("1.1.1.1".parse().unwrap()));
+        assert_eq!(grants(&["connect"]).network(), None);
+    }
+
+    #[test]
+    fn every_network_that_is_not_public_is_an_address() {
+        for (network, prefix) in NOT_PUBLIC {
+            assert!(format!("{network}/{prefix}").parse::<Network>().is_ok(), "{network}");
+        }
+    }
+
+    #[test]
+    fn grants_cover_what_is_asked() {
+        let check = |given: &str, asked: &str, expected: bool| {
+            let covers = given.parse::<Grant>().unwrap().covers(&Grant::parse_request(asked).unwrap());
+            assert_eq!(covers, expected, "{given} for {asked}");
+        };
+        check("connect", "connect", true);
+        check("connect:10.0.0.0/8", "connect", true);
+        check("connect:10.0.0.0/8", "connect:10.1.0.0/16", true);
+        check("connect:10.1.0.0/16", "connect:10.0.0.0/8", false);
+        check("connect", "connect:10.0.0.0/8", false);
+        check("connect", "network", false);
+        check("mount:x:/data", "mount:/data", true);
+        check("mount:x:/data", "mount:/data:rw", false);
+        check("mount:x:/data:rw", "mount:/data", true);
+        check("env:A", "env:B", false);
+        check("terminal", "terminal", true);
+    }
+}

@@ -1,0 +1,145 @@
+//! What an image asks for: `etc/cell.toml`.
+
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+
+use super::{Grant, GrantError, Limit, LimitError, Limits};
+
+/// Where an image has it.
+pub const REQUEST_PATH: &str = "etc/cell.toml";
+
+/// The most bytes that it may have. A request that uses every name takes a few hundred.
+pub const REQUEST_BYTES_MAX: u64 = 64 * 1024;
+
+/// The version of the format.
+const VERSION: i64 = 1;
+
+/// What a cell would like to have beyond the minimum, and to be limited to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// What it would like to do, in the order of the file.
+    pub grants: Vec<Grant>,
+    /// What it would like to use.
+    pub limits: Limits,
+}
+
+/// Why a text is no request.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// It is not TOML, or not of this form.
+    #[error("it is not valid: {}", crate::escape::text(.0))]
+    Toml(String),
+    /// It is longer than any request.
+    #[error("it has {size} bytes, and at most {REQUEST_BYTES_MAX} are read")]
+    TooLong {
+        /// How long it is, or so far.
+        size: u64,
+    },
+    /// It is not UTF-8.
+    #[error("it is not text in UTF-8")]
+    NotText,
+    /// The version of the format is not one that this `ww` knows.
+    #[error("its format is version {found}, and this ww knows version {VERSION}")]
+    Version {
+        /// The version.
+        found: i64,
+    },
+    /// Something that it asks for does not exist.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+    /// A limit that it asks for does not exist, or cannot have the value.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    cell: i64,
+    #[serde(default)]
+    grants: Vec<String>,
+    #[serde(default)]
+    limits: toml::Table,
+}
+
+impl Request {
+    /// Reads the text of the file.
+    ///
+    /// # Errors
+    /// If it is malformed, or asks for something that does not exist.
+    pub fn parse(text: &str) -> Result<Self, RequestError> {
+        let written: Written = toml::from_str(text).map_err(|error| RequestError::Toml(error.message().to_owned()))?;
+        if written.cell != VERSION {
+            return Err(RequestError::Version { found: written.cell });
+        }
+        let grants = written.grants.iter().map(|text| Grant::parse_request(text)).collect::<Result<_, _>>()?;
+        let mut limits = Limits::default();
+        for (name, value) in written.limits {
+            let limit: Limit = name.parse()?;
+            let text = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                other => other.to_string(),
+            };
+            limits.set(limit, limit.parse_value(&text)?);
+        }
+        Ok(Self { grants, limits })
+    }
+
+    /// The text of the file.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("cell = {VERSION}\n");
+        let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+        if !self.grants.is_empty() {
+            let grants: Vec<_> = self.grants.iter().map(|grant| quoted(&grant.to_string())).collect();
+            let _ = writeln!(text, "grants = [{}]", grants.join(", "));
+        }
+        let mut limits = self.limits.set_values().peekable();
+        if limits.peek().is_some() {
+            text.push_str("\n[limits]\n");
+        }
+        for (limit, value) in limits {
+            let _ = match value {
+                super::LimitValue::Count(count) => writeln!(text, "{limit} = {count}"),
+                other => writeln!(text, "{limit} = {}", quoted(&other.to_string())),
+            };
+        }
+        text
+    }
+
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_comes_back() {
+        let text = "cell = 1\ngrants = [\"connect\", \"mount:/data:rw\"]\n\n[limits]\nmemory = \"64MiB\"\n\
+                    cpu-time = \"10s\"\nchildren = 4\n";
+        assert_eq!(Request::parse(text).unwrap().to_text(), text);
+        assert_eq!(Request::parse("cell = 1").unwrap().to_text(), "cell = 1\n");
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        let check = |text: &str, expected: &str| {
+            let error = Request::parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check("", "missing field `cell`");
+        check("cell = 2", "its format is version 2, and this ww knows version 1");
+        check("cell = 1\ngrant = []", "unknown field `grant`");
+        check("cell = 1\ngrants = [\"root\"]", "`root` is no grant");
+        check("cell = 1\n[limits]\nmemory = \"1\"", "it is less than 64KiB");
+        check("cell = 1\n[limits]\nmemory = true", "`true` is no value for the limit memory");
+        check("cell = 1\n[limits]\ndisk = 1", "`disk` is no limit");
+        check("\0", "it is not valid");
+        check("cell = 1\ngrants = [\"mount:/a:/b\"]", "is not of the form mount:DST");
+    }
+}
