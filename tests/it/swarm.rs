@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use tempfile::TempDir;
 
-use crate::support::{finish, probe, probe_image, redact, wait, ww, ww_run};
+use crate::support::{finish, probe_image, redact, wait, ww, ww_run};
 
 /// The id at the end of an address.
 fn id_of(addr: &str) -> &str {
@@ -36,8 +36,13 @@ fn two_nodes_connect_and_see_each_other() {
         let identity = tempfile::tempdir().unwrap();
         let identity = identity.path().join("identity");
         let client_id = new_identity(&image, &identity);
-        let args = ["--identity", identity.to_str().unwrap(), "--", "connect", id_of(addr), addr];
-        let mut client = ww_run(image.path(), &args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let args = ["--identity", identity.to_str().unwrap(), "--grant", "connect:127.0.0.0/8", "--", "connect"];
+        let mut client = ww_run(image.path(), &args)
+            .args([id_of(addr), addr])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut client_said = BufReader::new(client.stdout.take().unwrap());
         let mut line = String::new();
         client_said.read_line(&mut line).unwrap();
@@ -64,7 +69,9 @@ fn two_nodes_connect_and_see_each_other() {
 
 #[test]
 fn a_call_that_makes_no_sense_is_an_error_of_that_call() {
-    let done = probe(&["bad-address"]).expect(0);
+    let image = probe_image();
+    let everywhere = ["--grant", "connect:0.0.0.0/0", "--grant", "connect:::/0", "--", "bad-address"];
+    let done = finish(&mut ww_run(image.path(), &everywhere)).expect(0);
     insta::assert_snapshot!(redact(&done.stdout));
 }
 

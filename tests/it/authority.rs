@@ -1,0 +1,251 @@
+//! What a cell may touch, and what it may use up.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::support::{Done, finish, probe_image, ww, ww_run};
+
+/// An address that nobody listens on, and an id that nobody has.
+const NOBODY: [&str; 2] = ["12D3KooWJ5fPPfXZS8SuoJy1qG6f1Pq4igfUuzDp9vxYiZssqp4o", "/ip4/127.0.0.1/tcp/1"];
+
+/// Runs the probe with options of `ww run` and arguments of its own.
+fn run(options: &[&str], args: &[&str]) -> Done {
+    let image = probe_image();
+    finish(ww_run(image.path(), options).arg("--").args(args))
+}
+
+/// An image that asks for something.
+fn asking(request: &str) -> tempfile::TempDir {
+    let image = probe_image();
+    fs::create_dir_all(image.path().join("etc")).unwrap();
+    fs::write(image.path().join("etc/cell.toml"), request).unwrap();
+    image
+}
+
+#[test]
+fn the_image_is_all_that_there_is() {
+    let image = probe_image();
+    let at = |path: &str| image.path().join(path);
+    for folder in ["etc", "b", "usr"] {
+        fs::create_dir(at(folder)).unwrap();
+    }
+    fs::write(at("etc/x"), "of the image").unwrap();
+    fs::write(at("target"), "target").unwrap();
+    for (link, target) in [
+        ("b/up", ".."),
+        ("usr/l", "/etc/x"),
+        ("esc", "../../../../etc/passwd"),
+        ("passwd", "/etc/passwd"),
+        ("loop", "loop"),
+        ("null", "/dev/null"),
+    ] {
+        symlink(target, at(link)).unwrap();
+    }
+    let paths = [
+        "/etc/x",
+        "/b/up/target",
+        "/usr/l",
+        "/esc",
+        "/passwd",
+        "/loop",
+        "/null",
+        "/../etc/passwd",
+        "/etc/../../etc/passwd",
+        "/dev/null",
+        "/proc/self/environ",
+        "/tmp",
+    ];
+    let done = finish(ww_run(image.path(), &["--", "files"]).args(paths)).expect(0);
+    insta::assert_snapshot!(done.stdout, @r"
+    /etc/x: file of 12 bytes
+    /b/up/target: file of 6 bytes
+    /usr/l: file of 12 bytes
+    /esc: entity not found
+    /passwd: entity not found
+    /loop: filesystem loop or indirection limit (e.g. symlink loop)
+    /null: entity not found
+    /../etc/passwd: permission denied
+    /etc/../../etc/passwd: permission denied
+    /dev/null: entity not found
+    /proc/self/environ: entity not found
+    /tmp: folder: 
+    ");
+}
+
+#[test]
+fn a_folder_is_there_only_where_it_is_mounted() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("f"), "of the host").unwrap();
+    fs::create_dir(outside.path().join("d")).unwrap();
+    symlink("../f", outside.path().join("d/inside")).unwrap();
+    symlink("/etc/passwd", outside.path().join("absolute")).unwrap();
+    symlink("../../../../../../etc/passwd", outside.path().join("relative")).unwrap();
+    let paths = ["/data/f", "/data/d/inside", "/data/absolute", "/data/relative", "/data/../data/f"];
+    let grant = format!("mount:{}:/data", outside.path().display());
+    let mut args = vec!["files"];
+    args.extend(paths);
+    insta::assert_snapshot!(run(&["--grant", &grant], &args).expect(0).stdout, @r"
+    /data/f: file of 11 bytes
+    /data/d/inside: file of 11 bytes
+    /data/absolute: permission denied
+    /data/relative: permission denied
+    /data/../data/f: file of 11 bytes
+    ");
+    assert!(run(&[], &args).expect(0).stdout.lines().all(|line| line.ends_with(": entity not found")));
+
+    let mount = format!("{}:/data", outside.path().display());
+    run(&["--mount", &mount], &["write-file", "/data/new"]).expect(0);
+    assert!(!outside.path().join("new").exists());
+    // What the probe says of a folder that can be written is an error; the file is there.
+    run(&["--mount", &format!("{mount}:rw")], &["write-file", "/data/new"]).expect(1);
+    assert!(outside.path().join("new").exists());
+}
+
+#[test]
+fn a_mount_that_cannot_be_is_told_before_anything_runs() {
+    let missing = run(&["--mount", "/no/such/folder:/data"], &["args"]).expect(125);
+    assert!(missing.stderr.contains("/no/such/folder that is to be mounted"), "{}", missing.stderr);
+    assert_eq!(missing.stdout, "");
+    let twice = run(&["--mount", "/:/data", "--mount", "/:/data"], &["args"]).expect(125);
+    assert!(twice.stderr.contains("two mounts have the place `/data`"), "{}", twice.stderr);
+    let relative = run(&["--mount", "/:data"], &["args"]).expect(125);
+    assert!(relative.stderr.contains("is not of the form"), "{}", relative.stderr);
+}
+
+#[test]
+fn connecting_takes_a_grant() {
+    let connect = |options: &[&str]| {
+        let mut args = vec!["connect"];
+        args.extend(NOBODY);
+        run(options, &args).expect(1).stderr
+    };
+    let refused = connect(&[]);
+    assert!(refused.contains("this cell may not connect to others; `--grant connect`"), "{refused}");
+    for grants in [["--grant", "connect"], ["--grant", "connect:10.0.0.0/8"]] {
+        let refused = connect(&grants);
+        assert!(refused.contains("in no network that was granted; `--grant connect:NETWORK`"), "{refused}");
+    }
+    let tried = connect(&["--grant", "connect:127.0.0.0/8"]);
+    assert!(tried.contains("Connection refused"), "{tried}");
+}
+
+#[test]
+fn a_variable_of_the_environment_takes_a_grant() {
+    let image = probe_image();
+    let env = |options: &[&str]| {
+        finish(ww_run(image.path(), options).args(["--", "env"]).env("SECRET", "1").env("OTHER", "2")).expect(0).stdout
+    };
+    assert_eq!(env(&[]), "");
+    assert_eq!(env(&["--grant", "env:SECRET"]), "SECRET=1\n");
+    assert_eq!(env(&["--grant", "env:NOT_SET"]), "");
+    assert_eq!(env(&["--grant", "env:SECRET", "--env", "SECRET=mine"]), "SECRET=mine\n");
+}
+
+#[test]
+fn what_an_image_asks_for_is_said_and_not_given() {
+    let image = asking("cell = 1\ngrants = [\"connect\", \"env:SECRET\"]\n\n[limits]\nmemory = \"4GiB\"\n");
+    let done = |options: &[&str]| {
+        let mut command = ww(&["run", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+        finish(command.arg(image.path()).args(options).args(["--", "env"]).env("SECRET", "1")).expect(0)
+    };
+    let (bare, granted) = (done(&[]), done(&["--grant", "connect", "--grant", "env:SECRET", "--limit", "memory=4GiB"]));
+    let said = "--grant connect --grant env:SECRET --limit memory=4GiB";
+    assert!(bare.stderr.contains(said), "{}", bare.stderr);
+    assert_eq!(bare.stdout, "");
+    assert!(!granted.stderr.contains("--grant"), "{}", granted.stderr);
+    assert_eq!(granted.stdout, "SECRET=1\n");
+}
+
+/// An image may ask for less than it would get.
+#[test]
+fn an_image_may_bind_itself() {
+    let image = asking("cell = 1\n\n[limits]\nmemory = \"8MiB\"\n");
+    let allocate = |options: &[&str]| finish(ww_run(image.path(), options).args(["--", "allocate", "16"]));
+    allocate(&[]).expect(1);
+    allocate(&["--limit", "memory=64MiB"]).expect(0);
+}
+
+#[test]
+fn a_malformed_request_is_an_error_before_anything_runs() {
+    for (request, expected) in [
+        ("cell = 2", "its format is version 2"),
+        ("grants = []", "missing field `cell`"),
+        ("cell = 1\ngrants = [\"root\"]", "`root` is no grant"),
+        ("cell = 1\nlimits = { memory = \"1\" }", "it is less than 64KiB"),
+        (&"#".repeat(65 * 1024), "at most 65536 are read"),
+        ("\u{1b}[2J", "cannot be used"),
+    ] {
+        let image = asking(request);
+        let done = finish(&mut ww_run(image.path(), &["--", "args"])).expect(126);
+        assert!(done.stderr.contains(expected), "{}", done.stderr);
+        assert!(!done.stderr.contains('\u{1b}'), "{:?}", done.stderr);
+        assert_eq!(done.stdout, "");
+    }
+    // A file of a gibibyte is not read.
+    let image = asking("");
+    fs::File::options().write(true).open(image.path().join("etc/cell.toml")).unwrap().set_len(1 << 30).unwrap();
+    let done = finish(&mut ww_run(image.path(), &["--", "args"])).expect(126);
+    assert!(done.stderr.contains("1073741824 bytes"), "{}", done.stderr);
+}
+
+#[test]
+fn limits_end_a_cell_and_are_named() {
+    let out_of_time = run(&["--limit", "cpu-time=200ms"], &["spin"]).expect(124);
+    assert!(out_of_time.stderr.contains("the limit `cpu-time` is reached, which is 200ms"), "{}", out_of_time.stderr);
+    let slept = run(&["--limit", "wall-time=200ms"], &["sleep-forever"]).expect(124);
+    assert!(slept.stderr.contains("the limit `wall-time` is reached"), "{}", slept.stderr);
+    // A cell that sleeps does not compute.
+    let slept = run(&["--limit", "wall-time=500ms", "--limit", "cpu-time=5s"], &["sleep-forever"]).expect(124);
+    assert!(slept.stderr.contains("`wall-time`"), "{}", slept.stderr);
+
+    run(&["--limit", "memory=64MiB"], &["allocate", "16"]).expect(0);
+    let refused = run(&["--limit", "memory=16MiB"], &["allocate", "16"]).expect(1);
+    assert!(refused.stderr.contains("no more than"), "{}", refused.stderr);
+    let small = run(&["--limit", "memory=64KiB"], &["args"]).expect(134);
+    assert!(
+        small.stderr.contains("the limit `memory` is reached, which is 64KiB; `--limit memory=…`"),
+        "{}",
+        small.stderr
+    );
+}
+
+#[test]
+fn limits_that_make_no_sense_are_refused() {
+    for (limit, expected) in [
+        ("memory", "is not of the form NAME=VALUE"),
+        ("speed=1", "is no limit; there are memory"),
+        ("memory=lots", "it is not a number of bytes"),
+        ("memory=1TiB", "it is more than 64GiB"),
+        ("depth=65", "it is more than 64"),
+    ] {
+        let done = run(&["--limit", limit], &["args"]).expect(125);
+        assert!(done.stderr.contains(expected), "{}", done.stderr);
+    }
+}
+
+#[test]
+fn children_come_out_of_what_their_parent_may_use() {
+    const PROBE: &str = "/bin/probe.wasm";
+    run(&["--limit", "children=4"], &["spawn-many", PROBE, "4"]).expect(0);
+    let many = run(&["--limit", "children=3"], &["spawn-many", PROBE, "4"]).expect(1);
+    assert!(many.stderr.contains("the limit `children` is reached, which is 3"), "{}", many.stderr);
+    let deep = run(&["--limit", "depth=0"], &["spawn", PROBE, "args"]).expect(1);
+    assert!(deep.stderr.contains("the limit `depth` is reached, which is 0"), "{}", deep.stderr);
+    let large = run(&["--limit", "wasm=1KiB"], &["spawn", PROBE, "args"]).expect(1);
+    assert!(large.stderr.contains("the limit `wasm` is reached, which is 1KiB"), "{}", large.stderr);
+    // The parent has some memory itself, so its child cannot have all of it.
+    let hungry = run(&["--limit", "memory=24MiB"], &["spawn", PROBE, "allocate", "20"]).expect(0);
+    assert!(hungry.stdout.contains("ok: exit code 1"), "{}", hungry.stdout);
+    let spinning = run(&["--limit", "cpu-time=300ms"], &["spawn", PROBE, "spin"]);
+    assert_ne!(spinning.code, Some(0), "a child's time is its parent's");
+}
+
+#[test]
+fn a_status_file_names_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("status.json");
+    run(&["--status-file", file.to_str().unwrap(), "--limit", "cpu-time=100ms"], &["spin"]).expect(124);
+    let status: serde_json::Value = serde_json::from_slice(&fs::read(Path::new(&file)).unwrap()).unwrap();
+    assert_eq!(status, serde_json::json!({ "status": "limit", "code": 124, "limit": "cpu-time" }));
+}
