@@ -93,6 +93,8 @@ impl From<PublishError> for Failure {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::Store(source) => Self::from(source),
+            error @ PublishError::PrivateKeys(_) => Self::new(exit_code::IMAGE, &error)
+                .with_help("move them out of what is published; or --allow-private-keys publishes them, too"),
             error => Self::new(exit_code::FAILURE, &error),
         }
     }
