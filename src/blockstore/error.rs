@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::dag::Cid;
+use crate::dag::{Cid, CodecName, HashName};
 use crate::dag::block::BlockError;
 use crate::dag::pb::PbError;
 use crate::escape;
@@ -83,7 +83,7 @@ pub enum StoreError {
         more: bool,
     },
     /// A block of a DAG is in a codec whose links are not known, so nobody can tell what belongs to the DAG.
-    #[error("cannot follow the links of {cid}: codec 0x{codec:x} is neither raw nor dag-pb")]
+    #[error("cannot follow the links of {cid}: its codec {} is neither raw nor dag-pb", CodecName(*.codec))]
     UnknownCodec {
         /// The block.
         cid: Box<Cid>,
@@ -100,7 +100,7 @@ pub enum StoreError {
         source: PbError,
     },
     /// A block was put whose hash cannot be checked.
-    #[error("cannot keep block {cid}: its hash function 0x{hash:x} is not supported")]
+    #[error("cannot keep block {cid}: its hash function {} is not supported", HashName(*.hash))]
     UnsupportedHash {
         /// The block.
         cid: Box<Cid>,

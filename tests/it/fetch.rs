@@ -237,6 +237,7 @@ fn what_is_no_content_is_said() {
     for (content, expected) in [
         ("/ipfs/bafy", "`bafy` is not a CID"),
         ("ipfs://x/y", "`x` is not a CID"),
+        ("/ipns/example.org", "`ipfs name resolve /ipns/example.org`"),
         (&format!("/ipfs/{G_CID}/../x"), "malformed path"),
         (&format!("ipfs://{G_CID}?x"), "has a `?`"),
     ] {

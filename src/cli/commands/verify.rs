@@ -10,7 +10,7 @@ use crate::cli::error::Failure;
 use crate::cli::project::GivenImage;
 use crate::cli::store::HeldContent;
 use crate::cli::{env, exit_code, project, ui};
-use crate::dag::Cid;
+use crate::dag::{Cid, parse_cid_text};
 use crate::dag::unixfs::Profile;
 use crate::escape;
 use crate::ops::verify::{
@@ -36,7 +36,7 @@ pub(in crate::cli) struct VerifyArgs {
     images: Vec<PathBuf>,
 
     /// The CID that the one image, folder, CAR or path below a CID must have
-    #[arg(long, value_name = "CID")]
+    #[arg(long, value_name = "CID", value_parser = parse_cid_text)]
     cid: Option<Cid>,
 
     /// Profile under which folders, CARs and CIDs must be built, and of what --cid says; unixfs-v1-2025 if there is none
