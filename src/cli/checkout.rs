@@ -79,6 +79,7 @@ fn not_written(content: &ContentPath, error: &CheckoutError) -> Failure {
     };
     let failure = Failure::caused(code, format!("failed to check out {content}"), error);
     match error {
+        CheckoutError::Folder { .. } => failure.with_help(store::place_help()),
         CheckoutError::Export(ExportError::TooManyBytes { .. }) => failure.with_help(sources::MORE_HELP),
         _ => failure,
     }

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use super::exit_code;
 use crate::blockstore::StoreError;
+use crate::dag::car::CarError;
 use crate::ops::car::{ExportCarError, ImportCarError};
 use crate::ops::{self, PinError, PublishError, RunError};
 use crate::wetfile::lock::{LockError, ParseError};
@@ -114,6 +115,9 @@ impl From<ops::Error> for Failure {
             ops::Error::LockMissing => failure.with_help("`ww build` without --locked writes it; then commit it"),
             ops::Error::OutOfDate(_) => failure
                 .with_help("`ww build` without --locked brings it up to date; look at what changes, and commit it"),
+            ops::Error::Lock(LockError::Invalid { source: ParseError::Newer { .. }, .. }) => {
+                failure.with_help("use a ww that is as new, or take the lock that this one wrote from version control")
+            }
             ops::Error::Lock(LockError::Invalid { source: ParseError::Malformed { .. }, .. }) => {
                 failure.with_help("take it from version control, or remove it and let `ww build` write it anew")
             }
@@ -180,7 +184,13 @@ impl From<ImportCarError> for Failure {
             ImportCarError::SeveralRoots { .. } | ImportCarError::NoRoots => (None, exit_code::USAGE),
             ImportCarError::Car(_) | ImportCarError::Block(_) => (None, exit_code::INVALID),
         };
-        Self::with_store(&error, store, other)
+        let failure = Self::with_store(&error, store, other);
+        match error {
+            ImportCarError::Car(CarError::Truncated { .. }) => {
+                failure.with_help("it is cut off, or no CAR: fetch or export it again; nothing of it was kept")
+            }
+            _ => failure,
+        }
     }
 }
 

@@ -47,5 +47,7 @@ pub(super) const RUN_NOT_FOUND: u8 = 127;
 pub(super) const RUN_TRAPPED: u8 = 134;
 /// `ww run`: the guest was killed. 128 + 9, as after `SIGKILL`.
 pub(super) const RUN_KILLED: u8 = 137;
+/// Nobody reads standard output any more. 128 + 13, as after `SIGPIPE`, with which other programs end then.
+pub(super) const READER_GONE: u8 = 141;
 /// Added to the number of a signal that ended the command.
 pub(super) const SIGNAL_BASE: u8 = 128;

@@ -151,6 +151,7 @@ fn bad_archives_change_nothing() {
     *wrong.last_mut().unwrap() += 1;
     check(&wrong, &[], 8, &format!("bytes do not match the hash in {CID}"));
     check(&archive[..70], &[], 8, "truncated at byte 70");
+    check(&archive[..70], &[], 8, "fetch or export it again");
     check(&[&archive[..], &[0xa0]].concat(), &["--pin"], 8, &format!("within what follows block {CID}"));
     check(b"", &["--pin"], 8, "truncated at byte 0");
     check(b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f", &[], 8, "over the limit");

@@ -446,8 +446,10 @@ fn images_in_archives() {
     let mut altered = good.clone();
     *altered.last_mut().unwrap() ^= 1;
     check(&altered, &[], 11, &format!("bytes do not match the hash in {}", all.last().unwrap().cid()));
-    check(&good[..good.len() - 1], &[], 11, "it is no CAR: truncated at byte");
-    check(b"nonsense", &[], 11, "it is no CAR");
+    let cut_off = format!("it is cut off at byte {}, after block ", good.len() - 1);
+    check(&good[..good.len() - 1], &[], 11, &cut_off);
+    check(b"nonsense", &[], 11, "it is empty, no CAR, or cut off at its beginning: truncated at byte 8");
+    check(b"\x07nonsense", &[], 11, "it is no CAR: malformed header");
     check(&archive(&[], &all), &[], 11, "it names no root");
 
     let (legacy, of_legacy) = blocks(dir.path(), Profile::UNIXFS_V0_2015);

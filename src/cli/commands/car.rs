@@ -160,8 +160,7 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
             let message = "an archive is no text for a terminal";
             return Err(Failure::message(exit_code::USAGE, message).with_help("-o FILE writes it to a file"));
         }
-        let mut archive = BufWriter::with_capacity(WRITE_BUFFER_BYTES, io::stdout().lock());
-        return export_to(args, &mut archive, &Cancel::default()).map(drop);
+        return ui::result_bytes(|archive| export_to(args, archive, &Cancel::default()).map(drop));
     }
     let exported = export_to_file(args)?;
     if args.json {
