@@ -151,6 +151,9 @@ fn get_replaces_nothing_and_leaves_nothing() {
         assert_eq!(names, ["taken", "tree"]);
     };
     check(&[&root, "-o", "taken"], 1, "taken exists already");
+    check(&[&root, "-o", "taken"], 1, &format!("help: -o taken/{root} writes it into that folder"));
+    check(&[&format!("{root}/hello.txt"), "-o", "taken/"], 1, "help: -o taken/hello.txt writes it into that folder");
+    check(&[&root, "-o", "taken/file"], 1, "help: remove it, or write to another place with -o");
     check(&[&root, "-o", "no/where"], 1, "cannot open no");
     check(&[&format!("{root}/nothing"), "-o", "x"], 7, "no entry `nothing`");
     check(&[&format!("{root}/hello.txt/x"), "-o", "x"], 7, "is not a directory");
