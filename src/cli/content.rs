@@ -82,7 +82,7 @@ pub(super) fn failure(content: &ContentPath, error: ContentError) -> Failure {
                 ContentError::Missing { .. } => exit_code::NOT_FOUND,
                 _ => exit_code::INVALID,
             };
-            Failure::caused(code, format!("failed to read {content}"), &error)
+            Failure::caused_in_store(code, format!("failed to read {content}"), &error)
         }
     };
     help.into_iter().fold(failure, Failure::with_help)
@@ -101,11 +101,7 @@ pub(super) fn export_failure(content: &ContentPath, error: ExportError) -> Failu
             };
             return Failure::new(exit_code::FAILURE, &error).with_help(help);
         }
-        ExportError::Source { source, .. } => match source.downcast_ref() {
-            Some(StoreError::Damaged { .. }) => exit_code::STORE_DAMAGED,
-            _ => exit_code::FAILURE,
-        },
-        ExportError::Io { .. } | ExportError::Cancelled => exit_code::FAILURE,
+        ExportError::Io { .. } | ExportError::Source { .. } | ExportError::Cancelled => exit_code::FAILURE,
         ExportError::Missing { .. } => exit_code::NOT_FOUND,
         _ => exit_code::INVALID,
     };
@@ -114,5 +110,6 @@ pub(super) fn export_failure(content: &ContentPath, error: ExportError) -> Failu
         ExportError::TooManyEntries { .. } => Some("--entries-max NUMBER allows more"),
         _ => None,
     };
-    help.into_iter().fold(Failure::caused(code, format!("failed to write {content}"), &error), Failure::with_help)
+    let failure = Failure::caused_in_store(code, format!("failed to write {content}"), &error);
+    help.into_iter().fold(failure, Failure::with_help)
 }

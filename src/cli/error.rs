@@ -126,17 +126,27 @@ impl From<ops::Error> for Failure {
     }
 }
 
+/// What to do about damage in the blockstore.
+const REPAIR: &str = "`ww store verify --repair` takes out of use what is damaged, so that it can be had again";
+
+/// What to do about pinned content of which a part is missing.
+pub(super) const MEND_PIN: &str = "`ww pin add CID --name NAME` fetches what is missing, `ww publish` and `ww car import` \
+                                   bring it, too; `ww pin rm NAME` gives the content up";
+
 /// The code of a failure of the blockstore, and what to do about it.
 fn of_store(error: &StoreError) -> (u8, Option<&'static str>) {
     let missing =
         "`ww get` fetches content, `ww car import` and `ww publish` bring it here, too; `ww pin rm` gives up a pin";
-    let repair = "`ww store verify --repair` takes out of use what is damaged, so that it can be had again";
     match error {
         StoreError::Incomplete { .. } => (exit_code::NOT_FOUND, Some(missing)),
         StoreError::UnknownCodec { .. } | StoreError::MalformedNode { .. } | StoreError::UnsupportedHash { .. } => {
             (exit_code::INVALID, None)
         }
-        StoreError::Damaged { .. } | StoreError::DamagedPack { .. } => (exit_code::STORE_DAMAGED, Some(repair)),
+        StoreError::Damaged { .. } | StoreError::DamagedPack { .. } => (exit_code::STORE_DAMAGED, Some(REPAIR)),
+        StoreError::BrokenPin { source, .. } => match of_store(source) {
+            (exit_code::STORE_DAMAGED, help) => (exit_code::STORE_DAMAGED, help),
+            (code, _) => (code, Some(MEND_PIN)),
+        },
         StoreError::Pins { .. } => {
             (exit_code::STORE_DAMAGED, Some("restore the file, or move it away, which removes all pins"))
         }
@@ -152,6 +162,20 @@ impl Failure {
         match help {
             Some(help) => failure.with_help(help),
             None => failure,
+        }
+    }
+}
+
+impl Failure {
+    /// A failure of which `error` is the nearest cause; with this code, unless the blockstore is damaged.
+    pub(super) fn caused_in_store(code: u8, message: impl Into<String>, error: &(dyn Error + 'static)) -> Self {
+        let mut causes = std::iter::successors(Some(error), |error| (**error).source());
+        let is_damage = |cause: &(dyn Error + 'static)| {
+            matches!(cause.downcast_ref(), Some(StoreError::Damaged { .. } | StoreError::DamagedPack { .. }))
+        };
+        match causes.any(is_damage) {
+            true => Self::caused(exit_code::STORE_DAMAGED, message, error).with_help(REPAIR),
+            false => Self::caused(code, message, error),
         }
     }
 }

@@ -105,7 +105,12 @@ impl HeldContent {
                 .with_help("`ww get` fetches it, `ww car import` and `ww publish` bring it there")
         };
         let root = ops::resolve(&|cid| store.get(cid).map_err(Into::into), content.root, &content.path);
-        let root = root.map_err(|error| not_found(&error))?;
+        let root = root.map_err(|error| match error {
+            ReadError::Block(_) => {
+                Failure::caused_in_store(exit_code::FAILURE, format!("cannot read {content}"), &error)
+            }
+            error => not_found(&error),
+        })?;
         match store.has(&root)? {
             true => Ok(Self { store, _hold: hold, root }),
             false => Err(not_found(&ReadError::Missing { cid: Box::new(root) })),

@@ -52,8 +52,9 @@ pub(in crate::cli) fn run(args: &InspectArgs) -> Result<(), Failure> {
         }
         GivenImage::Content(content) => {
             let held = HeldContent::find(&content)?;
-            ops::inspect_dag(held.root, args.profile, &|cid| held.block(cid))
-                .map_err(|error| Failure::caused(exit_code::INVALID, format!("{content} cannot be inspected"), &error))
+            ops::inspect_dag(held.root, args.profile, &|cid| held.block(cid)).map_err(|error| {
+                Failure::caused_in_store(exit_code::INVALID, format!("{content} cannot be inspected"), &error)
+            })
         }
     }?;
     let text = match (args.json, args.format) {
