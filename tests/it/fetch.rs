@@ -246,6 +246,23 @@ fn what_is_no_content_is_said() {
     }
 }
 
+#[test]
+fn a_pin_is_fetched_for() {
+    let (there, here) = (Home::new(), Home::new());
+    let cid = there.publish(image_of("child-echo").path());
+    let gateway = Gateway::start(&there);
+    let from_gateway = ["pin", "add", &cid, "--name", "x", "--kubo", "none", "--gateway", &gateway.url];
+    finish(&mut here.ww(&["pin", "add", &cid, "--name", "x", "--kubo", "none"])).expect(7);
+    let done = finish(&mut here.ww(&from_gateway)).expect(0);
+    assert_eq!(done.stdout, format!("{cid} x\n"));
+    assert!(done.stderr.contains("fetched "), "{}", done.stderr);
+    finish(&mut here.ww(&["gc"])).expect(0);
+    finish(&mut here.ww(&["car", "export", &cid, "-o", "/dev/null"])).expect(0);
+    // Nobody is asked for what is here.
+    let again = finish(&mut here.ww(&from_gateway)).expect(0);
+    assert!(!again.stderr.contains("fetched "), "{}", again.stderr);
+}
+
 /// W-1 and W-4 of `cases.md`, and others of their kind.
 #[test]
 fn a_gateway_that_cannot_be_trusted_stores_nothing() {
