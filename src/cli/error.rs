@@ -104,7 +104,7 @@ impl From<PublishError> for Failure {
 impl From<ops::Error> for Failure {
     fn from(error: ops::Error) -> Self {
         let code = match &error {
-            ops::Error::UnknownTarget { .. } => exit_code::USAGE,
+            ops::Error::UnknownTarget { .. } => exit_code::NOT_FOUND,
             ops::Error::State(_) | ops::Error::WriteLock { .. } => exit_code::FAILURE,
             ops::Error::Build { .. } => exit_code::BUILD,
             ops::Error::Image { .. } | ops::Error::Listing { .. } => exit_code::IMAGE,

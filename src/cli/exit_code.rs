@@ -14,7 +14,7 @@ pub(super) const BUILD: u8 = 4;
 pub(super) const IMAGE: u8 = 5;
 /// All was published in the local blockstore, but not pushed to the Kubo node.
 pub(super) const PUSH: u8 = 6;
-/// Content was not found: it is not in the store, nobody had it, or the path does not lead to it.
+/// What an argument names is not there: content, a pin, a file or folder, or a guest or image of the Wetfile.
 pub(super) const NOT_FOUND: u8 = 7;
 /// Content is malformed, or over a limit.
 pub(super) const INVALID: u8 = 8;

@@ -107,7 +107,7 @@ fn cid_says_what_it_cannot_name() {
         assert_eq!(done.stdout, "");
         assert!(done.stderr.contains(expected), "{}", done.stderr);
     };
-    check(&["nothing"], 1, "cannot read nothing");
+    check(&["nothing"], 7, "there is no file or folder nothing");
     check(&["--profile", "v7", "."], 2, "there are unixfs-v1-2025, unixfs-v0-2015, kubo-cidv1");
     symlink("nothing", user.path("work/link")).unwrap();
     check(&["link"], 1, "link is a symlink");

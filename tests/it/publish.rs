@@ -130,7 +130,7 @@ fn images_are_built_and_named_with_the_version() {
     assert_eq!(shown["published"][0]["image"], "two");
     // A folder with a slash is the folder.
     assert_eq!(pins(&user.json(&["out/two"], 0)), ["two"]);
-    let wrong = user.publish(&["tow"]).expect(2);
+    let wrong = user.publish(&["tow"]).expect(7);
     assert!(wrong.stderr.contains("did you mean `two`?"), "{}", wrong.stderr);
     let named = user.publish(&["two", "--name", "x"]).expect(2);
     assert!(named.stderr.contains("--name is for one folder"), "{}", named.stderr);
@@ -158,7 +158,7 @@ fn what_is_no_folder_is_said() {
     symlink("tree", user.path("work/link")).unwrap();
     user.write("a b/x", b"x");
     for (args, code, expected) in [
-        (&["absent/x"][..], 1, "there is no folder at absent/x"),
+        (&["absent/x"][..], 7, "there is no file or folder absent/x"),
         (&["tree/a"], 1, "tree/a is not a folder"),
         (&["link"], 1, "link is a symlink"),
         (&["a b"], 2, "the name of the folder a b cannot be that of a pin"),

@@ -197,8 +197,8 @@ fn programs_of_folders() {
     let dir = tempfile::tempdir().unwrap();
     let done = finish(ww(&["verify"]).arg(dir.path())).expect(12);
     assert!(done.stderr.contains("it has no `bin/main.wasm`"), "{}", done.stderr);
-    let done = finish(ww(&["verify"]).arg(dir.path().join("nothing"))).expect(11);
-    assert!(done.stderr.contains("No such file"), "{}", done.stderr);
+    let done = finish(ww(&["verify"]).arg(dir.path().join("nothing"))).expect(7);
+    assert!(done.stderr.contains("there is no file or folder"), "{}", done.stderr);
     std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
     finish(ww(&["verify"]).arg(dir.path())).expect(11);
 }
@@ -333,7 +333,7 @@ fn images_that_are_named_twice_or_wrongly() {
     let project = built();
     let done = run(&project, &["verify", "echo", "out"]).expect(0);
     assert_eq!(done.stdout.lines().count(), 1, "{}", done.stdout);
-    let done = run(&project, &["verify", "eco"]).expect(2);
+    let done = run(&project, &["verify", "eco"]).expect(7);
     assert!(done.stderr.contains("did you mean `echo`?"), "{}", done.stderr);
 }
 

@@ -14,7 +14,7 @@ use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::{self, Failure};
 use crate::cli::meter::Meter;
 use crate::cli::store::{self, counted};
-use crate::cli::{env, exit_code, ui};
+use crate::cli::{env, exit_code, project, ui};
 use crate::dag::ContentPath;
 use crate::escape;
 use crate::ops::car::{CarExported, CarImported, CarPin, export_car, import_car};
@@ -123,6 +123,9 @@ fn import(args: ImportArgs) -> Result<(), Failure> {
 fn open_archive(path: &Path) -> Result<(Box<dyn Read>, bool), Failure> {
     if is_standard_stream(path) {
         return Ok((Box::new(io::stdin().lock()), false));
+    }
+    if project::is_absent(path) {
+        return Err(project::absent(path));
     }
     let opened = File::open(path).and_then(|file| Ok((file.metadata()?.is_file(), file)));
     let (is_file, file) = opened

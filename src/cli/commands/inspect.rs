@@ -66,6 +66,7 @@ pub(in crate::cli) fn run(args: &InspectArgs) -> Result<(), Failure> {
 }
 
 fn inspect(path: &Path, profile: Profile) -> Result<Inspected, Failure> {
+    project::refuse_absent(path)?;
     ops::inspect(path, profile).map_err(|error| {
         let message = format!("{} cannot be inspected", escape::path(path));
         Failure::caused(exit_code::IMAGE, message, &error).with_help("`ww build` makes the images of a Wetfile.toml")

@@ -180,7 +180,7 @@ fn one_target(target: &Path, project: Option<&Project>) -> Result<Target, Failur
         }
         return Ok(Target::Folder(target.to_owned()));
     }
-    Err(project::no_such_image(exit_code::USAGE, &name, project))
+    Err(project::no_such_image(exit_code::NOT_FOUND, &name, project))
 }
 
 impl Target {
@@ -202,13 +202,12 @@ fn image_item(image: &BuiltImage, version: &str, profile: Profile) -> Result<Pub
 
 fn folder_item(given: &Path, name: Option<&PinName>) -> Result<PublishItem, Failure> {
     let shown = escape::path(given);
-    let metadata = match given.symlink_metadata() {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Failure::message(exit_code::FAILURE, format!("there is no folder at {shown}")));
-        }
-        Err(error) => return Err(Failure::caused(exit_code::FAILURE, format!("cannot read {shown}"), &error)),
-    };
+    if project::is_absent(given) {
+        return Err(project::absent(given));
+    }
+    let metadata = given.symlink_metadata();
+    let metadata =
+        metadata.map_err(|error| Failure::caused(exit_code::FAILURE, format!("cannot read {shown}"), &error))?;
     if metadata.is_symlink() {
         let failure = Failure::message(exit_code::FAILURE, format!("{shown} is a symlink"));
         return Err(failure.with_help("name the folder that it leads to"));
