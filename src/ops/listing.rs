@@ -75,6 +75,13 @@ pub enum ListingError {
     Build(#[from] BuildError),
 }
 
+impl ListingError {
+    /// Whether it was stopped from outside.
+    pub(super) fn is_stop(&self) -> bool {
+        matches!(self, Self::Import(ImportError::Cancelled))
+    }
+}
+
 fn shown(path: &str) -> String {
     if path.is_empty() { "the root".to_owned() } else { format!("`{}`", escape::text(path)) }
 }

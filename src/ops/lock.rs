@@ -223,6 +223,12 @@ pub(super) fn stale_image(lock: &Lock, plan: &Plan<'_>) -> Vec<OutOfDate> {
     found
 }
 
+/// A source of an image that cannot be read.
+pub(super) fn unreadable_source(image: &Image, source: &ProjectPath, error: &ListingError) -> OutOfDate {
+    let problem = format!("its source cannot be read: {}", with_causes(error));
+    OutOfDate::image(&image.name, problem).with_path(source.as_str())
+}
+
 /// For what no other problem explains, such as a folder that is said to be empty and to hold something.
 const CONTRADICTION: &str = "the lock does not say of it what a build would write";
 

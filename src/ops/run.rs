@@ -15,7 +15,7 @@ use crate::caps::SpawnError;
 use crate::cell::{Compiler, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input, InputFile, Launch};
 use crate::escape;
 use crate::host::{self, Host};
-use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
+use crate::swarm::{self, SwarmConfig, SwarmError};
 use crate::wasm_binary::SIZE_BYTES_MAX;
 use crate::wetfile::MAIN_PATH;
 
@@ -155,7 +155,17 @@ impl RunError {
     }
 }
 
-/// Runs an image in a cell of its own, with a libp2p node beside it, until the guest ends or `stop` is ready.
+/// Where the libp2p node of a run can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// The addresses, sorted, each ending in `/p2p/<id>`.
+    pub addrs: Vec<String>,
+    /// The port of the node where [`Listen::Port`](crate::swarm::Listen::Port) had to take another one than it was to.
+    pub port_taken_instead: Option<u16>,
+}
+
+/// Runs an image in a cell of its own, with a libp2p node beside it, until the guest ends or `stop` is ready. `listening`
+/// is told where the node can be reached, before the guest starts.
 ///
 /// When the guest ends by itself, everything that it wrote has arrived where it was to go before this returns. When it
 /// is stopped, this returns at once, and the guest may still be on its way out.
@@ -163,17 +173,25 @@ impl RunError {
 /// # Errors
 ///
 /// The image cannot be run; nothing is left running then.
-pub async fn run<S>(options: RunOptions, stop: impl Future<Output = S>) -> Result<RunOutcome<S>, RunError> {
+pub async fn run<S>(
+    options: RunOptions,
+    listening: impl FnOnce(Listening),
+    stop: impl Future<Output = S>,
+) -> Result<RunOutcome<S>, RunError> {
     let kill = CancellationToken::new();
     let _kill_on_return = kill.clone().drop_guard();
     tokio::select! {
         biased;
         stopped = stop => Ok(RunOutcome::Stopped(stopped)),
-        status = run_to_end(options, kill) => status.map(RunOutcome::Ended),
+        status = run_to_end(options, listening, kill) => status.map(RunOutcome::Ended),
     }
 }
 
-async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<ExitStatus, RunError> {
+async fn run_to_end(
+    options: RunOptions,
+    listening: impl FnOnce(Listening),
+    kill: CancellationToken,
+) -> Result<ExitStatus, RunError> {
     let named = |error: RunError| error.renamed(&options.image, &options.name);
     let wasm = read_program(&options.image).map_err(named)?;
     let engine = Engine::new(EngineOptions { debug: options.debug })?;
@@ -184,7 +202,7 @@ async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<Exit
     };
     let start_swarm = async { Ok(swarm::start(options.swarm).await?) };
     let (program, swarm) = futures::try_join!(compile, start_swarm)?;
-    announce(&swarm).await;
+    listening(Listening { addrs: swarm.addrs().await, port_taken_instead: swarm.port_taken_instead() });
     let host = Host::new(compiler, swarm.clone()).map_err(RunError::Thread)?;
     let (stdout, stdout_drain) = host::output(options.stdout).map_err(RunError::Thread)?;
     let (stderr, stderr_drain) = host::output(options.stderr).map_err(RunError::Thread)?;
@@ -207,18 +225,6 @@ async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<Exit
         // A guest that failed has said so itself.
         (ExitStatus::Exited(0), Err(error)) => Err(RunError::Output(error)),
         (status, _) => Ok(status),
-    }
-}
-
-/// Says in the log where the node can be reached.
-async fn announce(swarm: &Swarm) {
-    if let Some(port) = swarm.port_taken_instead() {
-        tracing::warn!(port, "the default port is busy, so another one was taken");
-    }
-    let addrs = swarm.addrs().await;
-    tracing::info!(addr = addrs.first(), others = addrs.len().saturating_sub(1), "listening");
-    for addr in addrs {
-        tracing::debug!(addr, "listening");
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cli::signals::{StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
 use crate::cli::{checkout, env, exit_code, project, ui};
 use crate::dag::ContentPath;
-use crate::ops::{self, BuildOptions, RunOptions, RunOutcome};
+use crate::ops::{self, BuildOptions, Listening, RunOptions, RunOutcome};
 use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
 use crate::wetfile::ImageName;
 use crate::{atomic_file, escape};
@@ -133,13 +133,29 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
             stdout,
             stderr,
         };
-        let ended = ops::run(options, signals.next()).await;
+        let ended = ops::run(options, say, signals.next()).await;
         drop(checkout);
         Ok(ended?)
     });
     // Whatever is still on its way, a compiler or a killed cell, does not hold up the end of the process.
     runtime.shutdown_background();
     ended
+}
+
+/// Says where the node can be reached; all of it with `-v`.
+fn say(listening: Listening) {
+    let Listening { addrs, port_taken_instead } = listening;
+    if port_taken_instead.is_some() {
+        ui::progress(&format!("port {DEFAULT_PORT} is busy, so the node takes another one"));
+    }
+    addrs.iter().for_each(|addr| tracing::debug!(addr, "listening"));
+    if let Some((first, others)) = addrs.split_first() {
+        let others = match others.len() {
+            0 => String::new(),
+            number => format!(" and {number} more, which -v lists"),
+        };
+        ui::progress(&format!("the node listens at {first}{others}"));
+    }
 }
 
 /// The variables without those that a later one of the same name replaces.

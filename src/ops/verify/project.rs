@@ -84,9 +84,9 @@ fn verify_image(
     if let Some(lock) = lock {
         match reading.plan(image) {
             Ok(plan) => report.findings.extend(lock::stale_image(lock, &plan).into_iter().map(of_lock)),
-            Err((_, error)) if is_stop(&error) => return Err(Stopped),
+            Err((_, error)) if error.is_stop() => return Err(Stopped),
             Err((path, error)) => {
-                let problem = format!("its source cannot be read: {}", with_causes(&error));
+                let OutOfDate { problem, .. } = lock::unreadable_source(image, &path, &error);
                 report.findings.push(Finding::new(FindingKind::Lock, &subject, problem).with_path(path.as_str()));
             }
         }
@@ -101,7 +101,7 @@ fn verify_image(
     let options = ImportOptions { cancel: stopped, ..ImportOptions::new(profile) };
     let listing = match list_image(project, image, &options) {
         Ok(listing) => listing,
-        Err(error) if is_stop(&error) => return Err(Stopped),
+        Err(error) if error.is_stop() => return Err(Stopped),
         Err(error) => {
             let reason = Finding::new(FindingKind::Altered, subject, unreadable(image, &error));
             report.add_unreadable(&root, profile, reason.with_path(image.out.as_str()));
@@ -149,10 +149,6 @@ fn unreadable(image: &Image, error: &ListingError) -> String {
         }
         error => format!("it cannot be read: {}", with_causes(error)),
     }
-}
-
-pub(super) fn is_stop(error: &ListingError) -> bool {
-    matches!(error, ListingError::Import(ImportError::Cancelled))
 }
 
 pub(super) fn count_files(listing: &Listing) -> u64 {

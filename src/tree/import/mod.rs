@@ -41,6 +41,18 @@ pub trait BlockSink: Send {
     fn has(&mut self, root: &Cid) -> Result<bool, BoxError>;
 }
 
+/// Looks at the files of an import, from several threads.
+///
+/// It is shown what is read. What the cache knows is not read again, and so not shown: a cache is for imports that all had
+/// the same one.
+pub trait FileInspector: Sync {
+    /// The largest file whose content it wants to see, in bytes.
+    fn content_bytes_max(&self) -> u64;
+
+    /// Sees a file. `content` is `None` where that is larger; `path` is for messages.
+    fn inspect(&self, name: &str, content: Option<&[u8]>, path: &dyn Fn() -> PathBuf);
+}
+
 /// What an import depends on beside the tree.
 #[derive(Clone, Copy)]
 pub struct ImportOptions<'a> {
@@ -51,6 +63,8 @@ pub struct ImportOptions<'a> {
     pub threads: NonZeroUsize,
     /// What a symlink is taken for, if it is the root itself.
     pub root_symlink: RootSymlink,
+    /// Who looks at the files that are read.
+    pub inspector: Option<&'a dyn FileInspector>,
     /// Is asked all the time, from all threads, and tells whether to give up.
     pub cancel: &'a (dyn Fn() -> bool + Sync),
     /// Is told, from all threads, how many bytes of files were done since it was told last, read or known from the
@@ -65,6 +79,7 @@ impl ImportOptions<'_> {
             profile,
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             root_symlink: RootSymlink::Refuse,
+            inspector: None,
             cancel: &|| false,
             progress: &|_| {},
         }

@@ -107,6 +107,7 @@ impl Shared<'_, '_> {
             self.tell_rest(&mut local);
             return self.add(&root, Contents { hits: vec![0], ..Contents::child("", subtree) }, 1);
         }
+        self.inspect(&root, "", &file, &stamp, &mut local)?;
         if stamp.size_bytes > self.options.profile.chunk_bytes as u64 {
             let large = LargeFile::new(root, Box::default(), file, stamp, &self.options.profile);
             self.queue.push(Arc::new(Task::Pieces(large)));

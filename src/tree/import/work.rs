@@ -1,5 +1,6 @@
 //! What the threads of an import share, and what they do.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -234,6 +235,7 @@ impl<'a> Shared<'a, '_> {
         }
         let opened = folder.file_with_stamp(name);
         let (file, stamp) = opened.map_err(|error| self.open_error(node, name, error))?;
+        self.inspect(node, name, &file, &stamp, local)?;
         if stamp.size_bytes > self.options.profile.chunk_bytes as u64 {
             let large = LargeFile::new(node.clone(), name.into(), file, stamp, &self.options.profile);
             let task = Arc::new(Task::Pieces(large));
@@ -244,6 +246,35 @@ impl<'a> Shared<'a, '_> {
         let root = self.small_file(node, name, &file, &stamp, local)?;
         contents.fresh.extend(self.cached(name, &stamp, root));
         Ok(Some(root))
+    }
+
+    /// Shows a file to who looks at the files. It is read once more for that, from memory by then: its pieces may be
+    /// smaller than what is to be seen.
+    pub(super) fn inspect(
+        &self,
+        node: &Node,
+        name: &str,
+        file: &File,
+        stamp: &Stamp,
+        local: &mut Local,
+    ) -> Result<(), ImportError> {
+        let Some(inspector) = self.options.inspector else { return Ok(()) };
+        let path = || node.shown(self.root, name);
+        // The name of a root that is a file.
+        let own = self.root.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let name = if name.is_empty() { own } else { name };
+        if stamp.size_bytes > inspector.content_bytes_max() {
+            inspector.inspect(name, None, &path);
+            return Ok(());
+        }
+        let size = usize::try_from(stamp.size_bytes).expect("what is looked at fits into memory");
+        let content = local.of_size(size);
+        file.read_exact_at(content, 0).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => ImportError::Changed { path: path() },
+            _ => ImportError::io("read", path())(error),
+        })?;
+        inspector.inspect(name, Some(content), &path);
+        Ok(())
     }
 
     /// What is to be said of what cannot be read.
