@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use crate::blockstore::{Blockstore, GcReport, Pin, PinName, StoreError, Writer};
 use crate::dag::block::CODEC_RAW;
 use crate::dag::unixfs::{Profile, Subtree};
@@ -196,9 +198,10 @@ struct Cache {
 impl Cache {
     fn load(store: &dyn Blockstore, profile: &Profile, path: &Path) -> Result<Self, StoreError> {
         let key = format!("publish {profile} {}", escape::path(path));
-        let bytes = store.cache_get(&key)?.unwrap_or_default();
+        let bytes = Bytes::from(store.cache_get(&key)?.unwrap_or_default());
         let (root, stats) = split_root(&bytes).unzip();
-        let stats = stats.map_or_else(|| StatCache::new(profile), |stats| StatCache::decode(profile, stats));
+        let stats =
+            stats.map_or_else(|| StatCache::new(profile), |stats| StatCache::decode(profile, &bytes.slice_ref(stats)));
         Ok(Self { key, root, stats })
     }
 
@@ -259,6 +262,10 @@ impl BlockSink for Sink<'_> {
         }
         self.writer()?.put(block)?;
         Ok(())
+    }
+
+    fn has_all(&self) -> bool {
+        self.is_pinned
     }
 
     fn has(&mut self, root: &Cid) -> Result<bool, BoxError> {
