@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
+
 use crate::blockstore::{Blockstore, GcReport, Pin, PinName, StoreError, Writer};
 use crate::dag::block::CODEC_RAW;
 use crate::dag::unixfs::{Profile, Subtree};
@@ -261,9 +263,10 @@ impl Cache {
         let profile = &options.profile;
         let looked = if options.allow_private_keys { "with keys" } else { "without keys" };
         let key = format!("publish {looked} {profile} {}", escape::path(path));
-        let bytes = store.cache_get(&key)?.unwrap_or_default();
+        let bytes = Bytes::from(store.cache_get(&key)?.unwrap_or_default());
         let (root, stats) = split_root(&bytes).unzip();
-        let stats = stats.map_or_else(|| StatCache::new(profile), |stats| StatCache::decode(profile, stats));
+        let stats =
+            stats.map_or_else(|| StatCache::new(profile), |stats| StatCache::decode(profile, &bytes.slice_ref(stats)));
         Ok(Self { key, root, stats })
     }
 
@@ -324,6 +327,10 @@ impl BlockSink for Sink<'_> {
         }
         self.writer()?.put(block)?;
         Ok(())
+    }
+
+    fn has_all(&self) -> bool {
+        self.is_pinned
     }
 
     fn has(&mut self, root: &Cid) -> Result<bool, BoxError> {

@@ -1,6 +1,7 @@
 //! From files to blocks.
 
 mod file;
+mod names;
 mod node;
 mod walk;
 mod work;
@@ -39,6 +40,18 @@ pub trait BlockSink: Send {
     /// # Errors
     /// As [`BlockSink::put`].
     fn has(&mut self, root: &Cid) -> Result<bool, BoxError>;
+
+    /// Whether [`BlockSink::has`] would say yes to all that the cache knows. It is then not asked, which takes time where there
+    /// are many small files. This does not change during an import.
+    fn has_all(&self) -> bool {
+        false
+    }
+
+    /// Whether it takes the blocks that pieces of files are. Where it does not, files are read as if there were no sink. This
+    /// does not change during an import.
+    fn wants_pieces(&self) -> bool {
+        true
+    }
 }
 
 /// Looks at the files of an import, from several threads.
