@@ -42,8 +42,12 @@ pub fn verify_project(
     thread::scope(|scope| {
         let (wanted, options) = (&wanted, &options);
         let list = move || {
-            // Nobody takes any more after the verification was stopped.
-            let _ = wanted.iter().try_for_each(|image| sender.send(list_image(project, image, options)));
+            for image in wanted {
+                if sender.send(list_image(project, image, options)).is_err() {
+                    // The verification was stopped.
+                    break;
+                }
+            }
         };
         // Where there can be no more threads, images are listed when they are wanted.
         let _ = thread::Builder::new().name("ww-verify".into()).spawn_scoped(scope, list);
