@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -212,11 +212,14 @@ impl Folder {
         Ok(names)
     }
 
-    /// All names in this folder with what they stand for, without `.` and `..`, in no particular order.
-    pub(crate) fn entries(&self) -> io::Result<Vec<(OsString, Kind)>> {
-        let mut entries = Vec::new();
-        for entry in fs::Dir::read_from(&self.0)? {
-            let entry = entry?;
+    /// Tells all names in this folder with what they stand for, without `.` and `..`, in no particular order. The first error
+    /// of `each` ends it.
+    pub(crate) fn for_each_entry<E: From<io::Error>>(
+        &self,
+        mut each: impl FnMut(&OsStr, Kind) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for entry in fs::Dir::read_from(&self.0).map_err(io::Error::from)? {
+            let entry = entry.map_err(io::Error::from)?;
             let name = entry.file_name().to_bytes();
             if name == b"." || name == b".." {
                 continue;
@@ -224,14 +227,14 @@ impl Folder {
             let kind = match entry.file_type() {
                 // Some file systems do not keep it with the name.
                 FileType::Unknown => {
-                    let stat = fs::statat(&self.0, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
-                    kind_of(FileType::from_raw_mode(stat.st_mode))
+                    let stat = fs::statat(&self.0, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+                    kind_of(FileType::from_raw_mode(stat.map_err(io::Error::from)?.st_mode))
                 }
                 file_type => kind_of(file_type),
             };
-            entries.push((OsString::from_vec(name.to_vec()), kind));
+            each(OsStr::from_bytes(name), kind)?;
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// Whether both are the same folder, whatever their names.
@@ -386,6 +389,18 @@ impl Folder {
         Ok(fs::fsync(&self.0)?)
     }
 }
+
+/// Has the system begin to write these bytes of a file to disk, and does not wait for it: whoever waits for the whole file
+/// later finds most of it done. Whether that is possible is of no importance.
+#[cfg(target_os = "linux")]
+pub(crate) fn begin_writing_back(file: &File, start: u64, length: u64) {
+    // Of pages that are not written yet, Linux only begins to write them (mm/fadvise.c).
+    let _ = fs::fadvise(file, start, std::num::NonZeroU64::new(length), fs::Advice::DontNeed);
+}
+
+/// As on Linux, where there is no way to.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn begin_writing_back(_: &File, _: u64, _: u64) {}
 
 /// Opens a regular file by path, which may lead through symlinks but not to one; gives it with its stamp.
 pub(crate) fn open_real_file(path: &Path) -> io::Result<(File, Stamp)> {

@@ -1,5 +1,6 @@
 //! Codecs of blocks and archives.
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use ww::dag::block::{self, CODEC_DAG_PB, CODEC_RAW};
 use ww::dag::car::{self, Decoder, Header, Item, SECTION_BYTES_MAX, Section};
@@ -128,7 +129,7 @@ pub(crate) fn stat_cache(bytes: &[u8]) {
     encoded.extend_from_slice(bytes);
     let checksum = Sha256::digest(&encoded);
     encoded.extend_from_slice(&checksum[..16]);
-    let cache = StatCache::decode(&profile, &encoded);
-    assert_eq!(StatCache::decode(&profile, &cache.encode()), cache);
-    assert_eq!(StatCache::decode(&profile, bytes).len(), 0);
+    let cache = StatCache::decode(&profile, &encoded.into());
+    assert_eq!(StatCache::decode(&profile, &cache.encode().into()), cache);
+    assert_eq!(StatCache::decode(&profile, &Bytes::copy_from_slice(bytes)).len(), 0);
 }

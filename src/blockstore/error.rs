@@ -3,9 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::dag::Cid;
+use super::{Pin, PinName};
 use crate::dag::block::BlockError;
 use crate::dag::pb::PbError;
+use crate::dag::{Cid, CodecName, HashName};
 use crate::escape;
 
 /// Why a store cannot do what it was asked.
@@ -82,8 +83,17 @@ pub enum StoreError {
         /// Whether more is missing than listed.
         more: bool,
     },
+    /// The content of a pin is not whole, or cannot be followed, so nobody can tell what else belongs to it.
+    #[error("pin {} is not whole, so nothing is removed", .pin.name)]
+    BrokenPin {
+        /// The pin.
+        pin: Box<Pin>,
+        /// What is wrong with it.
+        #[source]
+        source: Box<Self>,
+    },
     /// A block of a DAG is in a codec whose links are not known, so nobody can tell what belongs to the DAG.
-    #[error("cannot follow the links of {cid}: codec 0x{codec:x} is neither raw nor dag-pb")]
+    #[error("cannot follow the links of {cid}: its codec {} is neither raw nor dag-pb", CodecName(*.codec))]
     UnknownCodec {
         /// The block.
         cid: Box<Cid>,
@@ -100,7 +110,7 @@ pub enum StoreError {
         source: PbError,
     },
     /// A block was put whose hash cannot be checked.
-    #[error("cannot keep block {cid}: its hash function 0x{hash:x} is not supported")]
+    #[error("cannot keep block {cid}: its hash function {} is not supported", HashName(*.hash))]
     UnsupportedHash {
         /// The block.
         cid: Box<Cid>,
@@ -133,6 +143,21 @@ impl StoreError {
     pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// The error of a collection in which this one was met when a pin was followed.
+    pub(super) fn of_pin(self, name: &PinName, root: &Cid) -> Self {
+        match self {
+            Self::Incomplete { .. }
+            | Self::UnknownCodec { .. }
+            | Self::MalformedNode { .. }
+            | Self::Damaged { .. }
+            | Self::DamagedPack { .. } => {
+                let pin = Pin { name: name.clone(), root: *root };
+                Self::BrokenPin { pin: Box::new(pin), source: Box::new(self) }
+            }
+            other => other,
+        }
     }
 
     pub(super) fn unsupported_hash(cid: &Cid) -> Self {

@@ -99,8 +99,8 @@ impl State {
 
     fn reached(&mut self) -> Result<Reached, StoreError> {
         let mut reached = Reached::default();
-        for root in self.pins.values().copied().collect::<Vec<_>>() {
-            reached.add(self, &root)?;
+        for (name, root) in self.pins.clone() {
+            reached.add(self, &root).map_err(|error| error.of_pin(&name, &root))?;
         }
         Ok(reached)
     }

@@ -104,7 +104,7 @@ pub trait Blockstore: Send + Sync {
     /// Removes the blocks that cannot be reached from any pin. Waits until nobody writes.
     ///
     /// # Errors
-    /// If a pinned DAG is not whole, in which case nothing is removed: what is missing may be the link to the rest. Or if
+    /// [`StoreError::BrokenPin`] if a pinned DAG is not whole: what is missing may be the link to the rest. Or if
     /// the store cannot be read or written, or the wait was cut short.
     fn gc(&self, options: GcOptions) -> Result<GcReport, StoreError>;
 

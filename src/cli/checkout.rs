@@ -77,8 +77,9 @@ fn not_written(content: &ContentPath, error: &CheckoutError) -> Failure {
         CheckoutError::Export(ExportError::Missing { .. }) => exit_code::NOT_FOUND,
         CheckoutError::Export(_) => exit_code::INVALID,
     };
-    let failure = Failure::caused(code, format!("failed to check out {content}"), error);
+    let failure = Failure::caused_in_store(code, format!("failed to check out {content}"), error);
     match error {
+        CheckoutError::Folder { .. } => failure.with_help(store::place_help()),
         CheckoutError::Export(ExportError::TooManyBytes { .. }) => failure.with_help(sources::MORE_HELP),
         _ => failure,
     }

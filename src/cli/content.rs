@@ -1,5 +1,6 @@
 //! What the commands share that read content by its CID.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::Failure;
@@ -8,6 +9,7 @@ use super::{exit_code, store};
 use crate::blockstore::{DiskBlockstore, Hold, StoreError};
 use crate::dag::unixfs::WalkError;
 use crate::dag::{Cid, ContentPath, Scope};
+use crate::escape;
 use crate::ops::ContentError;
 use crate::ops::fetch::Fetched;
 use crate::tree::ExportError;
@@ -52,6 +54,12 @@ pub(super) fn fetch(
     }
 }
 
+/// The name under which content is written of which nothing else is said.
+pub(super) fn own_name(content: &ContentPath) -> PathBuf {
+    let name = content.path.rsplit('/').next().filter(|name| !name.is_empty());
+    name.map_or_else(|| PathBuf::from(content.root.to_string()), PathBuf::from)
+}
+
 /// Why `content` cannot be read, now that it is in the store.
 pub(super) fn failure(content: &ContentPath, error: ContentError) -> Failure {
     let help = match &error {
@@ -74,7 +82,7 @@ pub(super) fn failure(content: &ContentPath, error: ContentError) -> Failure {
                 ContentError::Missing { .. } => exit_code::NOT_FOUND,
                 _ => exit_code::INVALID,
             };
-            Failure::caused(code, format!("failed to read {content}"), &error)
+            Failure::caused_in_store(code, format!("failed to read {content}"), &error)
         }
     };
     help.into_iter().fold(failure, Failure::with_help)
@@ -83,14 +91,17 @@ pub(super) fn failure(content: &ContentPath, error: ContentError) -> Failure {
 /// Why `content` cannot be written to disk.
 pub(super) fn export_failure(content: &ContentPath, error: ExportError) -> Failure {
     let code = match &error {
-        ExportError::Exists { .. } => {
-            return Failure::new(exit_code::FAILURE, &error).with_help("remove it, or write to another place with -o");
+        ExportError::Exists { path } => {
+            let help = match path.is_dir() {
+                true => {
+                    let inside = escape::path(&path.join(own_name(content)));
+                    format!("-o {inside} writes it into that folder; nothing is replaced")
+                }
+                false => "remove it, or write to another place with -o".to_owned(),
+            };
+            return Failure::new(exit_code::FAILURE, &error).with_help(help);
         }
-        ExportError::Source { source, .. } => match source.downcast_ref() {
-            Some(StoreError::Damaged { .. }) => exit_code::STORE_DAMAGED,
-            _ => exit_code::FAILURE,
-        },
-        ExportError::Io { .. } | ExportError::Cancelled => exit_code::FAILURE,
+        ExportError::Io { .. } | ExportError::Source { .. } | ExportError::Cancelled => exit_code::FAILURE,
         ExportError::Missing { .. } => exit_code::NOT_FOUND,
         _ => exit_code::INVALID,
     };
@@ -99,5 +110,6 @@ pub(super) fn export_failure(content: &ContentPath, error: ExportError) -> Failu
         ExportError::TooManyEntries { .. } => Some("--entries-max NUMBER allows more"),
         _ => None,
     };
-    help.into_iter().fold(Failure::caused(code, format!("failed to write {content}"), &error), Failure::with_help)
+    let failure = Failure::caused_in_store(code, format!("failed to write {content}"), &error);
+    help.into_iter().fold(failure, Failure::with_help)
 }

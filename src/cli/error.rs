@@ -4,6 +4,7 @@ use std::error::Error;
 
 use super::exit_code;
 use crate::blockstore::StoreError;
+use crate::dag::car::CarError;
 use crate::ops::car::{ExportCarError, ImportCarError};
 use crate::ops::{self, PinError, PublishError, RunError};
 use crate::wetfile::lock::{LockError, ParseError};
@@ -96,6 +97,8 @@ impl From<PublishError> for Failure {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::Store(source) => Self::from(source),
+            error @ PublishError::PrivateKeys(_) => Self::new(exit_code::IMAGE, &error)
+                .with_help("move them out of what is published; or --allow-private-keys publishes them, too"),
             error => Self::new(exit_code::FAILURE, &error),
         }
     }
@@ -104,7 +107,7 @@ impl From<PublishError> for Failure {
 impl From<ops::Error> for Failure {
     fn from(error: ops::Error) -> Self {
         let code = match &error {
-            ops::Error::UnknownTarget { .. } => exit_code::USAGE,
+            ops::Error::UnknownTarget { .. } => exit_code::NOT_FOUND,
             ops::Error::State(_) | ops::Error::WriteLock { .. } => exit_code::FAILURE,
             ops::Error::Build { .. } => exit_code::BUILD,
             ops::Error::Image { .. } | ops::Error::Listing { .. } => exit_code::IMAGE,
@@ -115,6 +118,9 @@ impl From<ops::Error> for Failure {
             ops::Error::LockMissing => failure.with_help("`ww build` without --locked writes it; then commit it"),
             ops::Error::OutOfDate(_) => failure
                 .with_help("`ww build` without --locked brings it up to date; look at what changes, and commit it"),
+            ops::Error::Lock(LockError::Invalid { source: ParseError::Newer { .. }, .. }) => {
+                failure.with_help("use a ww that is as new, or take the lock that this one wrote from version control")
+            }
             ops::Error::Lock(LockError::Invalid { source: ParseError::Malformed { .. }, .. }) => {
                 failure.with_help("take it from version control, or remove it and let `ww build` write it anew")
             }
@@ -123,17 +129,27 @@ impl From<ops::Error> for Failure {
     }
 }
 
+/// What to do about damage in the blockstore.
+const REPAIR: &str = "`ww store verify --repair` takes out of use what is damaged, so that it can be had again";
+
+/// What to do about pinned content of which a part is missing.
+pub(super) const MEND_PIN: &str = "`ww pin add CID --name NAME` fetches what is missing, `ww publish` and `ww car import` \
+                                   bring it, too; `ww pin rm NAME` gives the content up";
+
 /// The code of a failure of the blockstore, and what to do about it.
 fn of_store(error: &StoreError) -> (u8, Option<&'static str>) {
     let missing =
         "`ww get` fetches content, `ww car import` and `ww publish` bring it here, too; `ww pin rm` gives up a pin";
-    let repair = "`ww store verify --repair` takes out of use what is damaged, so that it can be had again";
     match error {
         StoreError::Incomplete { .. } => (exit_code::NOT_FOUND, Some(missing)),
         StoreError::UnknownCodec { .. } | StoreError::MalformedNode { .. } | StoreError::UnsupportedHash { .. } => {
             (exit_code::INVALID, None)
         }
-        StoreError::Damaged { .. } | StoreError::DamagedPack { .. } => (exit_code::STORE_DAMAGED, Some(repair)),
+        StoreError::Damaged { .. } | StoreError::DamagedPack { .. } => (exit_code::STORE_DAMAGED, Some(REPAIR)),
+        StoreError::BrokenPin { source, .. } => match of_store(source) {
+            (exit_code::STORE_DAMAGED, help) => (exit_code::STORE_DAMAGED, help),
+            (code, _) => (code, Some(MEND_PIN)),
+        },
         StoreError::Pins { .. } => {
             (exit_code::STORE_DAMAGED, Some("restore the file, or move it away, which removes all pins"))
         }
@@ -149,6 +165,20 @@ impl Failure {
         match help {
             Some(help) => failure.with_help(help),
             None => failure,
+        }
+    }
+}
+
+impl Failure {
+    /// A failure of which `error` is the nearest cause; with this code, unless the blockstore is damaged.
+    pub(super) fn caused_in_store(code: u8, message: impl Into<String>, error: &(dyn Error + 'static)) -> Self {
+        let mut causes = std::iter::successors(Some(error), |error| (**error).source());
+        let is_damage = |cause: &(dyn Error + 'static)| {
+            matches!(cause.downcast_ref(), Some(StoreError::Damaged { .. } | StoreError::DamagedPack { .. }))
+        };
+        match causes.any(is_damage) {
+            true => Self::caused(exit_code::STORE_DAMAGED, message, error).with_help(REPAIR),
+            false => Self::caused(code, message, error),
         }
     }
 }
@@ -181,7 +211,13 @@ impl From<ImportCarError> for Failure {
             ImportCarError::SeveralRoots { .. } | ImportCarError::NoRoots => (None, exit_code::USAGE),
             ImportCarError::Car(_) | ImportCarError::Block(_) => (None, exit_code::INVALID),
         };
-        Self::with_store(&error, store, other)
+        let failure = Self::with_store(&error, store, other);
+        match error {
+            ImportCarError::Car(CarError::Truncated { .. }) => {
+                failure.with_help("it is cut off, or no CAR: fetch or export it again; nothing of it was kept")
+            }
+            _ => failure,
+        }
     }
 }
 

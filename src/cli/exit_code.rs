@@ -14,7 +14,7 @@ pub(super) const BUILD: u8 = 4;
 pub(super) const IMAGE: u8 = 5;
 /// All was published in the local blockstore, but not pushed to the Kubo node.
 pub(super) const PUSH: u8 = 6;
-/// Content was not found: it is not in the store, nobody had it, or the path does not lead to it.
+/// What an argument names is not there: content, a pin, a file or folder, or a guest or image of the Wetfile.
 pub(super) const NOT_FOUND: u8 = 7;
 /// Content is malformed, or over a limit.
 pub(super) const INVALID: u8 = 8;
@@ -49,5 +49,7 @@ pub(super) const RUN_OUT_OF_TIME: u8 = 124;
 pub(super) const RUN_TRAPPED: u8 = 134;
 /// `ww run`: the guest was killed. 128 + 9, as after `SIGKILL`.
 pub(super) const RUN_KILLED: u8 = 137;
+/// Nobody reads standard output any more. 128 + 13, as after `SIGPIPE`, with which other programs end then.
+pub(super) const READER_GONE: u8 = 141;
 /// Added to the number of a signal that ended the command.
 pub(super) const SIGNAL_BASE: u8 = 128;

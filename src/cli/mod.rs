@@ -126,6 +126,7 @@ fn end(result: Result<(), error::Failure>) -> ExitCode {
 fn end_with(result: Result<u8, error::Failure>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
+        Err(_) if ui::is_reader_gone() => ExitCode::from(exit_code::READER_GONE),
         Err(failure) => {
             ui::failure(&failure);
             ExitCode::from(failure.code)

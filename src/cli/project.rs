@@ -1,7 +1,7 @@
 //! What several commands do with the project they are called in: find it, check it, build it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde_json::json;
 
@@ -140,6 +140,28 @@ pub(super) fn build(
     }))?;
     say_of_lock(&built);
     Ok(built)
+}
+
+/// Refuses a path at which there is nothing, and says which image may have been meant.
+pub(super) fn refuse_absent(given: &Path) -> Result<(), Failure> {
+    if !is_absent(given) {
+        return Ok(());
+    }
+    match given.to_str().and_then(|name| ImageName::new(name).ok()) {
+        Some(name) if is_here() => Err(no_such_image(exit_code::NOT_FOUND, &name, &load(false)?)),
+        _ => Err(absent(given).with_help("`ww build` makes the images of a Wetfile.toml")),
+    }
+}
+
+/// Whether there is nothing at a path.
+pub(super) fn is_absent(given: &Path) -> bool {
+    let kind = given.symlink_metadata().map_err(|error| error.kind());
+    matches!(kind, Err(io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+}
+
+/// That there is nothing at a path.
+pub(super) fn absent(given: &Path) -> Failure {
+    Failure::message(exit_code::NOT_FOUND, format!("there is no file or folder {}", escape::path(given)))
 }
 
 /// That there is no such image, nor a folder of this name, with what may have been meant; `code` is the failure's.

@@ -24,7 +24,7 @@ pub(in crate::cli) struct SourceArgs {
     #[command(flatten)]
     kubo: KuboArgs,
 
-    /// Trustless gateway to ask, such as https://example.com; may be repeated
+    /// Trustless gateway to ask, such as https://example.com, below which it serves /ipfs/CID; may be repeated
     #[arg(long, value_name = "URL", value_parser = Unrepeated::<gateway::Address>::default(), help_heading = HEADING)]
     gateway: Vec<gateway::Address>,
 

@@ -1,5 +1,6 @@
 //! The local blockstore, as commands open it and speak of it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use super::error::Failure;
 use super::size::Size;
 use super::{env, exit_code, ui};
-use crate::blockstore::{Blockstore, DiskBlockstore, GcReport, Hold, Options, Pin, StoreEvent};
+use crate::blockstore::{Blockstore, DiskBlockstore, GcReport, Hold, Options, Pin, StoreError, StoreEvent};
 use crate::build::Cancel;
 use crate::dag::{Block, Cid, ContentPath};
 use crate::escape;
@@ -32,7 +33,18 @@ pub(super) fn open(is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> R
     let events = Arc::new(|event: StoreEvent| show(&event));
     let cancelled = Arc::new(is_cancelled);
     let options = Options { size_bytes_max: limit()?, events, cancelled };
-    DiskBlockstore::open(&home.join(FOLDER), options).map_err(Failure::from)
+    DiskBlockstore::open(&home.join(FOLDER), options).map_err(|error| match error {
+        StoreError::Io { .. } | StoreError::Misplaced { .. } => Failure::from(error).with_help(place_help()),
+        error => error.into(),
+    })
+}
+
+/// What decides where the state of `ww` is, for a failure there.
+pub(super) fn place_help() -> String {
+    match env::variable_os("WW_HOME").filter(|value| !value.is_empty()) {
+        Some(home) => format!("it is there since WW_HOME is `{}`", escape::path(Path::new(&home))),
+        None => "WW_HOME names another folder for what ww keeps".to_owned(),
+    }
 }
 
 /// As [`open`], until something is cancelled.
@@ -93,7 +105,12 @@ impl HeldContent {
                 .with_help("`ww get` fetches it, `ww car import` and `ww publish` bring it there")
         };
         let root = ops::resolve(&|cid| store.get(cid).map_err(Into::into), content.root, &content.path);
-        let root = root.map_err(|error| not_found(&error))?;
+        let root = root.map_err(|error| match error {
+            ReadError::Block(_) => {
+                Failure::caused_in_store(exit_code::FAILURE, format!("cannot read {content}"), &error)
+            }
+            error => not_found(&error),
+        })?;
         match store.has(&root)? {
             true => Ok(Self { store, _hold: hold, root }),
             false => Err(not_found(&ReadError::Missing { cid: Box::new(root) })),

@@ -15,7 +15,7 @@ pub(super) fn result_line(line: &str) -> io::Result<()> {
     if IS_TRANSIENT.load(Ordering::Relaxed) {
         transient("");
     }
-    writeln!(io::stdout().lock(), "{line}")
+    writeln!(Watched(io::stdout().lock()), "{line}")
 }
 
 /// Writes a result that is not text of ours.
@@ -24,14 +24,43 @@ pub(super) fn result_bytes(write: impl FnOnce(&mut dyn Write) -> Result<(), Fail
         transient("");
     }
     // Without the buffer of lines that standard output has.
-    let stdout = io::stdout().lock();
+    let stdout = Watched(io::stdout().lock());
     let mut out = io::BufWriter::with_capacity(RESULT_BUFFER_BYTES, stdout);
     write(&mut out)?;
     out.flush().map_err(|error| Failure::new(exit_code::FAILURE, &error))
 }
 
 /// How many bytes of a result are written at a time.
-const RESULT_BUFFER_BYTES: usize = 64 << 10;
+const RESULT_BUFFER_BYTES: usize = 256 << 10;
+
+/// Whether whoever read standard output has gone, as `head` does when it has enough. Set once.
+static IS_READER_GONE: AtomicBool = AtomicBool::new(false);
+
+/// Whether the reader of standard output has gone. Then nobody waits for the rest of the result, nor for why it did not
+/// come.
+pub(super) fn is_reader_gone() -> bool {
+    IS_READER_GONE.load(Ordering::Relaxed)
+}
+
+/// Standard output, which notices that.
+struct Watched(io::StdoutLock<'static>);
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        noticed(self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        noticed(self.0.flush())
+    }
+}
+
+fn noticed<T>(written: io::Result<T>) -> io::Result<T> {
+    if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        IS_READER_GONE.store(true, Ordering::Relaxed);
+    }
+    written
+}
 
 /// Whether progress is kept to itself; set once, when the command line has been read.
 static QUIET: AtomicBool = AtomicBool::new(false);

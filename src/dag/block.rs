@@ -5,6 +5,8 @@ use cid::Version;
 use multihash::Multihash;
 use sha2::{Digest, Sha256, Sha512};
 
+use super::cid_text::HashName;
+
 /// A content identifier. Its text form is base58 for version 0 and base32 for version 1.
 ///
 /// It has room for the longest identity digest that UnixFS allows, and for every hash in use.
@@ -48,7 +50,7 @@ pub enum BlockError {
         cid: Box<Cid>,
     },
     /// The CID has a hash function that is not supported, so nothing can be checked against it.
-    #[error("hash function 0x{hash:x} of {cid} is not supported")]
+    #[error("hash function {} of {cid} is not supported", HashName(*.hash))]
     UnsupportedHash {
         /// The CID.
         cid: Box<Cid>,

@@ -16,6 +16,7 @@
 
 pub mod block;
 pub mod car;
+mod cid_text;
 mod path;
 pub mod pb;
 mod protobuf;
@@ -28,5 +29,6 @@ pub mod unixfs;
 
 pub use block::{BLOCK_BYTES_MAX, Block, BlockError, Cid};
 pub use cid::Version;
+pub use cid_text::{CidTextError, CodecName, HashName, parse_cid_text};
 pub use path::{ContentPath, ContentPathError};
 pub use scope::{Scope, UnknownScope};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::block::Cid;
+use super::cid_text::{CidTextError, parse_cid_text};
 use super::unixfs::{EntryName, NameError};
 
 /// A DAG's root and a path below it.
@@ -22,14 +23,8 @@ pub struct ContentPath {
 #[derive(Debug, thiserror::Error)]
 pub enum ContentPathError {
     /// What should be a CID is none.
-    #[error("`{}` is not a CID", crate::escape::text(text))]
-    Cid {
-        /// What stands there.
-        text: String,
-        /// Why it is none.
-        #[source]
-        source: cid::Error,
-    },
+    #[error(transparent)]
+    Cid(#[from] CidTextError),
     /// A part of the path cannot be a name.
     #[error("malformed path below the CID")]
     Name(#[from] NameError),
@@ -48,9 +43,11 @@ pub enum ContentPathError {
 }
 
 impl ContentPath {
-    /// Whether a text was meant as a path to content, and not to a file: it begins with `/ipfs/` or `ipfs://`.
+    /// Whether a text was meant as a path to content, and not to a file: it begins with `/ipfs/` or `ipfs://`, or with
+    /// `/ipns/` or `ipns://`, which are refused.
     pub fn is_meant(text: &str) -> bool {
-        text.starts_with("/ipfs/") || strip_scheme(text).is_some()
+        let is_path = ["/ipfs/", "/ipns/"].iter().any(|start| text.starts_with(start));
+        is_path || ["ipfs://", "ipns://"].iter().any(|scheme| strip_scheme(text, scheme).is_some())
     }
 }
 
@@ -58,12 +55,16 @@ impl FromStr for ContentPath {
     type Err = ContentPathError;
 
     fn from_str(text: &str) -> Result<Self, ContentPathError> {
-        if let Some(uri) = strip_scheme(text) {
+        if let Some(uri) = strip_scheme(text, "ipfs://") {
             if uri.contains(['?', '#']) {
                 return Err(ContentPathError::Query { text: text.to_owned() });
             }
             let decoded = decode_percent(uri).ok_or_else(|| ContentPathError::Percent { text: text.to_owned() })?;
             return parse(&decoded);
+        }
+        if text.starts_with("/ipns/") || strip_scheme(text, "ipns://").is_some() {
+            let name = strip_scheme(text, "ipns://").map(|name| format!("/ipns/{name}"));
+            return Err(CidTextError::Ipns(name.unwrap_or_else(|| text.to_owned())).into());
         }
         parse(text.strip_prefix("/ipfs/").unwrap_or(text))
     }
@@ -82,16 +83,16 @@ impl fmt::Display for ContentPath {
     }
 }
 
-/// What follows `ipfs://`, where a text begins with it. Schemes are the same in upper case (RFC 3986, section 3.1).
-fn strip_scheme(text: &str) -> Option<&str> {
-    const SCHEME: &str = "ipfs://";
-    let (scheme, rest) = text.split_at_checked(SCHEME.len())?;
-    scheme.eq_ignore_ascii_case(SCHEME).then_some(rest)
+/// What follows a scheme such as `ipfs://`, where a text begins with it. Schemes are the same in upper case (RFC 3986,
+/// section 3.1).
+fn strip_scheme<'t>(text: &'t str, scheme: &str) -> Option<&'t str> {
+    let (start, rest) = text.split_at_checked(scheme.len())?;
+    start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
 fn parse(text: &str) -> Result<ContentPath, ContentPathError> {
     let (cid, path) = text.split_once('/').unwrap_or((text, ""));
-    let root = cid.parse().map_err(|source| ContentPathError::Cid { text: cid.to_owned(), source })?;
+    let root = parse_cid_text(cid)?;
     let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
     for name in &names {
         EntryName::new(*name)?;
@@ -144,12 +145,19 @@ mod tests {
             let error = text.parse::<ContentPath>().unwrap_err();
             assert_eq!(error.to_string(), expected, "{text}");
         };
-        check("", "`` is not a CID");
-        check("/ipfs/", "`` is not a CID");
-        check("/ipfs//a", "`` is not a CID");
-        check("examples/images", "`examples` is not a CID");
-        check("/ipns/example.org", "`` is not a CID");
-        check("a\x1b[2J", "`a\\u{1b}[2J` is not a CID");
+        let form = "one looks like bafy… or Qm…";
+        check("", &format!("there is no CID: {form}"));
+        check("/ipfs/", &format!("there is no CID: {form}"));
+        check("/ipfs//a", &format!("there is no CID: {form}"));
+        check("examples/images", &format!("`examples` is not a CID: {form}"));
+        check("a\x1b[2J", &format!("`a\\u{{1b}}[2J` is not a CID: {form}"));
+        for ipns in ["/ipns/example.org/a", "ipns://example.org/a", "IPNS://example.org/a"] {
+            check(
+                ipns,
+                "`/ipns/example.org/a` is an IPNS name, which ww does not resolve yet: \
+                 `ipfs name resolve /ipns/example.org/a` tells the /ipfs/ path it stands for",
+            );
+        }
         check(&format!("{CID}/a/../b"), "malformed path below the CID");
         check(&format!("{CID}/."), "malformed path below the CID");
         check(&format!("{CID}/a\0b"), "malformed path below the CID");
@@ -169,6 +177,7 @@ mod tests {
         assert_eq!(shown(CID), format!("/ipfs/{CID}"));
         assert_eq!(shown(&format!("ipfs://{CID}/a%0Ab/")), format!("/ipfs/{CID}/a\\nb"));
         assert!(ContentPath::is_meant("/ipfs/x") && ContentPath::is_meant("ipfs://x"));
+        assert!(ContentPath::is_meant("/ipns/x") && ContentPath::is_meant("ipns://x"));
         assert!(!ContentPath::is_meant(CID) && !ContentPath::is_meant("ipfs") && !ContentPath::is_meant("/ipfs"));
     }
 }

@@ -88,9 +88,7 @@ impl Link<'_> {
     }
 
     fn message_len(&self) -> usize {
-        let name_len = self.name.map_or(0, |name| bytes_field_len(name.len()));
-        let tsize_len = self.tsize.map_or(0, |tsize| 1 + varint_len(tsize));
-        bytes_field_len(self.cid.encoded_len()) + name_len + tsize_len
+        message_len(self.cid.encoded_len(), self.name.map(str::len), self.tsize)
     }
 
     fn put(&self, out: &mut Vec<u8>) {
@@ -103,6 +101,17 @@ impl Link<'_> {
             put_varint_field(out, LINK_TSIZE, tsize);
         }
     }
+}
+
+fn message_len(cid_len: usize, name_len: Option<usize>, tsize: Option<u64>) -> usize {
+    let name_len = name_len.map_or(0, bytes_field_len);
+    let tsize_len = tsize.map_or(0, |tsize| 1 + varint_len(tsize));
+    bytes_field_len(cid_len) + name_len + tsize_len
+}
+
+/// As [`Link::encoded_len`], of a link with a CID and a name of these lengths in bytes.
+pub(super) fn link_len(cid_len: usize, name_len: usize, tsize: u64) -> usize {
+    bytes_field_len(message_len(cid_len, Some(name_len), Some(tsize)))
 }
 
 /// A dag-pb node, borrowed from the bytes it was decoded from or is made of.

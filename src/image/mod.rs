@@ -7,7 +7,7 @@ mod assemble;
 mod inspect;
 mod layout;
 mod marker;
-mod private_key;
+pub mod private_key;
 #[cfg(test)]
 mod tests;
 

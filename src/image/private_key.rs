@@ -12,7 +12,7 @@ const NAMES: [&str; 7] = ["id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed2
 const ENDINGS: [&str; 3] = [".p12", ".pfx", ".ppk"];
 
 /// Largest file whose content is looked at, in bytes. Keys, also many in one file, are far smaller.
-pub(super) const CONTENT_BYTES_MAX: u64 = 1 << 20;
+pub const CONTENT_BYTES_MAX: u64 = 1 << 20;
 
 /// What some editors write before a text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -38,10 +38,22 @@ impl fmt::Display for KeyEvidence {
     }
 }
 
+/// What gives a file away as a private key, if it is one: its name, or its content where that is no longer than
+/// [`CONTENT_BYTES_MAX`], and known.
+pub fn evidence(name: &str, content: Option<&[u8]>) -> Option<KeyEvidence> {
+    if is_key_name(name) {
+        return Some(KeyEvidence::Name);
+    }
+    content.is_some_and(is_key_content).then_some(KeyEvidence::Content)
+}
+
 /// Whether a file of this name is a private key.
 pub(super) fn is_key_name(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    NAMES.contains(&lower.as_str()) || ENDINGS.iter().any(|ending| lower.ends_with(ending))
+    let ends_so = |ending: &&str| {
+        let end = name.len().checked_sub(ending.len()).and_then(|start| name.get(start..));
+        end.is_some_and(|end| end.eq_ignore_ascii_case(ending))
+    };
+    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)) || ENDINGS.iter().any(ends_so)
 }
 
 /// Whether a file with this content holds a private key.

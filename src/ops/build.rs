@@ -99,7 +99,7 @@ struct Targets<'a> {
 ///
 /// [`Error`] with the guest or image that failed, or for a name that the project does not have; nothing was started in
 /// that case. Under [`BuildOptions::locked`] also where `Wetfile.lock` would have to change: no image is then replaced, and
-/// where its inputs tell it, nothing is compiled.
+/// where the sources of guests or images tell it, nothing is compiled.
 pub fn build(
     environment: &Environment<'_>,
     project: &Project,
@@ -121,6 +121,7 @@ pub fn build(
         let (present, unreadable) = lock::present_inputs(project, lock, &targets.guests, environment.variables);
         found.extend(unreadable);
         found.extend(lock::stale_guests(lock, &present));
+        found.extend(stale_images(&reading, lock, &targets.images)?);
         refuse(found)?;
     }
     let ctx = Context {
@@ -150,6 +151,21 @@ pub fn build(
 /// Refuses to go on where the lock would have to change.
 fn refuse(found: Vec<OutOfDate>) -> Result<(), Error> {
     if found.is_empty() { Ok(()) } else { Err(Error::OutOfDate(found)) }
+}
+
+/// Where the lock differs from what images are to hold, as far as their sources tell it.
+fn stale_images(reading: &Reading<'_>, lock: &Lock, images: &[&Image]) -> Result<Vec<OutOfDate>, Error> {
+    let mut found = Vec::new();
+    for &image in images {
+        match reading.plan(image) {
+            Ok(plan) => found.extend(lock::stale_image(lock, &plan)),
+            Err((_, source)) if source.is_stop() => {
+                return Err(Error::Listing { image: image.name.clone(), source });
+            }
+            Err((path, error)) => found.push(lock::unreadable_source(image, &path, &error)),
+        }
+    }
+    Ok(found)
 }
 
 /// Tells what images are to be, before any of them is written.

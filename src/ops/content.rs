@@ -211,7 +211,12 @@ mod tests {
         fs::write(tree.join("a"), "hello\n").unwrap();
         std::os::unix::fs::symlink("a", tree.join("link")).unwrap();
         let store = MemoryBlockstore::default();
-        let options = PublishOptions { profile: Profile::default(), cancel: &|| false, progress: &|_| {} };
+        let options = PublishOptions {
+            profile: Profile::default(),
+            allow_private_keys: false,
+            cancel: &|| false,
+            progress: &|_| {},
+        };
         let item = PublishItem { name: PinName::new("tree").unwrap(), path: tree, expected: None };
         let root = publish(&store, &[item], &options).unwrap().items[0].subtree.cid;
         (store, root, dir)

@@ -75,6 +75,13 @@ pub enum ListingError {
     Build(#[from] BuildError),
 }
 
+impl ListingError {
+    /// Whether it was stopped from outside.
+    pub(super) fn is_stop(&self) -> bool {
+        matches!(self, Self::Import(ImportError::Cancelled))
+    }
+}
+
 fn shown(path: &str) -> String {
     if path.is_empty() { "the root".to_owned() } else { format!("`{}`", escape::text(path)) }
 }
@@ -136,7 +143,8 @@ impl Listing {
         let mut nodes = Nodes::default();
         let imported = tree::import(path, options, cache, Some(&mut nodes))?;
         // What is no node is a piece of a file, or a file that the cache knew.
-        Self::of_blocks(imported.subtree, &|cid| Ok(nodes.0.get(cid).cloned()), false)
+        let node = |cid: &Cid| if cid.codec() == CODEC_RAW { None } else { nodes.0.get(cid).cloned() };
+        Self::of_blocks(imported.subtree, &|cid| Ok(node(cid)), false)
     }
 
     /// Lists a DAG. `block` gives its blocks, `None` for those that are not there; of files the first block is enough,
@@ -173,16 +181,21 @@ struct Nodes(HashMap<Cid, Block>);
 
 impl BlockSink for Nodes {
     fn put(&mut self, block: &Block) -> Result<(), BoxError> {
-        if block.cid().codec() != CODEC_RAW
-            && !matches!(Node::decode(block), Ok(Node::File(node)) if node.children.is_empty())
-        {
-            self.0.insert(*block.cid(), block.clone());
-        }
+        self.0.insert(*block.cid(), block.clone());
         Ok(())
     }
 
     fn has(&mut self, _: &Cid) -> Result<bool, BoxError> {
         Ok(true)
+    }
+
+    fn has_all(&self) -> bool {
+        true
+    }
+
+    /// They are not nodes.
+    fn wants_pieces(&self) -> bool {
+        false
     }
 }
 

@@ -40,9 +40,9 @@ pub use inspect::{InspectError, Inspected, InspectedKind, InspectedObject, inspe
 pub use listing::{Listed, ListedKind, Listing, ListingError};
 pub use lock::OutOfDate;
 pub use pin::{PinError, pin, unpin};
-pub use publish::{PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
+pub use publish::{PrivateKeys, PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
-pub use run::{RunError, RunOptions, RunOutcome, run};
+pub use run::{RunError, RunEvent, RunOptions, RunOutcome, run};
 
 /// Why an operation on a project failed. The cause is the source.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! What an image is to hold, told from its Wetfile and its sources alone: neither the lock nor the image is asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::listing::{ListedKind, Listing};
 use crate::dag::Block;
@@ -90,10 +90,26 @@ impl Plan<'_> {
             }
         }
         // Empty folders that something else fills.
-        let filled: Vec<String> = leaves.keys().filter(|path| holds_below(&leaves, path)).cloned().collect();
-        filled.iter().for_each(|path| drop(leaves.remove(path)));
+        filled(&leaves).iter().for_each(|path| drop(leaves.remove(path)));
         leaves
     }
+}
+
+/// The paths that something else is below.
+fn filled(leaves: &BTreeMap<String, Leaf>) -> BTreeSet<String> {
+    let mut filled = BTreeSet::new();
+    let mut previous = None;
+    for path in leaves.keys() {
+        let folder = path.rsplit_once('/').map(|(folder, _)| folder);
+        // Those in one folder mostly follow each other, and what is above them is looked for once.
+        if folder == previous {
+            continue;
+        }
+        previous = folder;
+        let above = std::iter::successors(folder, |folder| folder.rsplit_once('/').map(|(above, _)| above));
+        filled.extend(above.filter(|above| leaves.contains_key(*above)).map(str::to_owned));
+    }
+    filled
 }
 
 /// A path below another; either may be empty.

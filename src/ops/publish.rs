@@ -5,13 +5,18 @@
 //! that the cache knows are neither read nor looked for, and where the root comes out the same nothing is written.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
 
 use crate::blockstore::{Blockstore, GcReport, Pin, PinName, StoreError, Writer};
 use crate::dag::block::CODEC_RAW;
 use crate::dag::unixfs::{Profile, Subtree};
 use crate::dag::{Block, Cid, pb};
 use crate::escape;
-use crate::tree::{self, BlockSink, BoxError, ImportError, ImportOptions, RootSymlink, StatCache};
+use crate::image::KeyEvidence;
+use crate::image::private_key;
+use crate::tree::{self, BlockSink, BoxError, FileInspector, ImportError, ImportOptions, RootSymlink, StatCache};
 
 /// Bytes of blocks that are held back until it is known whether the tree differs from what is pinned: the folders of a
 /// tree of 50,000 files, with room for some files that were too young for the cache.
@@ -33,6 +38,8 @@ pub struct PublishItem {
 pub struct PublishOptions<'a> {
     /// What the CIDs depend on.
     pub profile: Profile,
+    /// Whether files may be published that are probably somebody's private keys.
+    pub allow_private_keys: bool,
     /// Is asked all the time, from several threads, and tells whether to give up.
     pub cancel: &'a (dyn Fn() -> bool + Sync),
     /// Is told, from several threads, how many bytes of files were done since it was told last.
@@ -98,9 +105,61 @@ pub enum PublishError {
         /// The name.
         name: PinName,
     },
+    /// There are files that are probably somebody's private keys.
+    #[error("nothing was published, since whoever knows the CID would have {}", listed(.0))]
+    PrivateKeys(PrivateKeys),
     /// [`PublishOptions::cancel`] said so.
     #[error("stopped")]
     Cancelled,
+}
+
+/// Files that are probably somebody's private keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PrivateKeys {
+    /// The first of them that were found, sorted, with what gave each away; at most [`KEYS_LISTED_MAX`].
+    pub files: Vec<(PathBuf, KeyEvidence)>,
+    /// How many there are beside these.
+    pub others: u64,
+}
+
+/// How many private keys are named. Who has more has a folder of them.
+const KEYS_LISTED_MAX: usize = 20;
+
+fn listed(found: &PrivateKeys) -> String {
+    let plural = if found.files.len() == 1 { "a private key" } else { "private keys" };
+    let lines: String =
+        found.files.iter().map(|(path, evidence)| format!("\n  {} ({evidence})", escape::path(path))).collect();
+    let others = if found.others == 0 { String::new() } else { format!("\n  and {} more", found.others) };
+    format!("{plural}:{lines}{others}")
+}
+
+/// Finds private keys among the files of an import.
+#[derive(Default)]
+struct KeyFinder(Mutex<PrivateKeys>);
+
+impl FileInspector for KeyFinder {
+    fn content_bytes_max(&self) -> u64 {
+        private_key::CONTENT_BYTES_MAX
+    }
+
+    fn inspect(&self, name: &str, content: Option<&[u8]>, path: &dyn Fn() -> PathBuf) {
+        let Some(evidence) = private_key::evidence(name, content) else { return };
+        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.files.len() < KEYS_LISTED_MAX {
+            found.files.push((path(), evidence));
+        } else {
+            found.others += 1;
+        }
+    }
+}
+
+impl KeyFinder {
+    /// That there are none.
+    fn check(self) -> Result<(), PublishError> {
+        let mut found = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        found.files.sort_unstable_by(|(first, _), (second, _)| first.cmp(second));
+        if found.files.is_empty() { Ok(()) } else { Err(PublishError::PrivateKeys(found)) }
+    }
 }
 
 /// Brings trees into the blockstore and pins each under its name: all of them, or none.
@@ -120,11 +179,12 @@ pub fn publish(
     let pins = store.pins()?;
     let mut sink = Sink { store, writer: None, held: Vec::new(), held_bytes: 0, is_pinned: false };
     let mut caches = Vec::new();
+    let keys = KeyFinder::default();
     let mut published = Published { items: Vec::new(), blocks: 0, bytes: 0, collected: None };
     for item in items {
-        let mut cache = Cache::load(store, &options.profile, &item.path)?;
+        let mut cache = Cache::load(store, options, &item.path)?;
         sink.is_pinned = cache.root.is_some_and(|root| pins.iter().any(|pin| pin.root == root));
-        let imported = import(item, options, &mut cache.stats, &mut sink)?;
+        let imported = import(item, options, &keys, &mut cache.stats, &mut sink)?;
         let found = imported.subtree.cid;
         if let Some(expected) = item.expected.filter(|expected| *expected != found) {
             let (expected, found) = (Box::new(expected), Box::new(found));
@@ -139,6 +199,7 @@ pub fn publish(
             is_changed: !is_pinned_as(&pins, &item.name, &imported.subtree.cid),
         });
     }
+    keys.check()?;
     // A pin that is as it was says nothing of blocks that had to be written: some were lost, perhaps.
     if sink.writer.is_some() || published.items.iter().any(|item| item.is_changed) {
         let writer = sink.into_writer()?;
@@ -166,11 +227,13 @@ fn is_pinned_as(pins: &[Pin], name: &PinName, root: &Cid) -> bool {
 fn import(
     item: &PublishItem,
     options: &PublishOptions<'_>,
+    keys: &KeyFinder,
     cache: &mut StatCache,
     sink: &mut Sink<'_>,
 ) -> Result<tree::Imported, PublishError> {
     let options = ImportOptions {
         root_symlink: RootSymlink::Refuse,
+        inspector: (!options.allow_private_keys).then_some(keys as &dyn FileInspector),
         cancel: options.cancel,
         progress: options.progress,
         ..ImportOptions::new(options.profile)
@@ -194,11 +257,16 @@ struct Cache {
 }
 
 impl Cache {
-    fn load(store: &dyn Blockstore, profile: &Profile, path: &Path) -> Result<Self, StoreError> {
-        let key = format!("publish {profile} {}", escape::path(path));
-        let bytes = store.cache_get(&key)?.unwrap_or_default();
+    /// What was read without a look for private keys is not known to who wants one: that has caches of its own. Those
+    /// of a `ww` that did not look yet are not asked any more, either.
+    fn load(store: &dyn Blockstore, options: &PublishOptions<'_>, path: &Path) -> Result<Self, StoreError> {
+        let profile = &options.profile;
+        let looked = if options.allow_private_keys { "with keys" } else { "without keys" };
+        let key = format!("publish {looked} {profile} {}", escape::path(path));
+        let bytes = Bytes::from(store.cache_get(&key)?.unwrap_or_default());
         let (root, stats) = split_root(&bytes).unzip();
-        let stats = stats.map_or_else(|| StatCache::new(profile), |stats| StatCache::decode(profile, stats));
+        let stats =
+            stats.map_or_else(|| StatCache::new(profile), |stats| StatCache::decode(profile, &bytes.slice_ref(stats)));
         Ok(Self { key, root, stats })
     }
 
@@ -261,6 +329,10 @@ impl BlockSink for Sink<'_> {
         Ok(())
     }
 
+    fn has_all(&self) -> bool {
+        self.is_pinned
+    }
+
     fn has(&mut self, root: &Cid) -> Result<bool, BoxError> {
         Ok(self.is_pinned || is_complete(self.store, root)?)
     }
@@ -297,12 +369,21 @@ mod tests {
 
     const BYTES: usize = 3 << 20;
 
+    /// Nothing stops it and nobody watches.
+    const QUIETLY: PublishOptions<'_> = PublishOptions {
+        profile: Profile::UNIXFS_V1_2025,
+        allow_private_keys: false,
+        cancel: &|| false,
+        progress: &|_| {},
+    };
+
     /// Two trees, one of them with a file of several blocks.
     struct Trees {
         dir: tempfile::TempDir,
         store: MemoryBlockstore,
         read: AtomicU64,
         is_cancelled: AtomicBool,
+        allow_private_keys: AtomicBool,
     }
 
     impl Trees {
@@ -312,6 +393,7 @@ mod tests {
                 store: MemoryBlockstore::default(),
                 read: AtomicU64::new(0),
                 is_cancelled: AtomicBool::new(false),
+                allow_private_keys: AtomicBool::new(false),
             };
             trees.write("one/bin/main.wasm", &vec![7; BYTES]);
             trees.write("one/.hidden", b"x");
@@ -343,6 +425,7 @@ mod tests {
         fn publish_items(&self, items: &[PublishItem]) -> Result<Published, PublishError> {
             let options = PublishOptions {
                 profile: Profile::default(),
+                allow_private_keys: self.allow_private_keys.load(Ordering::Relaxed),
                 cancel: &|| self.is_cancelled.load(Ordering::Relaxed),
                 progress: &|bytes| {
                     self.read.fetch_add(bytes, Ordering::Relaxed);
@@ -420,8 +503,7 @@ mod tests {
         let item = trees.item("one");
         let dir = tempfile::tempdir().unwrap();
         let open = || DiskBlockstore::open(dir.path(), Options::default()).unwrap();
-        let options = PublishOptions { profile: Profile::default(), cancel: &|| false, progress: &|_| {} };
-        let publish_it = |store: &DiskBlockstore| publish(store, std::slice::from_ref(&item), &options).unwrap();
+        let publish_it = |store: &DiskBlockstore| publish(store, std::slice::from_ref(&item), &QUIETLY).unwrap();
         let root = publish_it(&open()).items[0].subtree.cid;
         assert_eq!(publish_it(&open()).blocks, 0);
         let packs = || {
@@ -457,10 +539,9 @@ mod tests {
         let trees = Trees::new();
         let store = MemoryBlockstore::with_size_limit(1000);
         let item = |name| PublishItem { name: PinName::new("it").unwrap(), ..trees.item(name) };
-        let options = PublishOptions { profile: Profile::default(), cancel: &|| false, progress: &|_| {} };
         trees.write("three/a", &[3; 2000]);
-        assert_eq!(publish(&store, &[item("three")], &options).unwrap().collected.unwrap().removed_blocks, 0);
-        assert!(publish(&store, &[item("two")], &options).unwrap().collected.unwrap().removed_blocks > 0);
+        assert_eq!(publish(&store, &[item("three")], &QUIETLY).unwrap().collected.unwrap().removed_blocks, 0);
+        assert!(publish(&store, &[item("two")], &QUIETLY).unwrap().collected.unwrap().removed_blocks > 0);
     }
 
     #[test]
@@ -486,13 +567,45 @@ mod tests {
     fn a_damaged_cache_is_none() {
         let trees = Trees::new();
         trees.publish(&["one"]).unwrap();
-        let key = Cache::load(&trees.store, &Profile::default(), &trees.item("one").path).unwrap().key;
+        let key = Cache::load(&trees.store, &QUIETLY, &trees.item("one").path).unwrap().key;
         let bytes = trees.store.cache_get(&key).unwrap().unwrap();
         for damaged in [&b""[..], b"x", b"\n", &bytes[..40], &bytes[..bytes.len() - 1]] {
             trees.store.cache_put(&key, damaged).unwrap();
             let published = trees.publish(&["one"]).unwrap();
             assert_eq!(published.items[0].subtree.cid, trees.cid("one"));
         }
+    }
+
+    #[test]
+    fn private_keys_are_named_and_nothing_is_stored() {
+        let trees = Trees::new();
+        trees.write("one/.ssh/id_ed25519", b"whatever");
+        trees.write("two/server.pem", b"-----BEGIN PRIVATE KEY-----\nMC4C\n");
+        trees.write("two/cert.pem", b"-----BEGIN CERTIFICATE-----\n");
+        trees.settle();
+        let refused = || match trees.publish(&["one", "two"]).unwrap_err() {
+            PublishError::PrivateKeys(found) => found.files.into_iter().map(|(path, _)| path).collect::<Vec<_>>(),
+            other => panic!("{other}"),
+        };
+        let expected = [trees.item("one").path.join(".ssh/id_ed25519"), trees.item("two").path.join("server.pem")];
+        assert_eq!(refused(), expected);
+        assert!(trees.pins().is_empty() && !trees.store.has(&trees.cid("two")).unwrap());
+        // Whoever allowed them allowed them this once.
+        trees.allow_private_keys.store(true, Ordering::Relaxed);
+        trees.publish(&["one", "two"]).unwrap();
+        assert_eq!(trees.publish(&["one", "two"]).unwrap().blocks, 0);
+        trees.allow_private_keys.store(false, Ordering::Relaxed);
+        assert_eq!(refused(), expected);
+        expected.iter().for_each(|path| fs::remove_file(path).unwrap());
+        trees.publish(&["one", "two"]).unwrap();
+    }
+
+    #[test]
+    fn many_private_keys_are_counted() {
+        let trees = Trees::new();
+        (0..KEYS_LISTED_MAX + 2).for_each(|index| trees.write(&format!("two/{index}.p12"), b""));
+        let error = trees.publish(&["two"]).unwrap_err().to_string();
+        assert!(error.ends_with("\n  and 2 more") && error.lines().count() == KEYS_LISTED_MAX + 2, "{error}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::grant::{
     Grant, Grants, Limit, LimitValue, Limits, MountGrant, REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError,
 };
 use crate::host::{self, Host};
-use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
+use crate::swarm::{self, SwarmConfig, SwarmError};
 use crate::vfs::memory::MemoryTree;
 use crate::vfs::{self, Access, Directory, Follow, Mount, MountError, Namespace, Node, VfsError};
 use crate::wasm_binary::SIZE_BYTES_MAX;
@@ -184,7 +184,22 @@ impl RunError {
     }
 }
 
-/// Runs an image in a cell of its own, with a libp2p node beside it, until the guest ends or `stop` is ready.
+/// Something that whoever runs an image should know before the guest starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunEvent {
+    /// The image asks for what it is not given: the flags that would give it. Foreign text.
+    Lacking(Vec<String>),
+    /// Where the libp2p node can be reached.
+    Listening {
+        /// The addresses, sorted, each ending in `/p2p/<id>`.
+        addrs: Vec<String>,
+        /// The port of the node where [`Listen::Port`](crate::swarm::Listen::Port) had to take another one than it was to.
+        port_taken_instead: Option<u16>,
+    },
+}
+
+/// Runs an image in a cell of its own, with a libp2p node beside it, until the guest ends or `stop` is ready. `tell`
+/// is told what there is to know before the guest starts.
 ///
 /// When the guest ends by itself, everything that it wrote has arrived where it was to go before this returns. When it
 /// is stopped, this returns at once, and the guest may still be on its way out.
@@ -192,24 +207,35 @@ impl RunError {
 /// # Errors
 ///
 /// The image cannot be run; nothing is left running then.
-pub async fn run<S>(options: RunOptions, stop: impl Future<Output = S>) -> Result<RunOutcome<S>, RunError> {
+pub async fn run<S>(
+    options: RunOptions,
+    tell: impl Fn(RunEvent),
+    stop: impl Future<Output = S>,
+) -> Result<RunOutcome<S>, RunError> {
     let kill = CancellationToken::new();
     let _kill_on_return = kill.clone().drop_guard();
     tokio::select! {
         biased;
         stopped = stop => Ok(RunOutcome::Stopped(stopped)),
-        status = run_to_end(options, kill) => status.map(RunOutcome::Ended),
+        status = run_to_end(options, tell, kill) => status.map(RunOutcome::Ended),
     }
 }
 
-async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<ExitStatus, RunError> {
+async fn run_to_end(
+    options: RunOptions,
+    tell: impl Fn(RunEvent),
+    kill: CancellationToken,
+) -> Result<ExitStatus, RunError> {
     let named = |error: RunError| error.renamed(&options.image, &options.name);
     let wasm = read_program(&options.image).map_err(named)?;
     let root = vfs::folder::open_image(&options.image)
         .map_err(|source| named(RunError::Read { path: options.image.clone(), source }))?;
     let request = read_request(&root).await.map_err(named)?;
     let (limits, refused) = request.limits.grant(&options.limits);
-    tell_lacking(&options.grants.lacking(&request.grants), &refused);
+    let lacking = lacking(&options.grants.lacking(&request.grants), &refused);
+    if !lacking.is_empty() {
+        tell(RunEvent::Lacking(lacking));
+    }
     let files = files(root, &options.grants, &limits)?;
     let engine = Engine::new(EngineOptions { debug: options.debug })?;
     let compiler = Compiler::new(engine, Handle::current());
@@ -219,7 +245,7 @@ async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<Exit
     };
     let start_swarm = async { Ok(swarm::start(options.swarm).await?) };
     let (program, swarm) = futures::try_join!(compile, start_swarm)?;
-    announce(&swarm).await;
+    tell(RunEvent::Listening { addrs: swarm.addrs().await, port_taken_instead: swarm.port_taken_instead() });
     let host = Host::new(compiler, swarm.clone()).map_err(RunError::Thread)?;
     let (stdout, stdout_drain) = host::output(options.stdout).map_err(RunError::Thread)?;
     let (stderr, stderr_drain) = host::output(options.stderr).map_err(RunError::Thread)?;
@@ -244,18 +270,6 @@ async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<Exit
         // A guest that failed has said so itself.
         (ExitStatus::Exited(0), Err(error)) => Err(RunError::Output(error)),
         (status, _) => Ok(status),
-    }
-}
-
-/// Says in the log where the node can be reached.
-async fn announce(swarm: &Swarm) {
-    if let Some(port) = swarm.port_taken_instead() {
-        tracing::warn!(port, "the default port is busy, so another one was taken");
-    }
-    let addrs = swarm.addrs().await;
-    tracing::info!(addr = addrs.first(), others = addrs.len().saturating_sub(1), "listening");
-    for addr in addrs {
-        tracing::debug!(addr, "listening");
     }
 }
 
@@ -304,14 +318,10 @@ async fn read_request(root: &Arc<dyn Directory>) -> Result<Request, RunError> {
     Request::parse(&text).map_err(wrong)
 }
 
-/// Says on one line what the image asks for and is not given.
-fn tell_lacking(grants: &[&Grant], limits: &[(Limit, LimitValue)]) {
-    let grants = grants.iter().map(|grant| format!("--grant {}", escape::text(&grant.to_string())));
-    let limits = limits.iter().map(|(limit, value)| format!("--limit {limit}={value}"));
-    let lacking: Vec<_> = grants.chain(limits).collect();
-    if !lacking.is_empty() {
-        tracing::warn!("the image asks for what it is not given: {}", lacking.join(" "));
-    }
+/// The flags that would give the image what it asks for and is not given.
+fn lacking(grants: &[&Grant], limits: &[(Limit, LimitValue)]) -> Vec<String> {
+    let grants = grants.iter().map(|grant| format!("--grant {grant}"));
+    grants.chain(limits.iter().map(|(limit, value)| format!("--limit {limit}={value}"))).collect()
 }
 
 /// Reads the program of the image at `image`.

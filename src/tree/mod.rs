@@ -12,7 +12,9 @@ mod stat_cache;
 use std::error::Error;
 
 pub use export::{BlockSource, ExportError, ExportLimits, ExportOptions, Exported, export};
-pub use import::{BlockSink, DEPTH_MAX, ImportError, ImportOptions, Imported, RootSymlink, THREADS_MAX, import};
+pub use import::{
+    BlockSink, DEPTH_MAX, FileInspector, ImportError, ImportOptions, Imported, RootSymlink, THREADS_MAX, import,
+};
 pub use stat_cache::StatCache;
 
 /// Why a sink or a source of blocks failed. Only whoever gave it knows its type.

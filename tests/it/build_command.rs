@@ -99,7 +99,7 @@ fn a_folder_without_a_wetfile_is_no_project() {
 #[test]
 fn a_name_that_nobody_has_is_an_error() {
     let dir = copying_project(COPY);
-    let done = build(dir.path(), &["ecko"]).expect(2);
+    let done = build(dir.path(), &["ecko"]).expect(7);
     assert!(done.stderr.contains("`ecko`: did you mean `echo`?"), "{}", done.stderr);
     assert!(!dir.path().join("target").exists());
 }

@@ -107,7 +107,7 @@ fn cid_says_what_it_cannot_name() {
         assert_eq!(done.stdout, "");
         assert!(done.stderr.contains(expected), "{}", done.stderr);
     };
-    check(&["nothing"], 1, "cannot read nothing");
+    check(&["nothing"], 7, "there is no file or folder nothing");
     check(&["--profile", "v7", "."], 2, "there are unixfs-v1-2025, unixfs-v0-2015, kubo-cidv1");
     symlink("nothing", user.path("work/link")).unwrap();
     check(&["link"], 1, "link is a symlink");
@@ -151,6 +151,9 @@ fn get_replaces_nothing_and_leaves_nothing() {
         assert_eq!(names, ["taken", "tree"]);
     };
     check(&[&root, "-o", "taken"], 1, "taken exists already");
+    check(&[&root, "-o", "taken"], 1, &format!("help: -o taken/{root} writes it into that folder"));
+    check(&[&format!("{root}/hello.txt"), "-o", "taken/"], 1, "help: -o taken/hello.txt writes it into that folder");
+    check(&[&root, "-o", "taken/file"], 1, "help: remove it, or write to another place with -o");
     check(&[&root, "-o", "no/where"], 1, "cannot open no");
     check(&[&format!("{root}/nothing"), "-o", "x"], 7, "no entry `nothing`");
     check(&[&format!("{root}/hello.txt/x"), "-o", "x"], 7, "is not a directory");

@@ -237,12 +237,30 @@ fn what_is_no_content_is_said() {
     for (content, expected) in [
         ("/ipfs/bafy", "`bafy` is not a CID"),
         ("ipfs://x/y", "`x` is not a CID"),
+        ("/ipns/example.org", "`ipfs name resolve /ipns/example.org`"),
         (&format!("/ipfs/{G_CID}/../x"), "malformed path"),
         (&format!("ipfs://{G_CID}?x"), "has a `?`"),
     ] {
         let done = finish(&mut home.run(content, &NO_KUBO)).expect(125);
         assert!(done.stderr.contains(expected), "{content}: {}", done.stderr);
     }
+}
+
+#[test]
+fn a_pin_is_fetched_for() {
+    let (there, here) = (Home::new(), Home::new());
+    let cid = there.publish(image_of("child-echo").path());
+    let gateway = Gateway::start(&there);
+    let from_gateway = ["pin", "add", &cid, "--name", "x", "--kubo", "none", "--gateway", &gateway.url];
+    finish(&mut here.ww(&["pin", "add", &cid, "--name", "x", "--kubo", "none"])).expect(7);
+    let done = finish(&mut here.ww(&from_gateway)).expect(0);
+    assert_eq!(done.stdout, format!("{cid} x\n"));
+    assert!(done.stderr.contains("fetched "), "{}", done.stderr);
+    finish(&mut here.ww(&["gc"])).expect(0);
+    finish(&mut here.ww(&["car", "export", &cid, "-o", "/dev/null"])).expect(0);
+    // Nobody is asked for what is here.
+    let again = finish(&mut here.ww(&from_gateway)).expect(0);
+    assert!(!again.stderr.contains("fetched "), "{}", again.stderr);
 }
 
 /// W-1 and W-4 of `cases.md`, and others of their kind.

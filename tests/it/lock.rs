@@ -104,6 +104,30 @@ fn locked_refuses_to_change_it() {
     finish(command.current_dir(project.path("")).env("WW_LOCKED", "1")).expect(10);
 }
 
+/// All that is out of date is told at once, and before a compiler starts.
+#[test]
+fn locked_tells_everything_before_anything_is_compiled() {
+    let project = copying_project();
+    run(&project, &["build"]).expect(0);
+    project.write("config/motd", "changed");
+    check_refused(&project, "image `echo`: its source `config/motd` has changed");
+    let done = run(&project, &["build", "--locked"]).expect(10);
+    assert!(!done.stderr.contains("building"), "{}", done.stderr);
+    fs::copy(guest("pid0"), project.path("src/echo.wasm")).unwrap();
+    fs::remove_dir_all(project.path("config/deep")).unwrap();
+    let done = run(&project, &["build", "--locked"]).expect(10);
+    for expected in [
+        "guest `echo`: `*.wasm` has changed",
+        "image `echo`: its source `config/motd` has changed",
+        "image `echo`: its source `config/deep/file` is gone",
+    ] {
+        assert!(done.stderr.contains(expected) && !done.stderr.contains("building"), "{}", done.stderr);
+    }
+    let _socket = std::os::unix::net::UnixListener::bind(project.path("config/socket")).unwrap();
+    let done = run(&project, &["build", "--locked"]).expect(10);
+    assert!(done.stderr.contains("image `echo`: its source cannot be read: "), "{}", done.stderr);
+}
+
 #[test]
 fn an_update_keeps_what_it_does_not_concern() {
     let project = copying_project();

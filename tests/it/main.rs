@@ -9,6 +9,7 @@ mod build_command;
 mod children;
 mod content;
 mod docs;
+mod exit_codes;
 mod fetch;
 mod fuzz;
 mod kubo;

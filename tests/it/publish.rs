@@ -130,7 +130,7 @@ fn images_are_built_and_named_with_the_version() {
     assert_eq!(shown["published"][0]["image"], "two");
     // A folder with a slash is the folder.
     assert_eq!(pins(&user.json(&["out/two"], 0)), ["two"]);
-    let wrong = user.publish(&["tow"]).expect(2);
+    let wrong = user.publish(&["tow"]).expect(7);
     assert!(wrong.stderr.contains("did you mean `two`?"), "{}", wrong.stderr);
     let named = user.publish(&["two", "--name", "x"]).expect(2);
     assert!(named.stderr.contains("--name is for one folder"), "{}", named.stderr);
@@ -158,7 +158,7 @@ fn what_is_no_folder_is_said() {
     symlink("tree", user.path("work/link")).unwrap();
     user.write("a b/x", b"x");
     for (args, code, expected) in [
-        (&["absent/x"][..], 1, "there is no folder at absent/x"),
+        (&["absent/x"][..], 7, "there is no file or folder absent/x"),
         (&["tree/a"], 1, "tree/a is not a folder"),
         (&["link"], 1, "link is a symlink"),
         (&["a b"], 2, "the name of the folder a b cannot be that of a pin"),
@@ -180,6 +180,46 @@ fn what_is_no_folder_is_said() {
         assert!(done.stderr.contains(expected) && done.stdout.is_empty(), "{args:?}: {}", done.stderr);
     }
     user.publish(&["a b", "--name", "a-b"]).expect(0);
+}
+
+#[test]
+fn private_keys_go_nowhere() {
+    let user = User::with_tree();
+    user.write("tree/sub/id_ed25519", b"whatever");
+    // Longer than a chunk.
+    user.write("tree/keys.txt", &[&[b'\n'; 300 << 10][..], b"-----BEGIN RSA PRIVATE KEY-----\n"].concat());
+    for profile in ["unixfs-v1-2025", "kubo-cidv1", "unixfs-v0-2015"] {
+        // Nobody listens there, and nobody is to be asked.
+        let args = ["tree", "--profile", profile, "--kubo", "http://127.0.0.1:1"];
+        for _ in 0..2 {
+            let done = user.publish(&args).expect(5);
+            let error = format!("{}{}", done.stdout, done.stderr);
+            let named = ["tree/keys.txt (by its content)\n", "tree/sub/id_ed25519 (by its name)\n"];
+            assert!(named.iter().all(|line| error.contains(line)), "{error}");
+            assert!(error.contains("--allow-private-keys") && !error.contains("127.0.0.1"), "{error}");
+        }
+    }
+    let packs = |ending: &str| {
+        let files = fs::read_dir(user.path("home/blockstore/packs")).unwrap().map(|entry| entry.unwrap().file_name());
+        files.filter(|name| name.to_str().unwrap().ends_with(ending)).count()
+    };
+    assert_eq!(packs(".car"), 0);
+    // What another command has read of the folder changes nothing.
+    finish(ww(&["cid", "tree"]).current_dir(user.path("work"))).expect(0);
+    user.publish(&["tree"]).expect(5);
+    user.publish(&["tree", "--allow-private-keys"]).expect(0);
+    user.publish(&["tree"]).expect(5);
+}
+
+#[test]
+fn a_folder_with_the_name_of_a_guest_is_told() {
+    let user = User::with_tree();
+    let wetfile = "wetfile = 1\n[project]\nname = \"p\"\nversion = \"0.1.0\"\n[guest.tree]\npath = \"tree\"\n";
+    user.write("Wetfile.toml", wetfile.as_bytes());
+    user.write("tree/Cargo.toml", b"");
+    let done = user.publish(&["tree"]).expect(0);
+    assert!(done.stderr.starts_with("note: `tree` is a guest and no image in "), "{}", done.stderr);
+    assert!(!user.publish(&["./tree"]).expect(0).stderr.contains("note:"));
 }
 
 /// A Kubo that has nothing yet, and answers an import so.

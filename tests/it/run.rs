@@ -334,6 +334,17 @@ fn a_busy_port_is_an_error_only_when_it_was_asked_for() {
 }
 
 #[test]
+fn where_the_node_listens_is_a_line_of_its_own() {
+    let image = image_of("child-echo");
+    let mut command = ww(&["run", "--listen", "/ip4/127.0.0.1/tcp/0", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]);
+    let done = finish(command.arg(image.path())).expect(0);
+    let said = "the node listens at /ip4/127.0.0.1/tcp/<port>/p2p/<id> and 1 more, which -v lists\n";
+    assert!(redact(&done.stderr).starts_with(said), "{}", done.stderr);
+    let quiet = finish(&mut ww_run(image.path(), &[])).expect(0);
+    assert!(!quiet.stderr.contains("listens"), "{}", quiet.stderr);
+}
+
+#[test]
 fn the_log_shows_each_rpc_message() {
     let image = image_of("child-echo");
     let done = finish(ww_run(image.path(), &[]).env("RUST_LOG", "ww=trace")).expect(0);

@@ -151,6 +151,7 @@ fn bad_archives_change_nothing() {
     *wrong.last_mut().unwrap() += 1;
     check(&wrong, &[], 8, &format!("bytes do not match the hash in {CID}"));
     check(&archive[..70], &[], 8, "truncated at byte 70");
+    check(&archive[..70], &[], 8, "fetch or export it again");
     check(&[&archive[..], &[0xa0]].concat(), &["--pin"], 8, &format!("within what follows block {CID}"));
     check(b"", &["--pin"], 8, "truncated at byte 0");
     check(b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f", &[], 8, "over the limit");
@@ -161,7 +162,7 @@ fn bad_archives_change_nothing() {
     // Without a pin, a part of a DAG is nothing wrong.
     let done = finish_with(&mut store.command(&["car", "import", "-"]), archive[..59].to_vec()).expect(0);
     assert!(done.stderr.contains("warning: root") && done.stderr.contains("is missing"), "{}", done.stderr);
-    let done = store.run(&["car", "import", "none.car"]).expect(1);
+    let done = store.run(&["car", "import", "none.car"]).expect(7);
     assert!(done.stderr.contains("none.car"), "{}", done.stderr);
 }
 
@@ -176,8 +177,8 @@ fn pins_hold_content() {
     assert_eq!(added, serde_json::json!({ "name": "a", "cid": root.to_string() }));
     let report = store.json(&["gc", "--json"]);
     assert_eq!((&report["removed_blocks"], &report["kept_blocks"]), (&5.into(), &5.into()));
-    let done = store.run(&["pin", "add", &loose.to_string()]).expect(7);
-    assert!(done.stderr.contains(&format!("{loose} is missing")), "{}", done.stderr);
+    let done = store.run(&["pin", "add", &loose.to_string(), "--offline"]).expect(7);
+    assert!(done.stderr.contains("was not found") && done.stderr.contains("without --offline"), "{}", done.stderr);
     store.run(&["pin", "add", &format!("/ipfs/{root}/x")]).expect(2);
     store.run(&["pin", "rm", "a", "b"]).expect(7);
     assert_eq!(store.json(&["pin", "ls", "--json"])["pins"][0]["cid"], root.to_string());
@@ -203,12 +204,71 @@ fn damage_is_found_and_repaired() {
     assert_eq!(report["findings"][0]["kind"], "damaged-block");
     let done = store.run(&["store", "verify", "--repair"]).expect(9);
     assert!(done.stdout.contains("pin a: ") && done.stderr.contains("pinned content is not whole"), "{}", done.stdout);
-    store.run(&["gc"]).expect(7);
+    // Repairing again would bring nothing, and is not what is said.
+    for args in [&["store", "verify"][..], &["store", "verify", "--repair"]] {
+        let done = store.run(args).expect(9);
+        assert!(done.stderr.starts_with("error: nothing in the blockstore is damaged, but"), "{}", done.stderr);
+        assert!(done.stderr.contains("`ww pin add CID --name NAME`") && !done.stderr.contains("--repair"));
+    }
+    for args in [&["gc"][..], &["gc", "--dry-run"]] {
+        let done = store.run(args).expect(7);
+        let said = done.stderr.starts_with("error: pin a is not whole, so nothing is removed\n");
+        assert!(said && done.stderr.contains("is missing") && done.stderr.contains("ww pin add"), "{}", done.stderr);
+    }
     store.run(&["car", "import", "a.car"]).expect(0);
     let done = store.run(&["store", "verify"]).expect(0);
     assert!(done.stdout.ends_with("1 pin, all good\n"), "{}", done.stdout);
     store.run(&["car", "export", &root.to_string(), "-o", "b.car"]).expect(0);
     assert!(fs::read(store.path("b.car")).unwrap() == archive);
+}
+
+/// Damage is met where content is written, too, after it was found to be here.
+#[test]
+fn whoever_meets_damage_says_what_to_do() {
+    let store = Store::new();
+    fs::create_dir_all(store.path("image/bin")).unwrap();
+    fs::write(store.path("image/bin/main.wasm"), vec![7; 3 << 20]).unwrap();
+    let root = store.run(&["-q", "publish", "image", "--offline"]).expect(0).stdout.trim_end().to_owned();
+    let mut pack = fs::read(store.pack()).unwrap();
+    pack[2000] ^= 1;
+    fs::write(store.pack(), pack).unwrap();
+    let main = format!("{root}/bin/main.wasm");
+    for (args, code) in [
+        (&["run", &format!("/ipfs/{root}"), "--offline", "--listen", "/ip4/127.0.0.1/tcp/0"][..], 125),
+        (&["get", &root, "--offline", "-o", "x"], 9),
+        (&["cat", &main, "--offline"], 9),
+        (&["inspect", &root], 9),
+    ] {
+        let done = store.run(args).expect(code);
+        assert!(done.stderr.contains("help: `ww store verify --repair`"), "{args:?}: {}", done.stderr);
+    }
+}
+
+/// As other programs that write to a pipe whose reader has enough.
+#[test]
+fn a_reader_that_goes_is_nothing_to_speak_of() {
+    let store = Store::new();
+    let (root, _) = store.archive("a.car", 40, 100_000);
+    store.run(&["car", "import", "a.car", "--pin"]).expect(0);
+    let mut command = store.command(&["car", "export", &root.to_string()]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    output.read_exact(&mut [0; 10]).unwrap();
+    drop(output);
+    let done = collect(child).expect(141);
+    assert_eq!(done.stderr, "");
+}
+
+#[test]
+fn a_place_that_cannot_be_is_named_with_its_variable() {
+    let store = Store::new();
+    fs::write(store.path("file"), "").unwrap();
+    let home = store.path("file/home");
+    let done = finish(store.command(&["pin", "ls"]).env("WW_HOME", &home)).expect(1);
+    assert!(done.stderr.contains(&format!("since WW_HOME is `{}`", home.display())), "{}", done.stderr);
+    let mut command = store.command(&["pin", "ls"]);
+    let done = finish(command.env_remove("WW_HOME").env("XDG_DATA_HOME", &home)).expect(1);
+    assert!(done.stderr.contains("WW_HOME names another folder"), "{}", done.stderr);
 }
 
 #[test]

@@ -197,8 +197,8 @@ fn programs_of_folders() {
     let dir = tempfile::tempdir().unwrap();
     let done = finish(ww(&["verify"]).arg(dir.path())).expect(12);
     assert!(done.stderr.contains("it has no `bin/main.wasm`"), "{}", done.stderr);
-    let done = finish(ww(&["verify"]).arg(dir.path().join("nothing"))).expect(11);
-    assert!(done.stderr.contains("No such file"), "{}", done.stderr);
+    let done = finish(ww(&["verify"]).arg(dir.path().join("nothing"))).expect(7);
+    assert!(done.stderr.contains("there is no file or folder"), "{}", done.stderr);
     std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
     finish(ww(&["verify"]).arg(dir.path())).expect(11);
 }
@@ -333,7 +333,7 @@ fn images_that_are_named_twice_or_wrongly() {
     let project = built();
     let done = run(&project, &["verify", "echo", "out"]).expect(0);
     assert_eq!(done.stdout.lines().count(), 1, "{}", done.stdout);
-    let done = run(&project, &["verify", "eco"]).expect(2);
+    let done = run(&project, &["verify", "eco"]).expect(7);
     assert!(done.stderr.contains("did you mean `echo`?"), "{}", done.stderr);
 }
 
@@ -446,8 +446,10 @@ fn images_in_archives() {
     let mut altered = good.clone();
     *altered.last_mut().unwrap() ^= 1;
     check(&altered, &[], 11, &format!("bytes do not match the hash in {}", all.last().unwrap().cid()));
-    check(&good[..good.len() - 1], &[], 11, "it is no CAR: truncated at byte");
-    check(b"nonsense", &[], 11, "it is no CAR");
+    let cut_off = format!("it is cut off at byte {}, after block ", good.len() - 1);
+    check(&good[..good.len() - 1], &[], 11, &cut_off);
+    check(b"nonsense", &[], 11, "it is empty, no CAR, or cut off at its beginning: truncated at byte 8");
+    check(b"\x07nonsense", &[], 11, "it is no CAR: malformed header");
     check(&archive(&[], &all), &[], 11, "it names no root");
 
     let (legacy, of_legacy) = blocks(dir.path(), Profile::UNIXFS_V0_2015);

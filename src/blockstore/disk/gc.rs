@@ -148,8 +148,11 @@ impl Inner {
         // What is removed, is removed because the index says that it is of no use.
         index.check()?;
         let mut reached = Reached::default();
-        for root in pins::read(&self.layout)?.values() {
-            self.reach(index, &mut reached, root)?;
+        for (name, root) in pins::read(&self.layout)? {
+            self.reach(index, &mut reached, &root).map_err(|failure| match failure {
+                Failure::Store(error) => error.of_pin(&name, &root).into(),
+                failure => failure,
+            })?;
         }
         let reached = reached.seen;
         let packs = index.packs()?.into_iter();

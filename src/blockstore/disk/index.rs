@@ -125,9 +125,7 @@ impl Index {
             Ok(None) => return Err(IndexError::Unusable("it is missing".to_owned())),
             Err(error) => return Err(error.into()),
         };
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let connection = Connection::open_with_flags(path, flags)?;
+        let connection = connect(path)?;
         prepare(&connection, "NORMAL")?;
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
@@ -140,24 +138,19 @@ impl Index {
         Ok(Self { connection, path: path.to_owned(), file, snapshot_lookups: 0, keeps_log: false })
     }
 
-    /// Makes an empty database, which must not be there yet, and is not waited for to be on disk.
-    pub(super) fn create(path: &Path) -> Result<()> {
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let connection = Connection::open_with_flags(path, flags)?;
+    /// Makes a database of an empty file, beside which there must be no log. Nobody may open it meanwhile. It is not waited for
+    /// to be on disk: up to the end, or after a loss of power, it is one without tables, which is not used.
+    ///
+    /// With the tables the log begins, which would else cost the first commit two fsyncs. A new log needs none: no older one
+    /// can come back.
+    pub(super) fn create(path: &Path) -> Result<Self> {
+        let file = file_of(path)?.ok_or_else(|| IndexError::Unusable("it is missing".to_owned()))?;
+        let connection = connect(path)?;
         prepare(&connection, "OFF")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))?;
-        // The database must be whole without the log, which is left behind when the file is renamed.
-        connection.pragma(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))?;
-        Ok(())
-    }
-
-    /// Has the log begin, which would else cost the first commit two fsyncs. A new log needs none: no older one can come back.
-    pub(super) fn begin_log(&self) -> Result<()> {
-        let sql =
-            "PRAGMA synchronous = OFF; UPDATE counter SET next_number = next_number + 1; PRAGMA synchronous = NORMAL;";
-        Ok(self.connection.execute_batch(sql)?)
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        Ok(Self { connection, path: path.to_owned(), file, snapshot_lookups: 0, keeps_log: false })
     }
 
     /// Whether the database still is the file of its name: one that was thrown away is not.
@@ -450,6 +443,11 @@ impl Change<'_> {
         }
         Ok(())
     }
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    Ok(Connection::open_with_flags(path, flags)?)
 }
 
 /// Settings of every connection.

@@ -9,9 +9,14 @@ use super::super::{DamageError, StoreError};
 use super::layout::{Layout, PackId};
 use crate::dag::block::{BLOCK_BYTES_MAX, Block, BlockError, Cid};
 use crate::dag::car::{Decoder, Item, Section, encode_header, encode_section_head};
+use crate::folder::begin_writing_back;
 
 /// Bytes that are gathered before they are written; longer blocks are written by themselves.
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
+
+/// After so many bytes the system is told to begin to write them to disk: so the disk works while more is read and hashed, and
+/// the fsync at the end, which would else do all of it, has little left to do (10 MiB: 0.7 ms in place of 6).
+const WRITE_BACK_BYTES: u64 = 1 << 20;
 
 /// Bytes that are read at a time where a whole pack is read.
 const READ_BUFFER_BYTES: usize = 1 << 20;
@@ -35,6 +40,8 @@ pub(super) struct PackWriter {
     buffer: Vec<u8>,
     /// Bytes in the file, without those in the buffer.
     written: u64,
+    /// How many of them the system was told to write to disk.
+    written_back: u64,
     /// The name under which the file is to be removed when this is dropped.
     unfinished: Option<String>,
 }
@@ -47,7 +54,15 @@ impl PackWriter {
         let error = |action| StoreError::io(action, layout.packs_path(&name));
         let file = layout.packs.new_private_file(&name).map_err(error("create"))?;
         let buffer = Vec::with_capacity(WRITE_BUFFER_BYTES);
-        let mut writer = Self { layout: layout.clone(), id, file, buffer, written: 0, unfinished: Some(name.clone()) };
+        let mut writer = Self {
+            layout: layout.clone(),
+            id,
+            file,
+            buffer,
+            written: 0,
+            written_back: 0,
+            unfinished: Some(name.clone()),
+        };
         writer.file.lock().map_err(error("lock"))?;
         writer.buffer.extend(encode_header(&[]));
         Ok(writer)
@@ -113,6 +128,11 @@ impl PackWriter {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.file.write_all(bytes).map_err(self.error("write"))?;
         self.written += bytes.len() as u64;
+        let length = self.written - self.written_back;
+        if length >= WRITE_BACK_BYTES {
+            begin_writing_back(&self.file, self.written_back, length);
+            self.written_back = self.written;
+        }
         Ok(())
     }
 

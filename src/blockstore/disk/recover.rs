@@ -53,32 +53,26 @@ impl Inner {
         if !packs.is_empty() {
             (self.options.events)(StoreEvent::MakingIndex { reason, packs: packs.len() });
         }
-        self.replace_index()?;
-        let mut index = Index::open(&self.index_path()).map_err(|error| self.index_error(error))?;
-        index.begin_log().map_err(|error| self.index_error(error))?;
+        let mut index = self.replace_index()?;
         self.adopt(&mut index, &packs, &[]).map_err(|failure| self.store_error(failure))?;
         Ok(index)
     }
 
     /// Puts an empty index in the place of the one that is there. Those who have that open see that it was replaced.
-    fn replace_index(&self) -> Result<(), StoreError> {
+    fn replace_index(&self) -> Result<Index, StoreError> {
         let root = self.layout.root();
         let failed = || StoreError::io("replace", self.index_path());
-        for name in ["index.sqlite.new", "index.sqlite.new-wal", "index.sqlite.new-shm"] {
-            root.remove_file(name).map_err(failed())?;
-        }
-        // With the mode of the database SQLite makes its other files.
-        drop(root.new_private_file("index.sqlite.new").map_err(failed())?);
-        Index::create(&self.layout.path("index.sqlite.new")).map_err(|error| self.index_error(error))?;
         // Without a database its log means nothing; a new one must never be found with the log of an old one.
         match root.replace("index.sqlite", root, "index.sqlite.damaged") {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed()(error)),
             _ => {}
         }
-        for name in ["index.sqlite-wal", "index.sqlite-shm", "index.sqlite.new-wal", "index.sqlite.new-shm"] {
+        for name in ["index.sqlite-wal", "index.sqlite-shm"] {
             root.remove_file(name).map_err(failed())?;
         }
-        root.replace("index.sqlite.new", root, "index.sqlite").map_err(failed())
+        // With the mode of the database SQLite makes its other files. Who opens it waits for the lock that we have.
+        drop(root.new_private_file("index.sqlite").map_err(failed())?);
+        Index::create(&self.index_path()).map_err(|error| self.index_error(error))
     }
 
     /// Makes the index and the folder agree, if that needs no waiting: who collects sees to it as well.

@@ -14,7 +14,7 @@ use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::{self, Failure};
 use crate::cli::meter::Meter;
 use crate::cli::store::{self, counted};
-use crate::cli::{env, exit_code, ui};
+use crate::cli::{env, exit_code, project, ui};
 use crate::dag::ContentPath;
 use crate::escape;
 use crate::ops::car::{CarExported, CarImported, CarPin, export_car, import_car};
@@ -124,6 +124,9 @@ fn open_archive(path: &Path) -> Result<(Box<dyn Read>, bool), Failure> {
     if is_standard_stream(path) {
         return Ok((Box::new(io::stdin().lock()), false));
     }
+    if project::is_absent(path) {
+        return Err(project::absent(path));
+    }
     let opened = File::open(path).and_then(|file| Ok((file.metadata()?.is_file(), file)));
     let (is_file, file) = opened
         .map_err(|error| Failure::caused(exit_code::FAILURE, format!("cannot open {}", escape::path(path)), &error))?;
@@ -160,8 +163,7 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
             let message = "an archive is no text for a terminal";
             return Err(Failure::message(exit_code::USAGE, message).with_help("-o FILE writes it to a file"));
         }
-        let mut archive = BufWriter::with_capacity(WRITE_BUFFER_BYTES, io::stdout().lock());
-        return export_to(args, &mut archive, &Cancel::default()).map(drop);
+        return ui::result_bytes(|archive| export_to(args, archive, &Cancel::default()).map(drop));
     }
     let exported = export_to_file(args)?;
     if args.json {

@@ -9,7 +9,7 @@ use crate::build::Cancel;
 use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::Failure;
 use crate::cli::meter::Meter;
-use crate::cli::{exit_code, ui};
+use crate::cli::{exit_code, project, ui};
 use crate::dag::unixfs::Profile;
 use crate::escape;
 use crate::ops;
@@ -36,6 +36,9 @@ pub(in crate::cli) struct CidArgs {
 /// Prints.
 pub(in crate::cli) fn run(args: &CidArgs) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
+    if project::is_absent(&args.path) {
+        return Err(project::absent(&args.path));
+    }
     let cancel = Cancel::default();
     let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
     let imported = {

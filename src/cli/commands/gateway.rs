@@ -1,6 +1,6 @@
 //! `ww gateway`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use clap::Args;
@@ -11,6 +11,9 @@ use crate::cli::signals::StopSignals;
 use crate::cli::{exit_code, store, ui};
 use crate::ops::{self, GatewayError};
 
+/// The port where none is asked for.
+const DEFAULT_PORT: u16 = 8081;
+
 /// Serve what is pinned over HTTP
 ///
 /// Answers as a trustless gateway: blocks and CARs of `/ipfs/CID`, which whoever asks can check against the CID. Only
@@ -18,12 +21,26 @@ use crate::ops::{self, GatewayError};
 #[derive(Debug, Args)]
 pub(in crate::cli) struct GatewayArgs {
     /// Address and port to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081", value_parser = listen_address)]
     listen: SocketAddr,
 
     /// Print the URL as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// An address with its port, or what to write in place of what is none.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let form = |address: IpAddr, port: u16| format!("write {}", SocketAddr::new(address, port));
+    let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    text.parse().map_err(|_| match text.rsplit_once(':') {
+        _ if text.parse::<u16>().is_ok() => form(here, text.parse().unwrap_or_default()),
+        Some(("" | "localhost", port)) if port.parse::<u16>().is_ok() => form(here, port.parse().unwrap_or_default()),
+        _ => match text.trim_start_matches('[').trim_end_matches(']').parse() {
+            Ok(address) => form(address, DEFAULT_PORT),
+            Err(_) => format!("an IP address and a port are needed, such as {}", SocketAddr::new(here, DEFAULT_PORT)),
+        },
+    })
 }
 
 /// Serves.
@@ -66,5 +83,25 @@ fn say(args: &GatewayArgs, address: SocketAddr) -> std::io::Result<()> {
 impl From<GatewayError> for Failure {
     fn from(error: GatewayError) -> Self {
         Self::new(exit_code::FAILURE, &error).with_help("--listen ADDRESS:PORT takes another one, port 0 a free one")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_address_has_a_form_to_copy() {
+        let check = |text: &str, expected: &str| assert_eq!(listen_address(text).unwrap_err(), expected, "{text}");
+        check("8080", "write 127.0.0.1:8080");
+        check(":8080", "write 127.0.0.1:8080");
+        check("localhost:8080", "write 127.0.0.1:8080");
+        check("0.0.0.0", "write 0.0.0.0:8081");
+        check("::1", "write [::1]:8081");
+        check("[::1]", "write [::1]:8081");
+        for other in ["", "example.com:80", "127.0.0.1:", "127.0.0.1:99999", "99999"] {
+            check(other, "an IP address and a port are needed, such as 127.0.0.1:8081");
+        }
+        assert_eq!(listen_address("[::1]:0").unwrap().to_string(), "[::1]:0");
     }
 }

@@ -1,6 +1,6 @@
 //! `ww get`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
@@ -52,7 +52,7 @@ pub(in crate::cli) struct GetArgs {
 /// Gets.
 pub(in crate::cli) fn run(args: &GetArgs) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
-    let target = args.output.clone().unwrap_or_else(|| own_name(&args.content));
+    let target = args.output.clone().unwrap_or_else(|| content::own_name(&args.content));
     if target.symlink_metadata().is_ok() {
         // Nothing is fetched that could not be written.
         return Err(content::export_failure(&args.content, ExportError::Exists { path: target }));
@@ -94,10 +94,4 @@ pub(in crate::cli) fn run(args: &GetArgs) -> Result<(), Failure> {
         ),
     };
     ui::result_line(&shown).map_err(failed)
-}
-
-/// Where content goes of which nothing else is said.
-fn own_name(content: &ContentPath) -> PathBuf {
-    let name = content.path.rsplit('/').next().filter(|name| !name.is_empty());
-    name.map_or_else(|| PathBuf::from(content.root.to_string()), |name| Path::new(name).to_owned())
 }

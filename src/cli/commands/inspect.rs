@@ -52,8 +52,9 @@ pub(in crate::cli) fn run(args: &InspectArgs) -> Result<(), Failure> {
         }
         GivenImage::Content(content) => {
             let held = HeldContent::find(&content)?;
-            ops::inspect_dag(held.root, args.profile, &|cid| held.block(cid))
-                .map_err(|error| Failure::caused(exit_code::INVALID, format!("{content} cannot be inspected"), &error))
+            ops::inspect_dag(held.root, args.profile, &|cid| held.block(cid)).map_err(|error| {
+                Failure::caused_in_store(exit_code::INVALID, format!("{content} cannot be inspected"), &error)
+            })
         }
     }?;
     let text = match (args.json, args.format) {
@@ -65,6 +66,7 @@ pub(in crate::cli) fn run(args: &InspectArgs) -> Result<(), Failure> {
 }
 
 fn inspect(path: &Path, profile: Profile) -> Result<Inspected, Failure> {
+    project::refuse_absent(path)?;
     ops::inspect(path, profile).map_err(|error| {
         let message = format!("{} cannot be inspected", escape::path(path));
         Failure::caused(exit_code::IMAGE, message, &error).with_help("`ww build` makes the images of a Wetfile.toml")

@@ -5,8 +5,9 @@ use serde_json::json;
 
 use crate::blockstore::{Blockstore, PinName};
 use crate::cli::error::Failure;
-use crate::cli::{exit_code, store};
-use crate::dag::ContentPath;
+use crate::cli::sources::SourceArgs;
+use crate::cli::{content, exit_code, store};
+use crate::dag::{ContentPath, Scope};
 use crate::ops;
 
 /// Name content that is to stay in the blockstore
@@ -21,14 +22,15 @@ pub(in crate::cli) struct PinArgs {
 
 #[derive(Debug, Subcommand)]
 enum PinCommand {
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     Rm(RemoveArgs),
     Ls(ListArgs),
 }
 
-/// Pin a root of which everything is here
+/// Pin a root
 ///
-/// Nothing is fetched. A pin of the same name is replaced. Prints the CID and the name.
+/// What is not in the local blockstore is fetched first; each block is checked against its CID. A pin of the same name is
+/// replaced. Prints the CID and the name.
 #[derive(Debug, Args)]
 struct AddArgs {
     /// The root, as CID, /ipfs/CID or ipfs://CID
@@ -42,6 +44,9 @@ struct AddArgs {
     /// Print it as JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    sources: SourceArgs,
 }
 
 /// Remove pins
@@ -71,7 +76,7 @@ struct ListArgs {
 /// Does it.
 pub(in crate::cli) fn run(args: PinArgs) -> Result<(), Failure> {
     match args.command {
-        PinCommand::Add(args) => add(args),
+        PinCommand::Add(args) => add(*args),
         PinCommand::Rm(args) => remove(&args),
         PinCommand::Ls(args) => list(&args),
     }
@@ -82,7 +87,10 @@ fn add(args: AddArgs) -> Result<(), Failure> {
         let message = format!("{} is a path below a root, and a pin is for a root", args.root);
         return Err(Failure::message(exit_code::USAGE, message));
     }
-    let pin = ops::pin(&store::open(|| false)?, args.root.root, args.name)?;
+    let store = store::open(|| false)?;
+    // Nothing of it goes until it is pinned.
+    let fetched = content::fetch(&store, &args.root, Scope::All, &args.sources)?;
+    let pin = ops::pin(&store, fetched.end, args.name)?;
     if args.json { store::print_json(&store::pin_json(&pin)) } else { store::print(&store::pin_line(&pin)) }
 }
 

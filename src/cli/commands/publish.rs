@@ -30,7 +30,8 @@ const SIGNAL_EVERY: Duration = Duration::from_millis(50);
 ///
 /// Builds images of the Wetfile, or takes folders as they are, and brings them into the local blockstore: all of them, or
 /// none. An image gets a pin of the name NAME@VERSION, with the version of the project; a folder one of its own name. Then
-/// they are pushed to a Kubo node, if there is one, and pinned there under the same names.
+/// they are pushed to a Kubo node, if there is one, and pinned there under the same names. A folder with files that are
+/// known to be private keys is refused.
 ///
 /// Prints one line for each, with its CID; with --quiet only the CID. If only the push failed the exit code is 6: what was
 /// published stays, and the same command goes on with the push.
@@ -49,6 +50,10 @@ pub(in crate::cli) struct PublishArgs {
     /// How the CIDs are made: unixfs-v1-2025, unixfs-v0-2015 or kubo-cidv1
     #[arg(long, value_name = "PROFILE", default_value_t)]
     profile: Profile,
+
+    /// Publish files, too, that are known to be private keys: whoever knows the CID can have them
+    #[arg(long)]
+    allow_private_keys: bool,
 
     /// Push to no Kubo node
     #[arg(long, conflicts_with = "kubo")]
@@ -86,7 +91,7 @@ pub(in crate::cli) fn run(args: &PublishArgs, verbose: bool, quiet: bool) -> Res
     let cancel = Cancel::default();
     let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
     let store = store::open_until(&cancel)?;
-    let published = publish(&store, &items, args.profile, &cancel);
+    let published = publish(&store, &items, args, &cancel);
     let published = signals.result(published)?;
     if !args.json {
         let here = env::working_directory().map_err(failed)?;
@@ -167,9 +172,15 @@ fn one_target(target: &Path, project: Option<&Project>) -> Result<Target, Failur
         return Ok(Target::Image(name));
     }
     if target.symlink_metadata().is_ok() {
+        if project.guests.keys().any(|guest| guest.as_str() == name.as_str()) {
+            ui::status(&format!(
+                "note: `{name}` is a guest and no image in {}; the folder of this name is published",
+                escape::path(&project.file)
+            ));
+        }
         return Ok(Target::Folder(target.to_owned()));
     }
-    Err(project::no_such_image(exit_code::USAGE, &name, project))
+    Err(project::no_such_image(exit_code::NOT_FOUND, &name, project))
 }
 
 impl Target {
@@ -191,13 +202,12 @@ fn image_item(image: &BuiltImage, version: &str, profile: Profile) -> Result<Pub
 
 fn folder_item(given: &Path, name: Option<&PinName>) -> Result<PublishItem, Failure> {
     let shown = escape::path(given);
-    let metadata = match given.symlink_metadata() {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Failure::message(exit_code::FAILURE, format!("there is no folder at {shown}")));
-        }
-        Err(error) => return Err(Failure::caused(exit_code::FAILURE, format!("cannot read {shown}"), &error)),
-    };
+    if project::is_absent(given) {
+        return Err(project::absent(given));
+    }
+    let metadata = given.symlink_metadata();
+    let metadata =
+        metadata.map_err(|error| Failure::caused(exit_code::FAILURE, format!("cannot read {shown}"), &error))?;
     if metadata.is_symlink() {
         let failure = Failure::message(exit_code::FAILURE, format!("{shown} is a symlink"));
         return Err(failure.with_help("name the folder that it leads to"));
@@ -220,13 +230,18 @@ fn folder_item(given: &Path, name: Option<&PinName>) -> Result<PublishItem, Fail
 fn publish(
     store: &dyn Blockstore,
     items: &[PublishItem],
-    profile: Profile,
+    args: &PublishArgs,
     cancel: &Cancel,
 ) -> Result<Published, Failure> {
     let meter = Meter::new("publishing", None);
     let is_cancelled = || cancel.is_cancelled();
     let count = |bytes| meter.add(bytes);
-    let options = PublishOptions { profile, cancel: &is_cancelled, progress: &count };
+    let options = PublishOptions {
+        profile: args.profile,
+        allow_private_keys: args.allow_private_keys,
+        cancel: &is_cancelled,
+        progress: &count,
+    };
     let published = ops::publish(store, items, &options)?;
     store::show_collected(published.collected.as_ref());
     if published.blocks > 0 {

@@ -14,7 +14,7 @@ use crate::cli::sources::SourceArgs;
 use crate::cli::{checkout, env, exit_code, project, ui};
 use crate::dag::ContentPath;
 use crate::grant::{Grant, Grants, Limit, Limits, MountGrant};
-use crate::ops::{self, BuildOptions, RunOptions, RunOutcome};
+use crate::ops::{self, BuildOptions, RunEvent, RunOptions, RunOutcome};
 use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
 use crate::wetfile::ImageName;
 use crate::{atomic_file, escape};
@@ -160,7 +160,7 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
             stdout,
             stderr,
         };
-        let ended = ops::run(options, signals.next()).await;
+        let ended = ops::run(options, say, signals.next()).await;
         drop(checkout);
         Ok(ended?)
     });
@@ -172,6 +172,30 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
 /// The variables of this process that the guest may have, as far as they are set, and to texts.
 fn granted_env(grants: &Grants) -> Vec<(String, String)> {
     grants.variables().filter_map(|name| Some((name.to_owned(), env::variable(name)?))).collect()
+}
+
+/// Says what the user should know of a run: where the node can be reached, all of it with `-v`, and what the image would
+/// like to have.
+fn say(event: RunEvent) {
+    match event {
+        RunEvent::Lacking(lacking) => {
+            let lacking: Vec<_> = lacking.iter().map(|flag| escape::text(flag)).collect();
+            ui::status(&format!("the image asks for what it is not given: {}", lacking.join(" ")));
+        }
+        RunEvent::Listening { addrs, port_taken_instead } => {
+            if port_taken_instead.is_some() {
+                ui::progress(&format!("port {DEFAULT_PORT} is busy, so the node takes another one"));
+            }
+            addrs.iter().for_each(|addr| tracing::debug!(addr, "listening"));
+            if let Some((first, others)) = addrs.split_first() {
+                let others = match others.len() {
+                    0 => String::new(),
+                    number => format!(" and {number} more, which -v lists"),
+                };
+                ui::progress(&format!("the node listens at {first}{others}"));
+            }
+        }
+    }
 }
 
 /// The variables without those that a later one of the same name replaces.

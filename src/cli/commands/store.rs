@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::blockstore::{Blockstore, Finding, VerifyOptions, VerifyReport};
 use crate::build::Cancel;
 use crate::cli::cancel::CancelOnSignal;
-use crate::cli::error::{self, Failure};
+use crate::cli::error::{self, Failure, MEND_PIN};
 use crate::cli::meter::Meter;
 use crate::cli::store::counted;
 use crate::cli::{exit_code, store, ui};
@@ -68,21 +68,26 @@ fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     outcome(&report)
 }
 
-/// What was lost stays lost, also after a repair.
+/// What was lost stays lost, also after a repair: only content that comes again mends a pin.
 fn outcome(report: &VerifyReport) -> Result<(), Failure> {
     let is_pin = |finding: &&Finding| matches!(finding, Finding::BrokenPin { .. });
     let broken_pins = report.findings.iter().filter(is_pin).count();
+    let is_damaged = broken_pins < report.findings.len();
     let failure = |message: &str| Failure::message(exit_code::STORE_DAMAGED, message);
-    match report.findings.len() {
-        0 => Ok(()),
-        _ if !report.repaired => Err(failure("the blockstore is damaged")
+    match (is_damaged, report.repaired) {
+        (true, false) => Err(failure("the blockstore is damaged")
             .with_help("`ww store verify --repair` takes out of use what is damaged, and keeps the rest")),
-        _ if broken_pins > 0 => Err(failure("the blockstore was repaired, but pinned content is not whole")
-            .with_help("publish, import or fetch it again; or remove the pin with `ww pin rm NAME`")),
-        _ => {
+        (true, true) if broken_pins == 0 => {
             ui::status("the blockstore was repaired; nothing that is pinned was lost");
             Ok(())
         }
+        (true, true) => {
+            Err(failure("the blockstore was repaired, but pinned content is not whole").with_help(MEND_PIN))
+        }
+        (false, _) if broken_pins > 0 => {
+            Err(failure("nothing in the blockstore is damaged, but pinned content is not whole").with_help(MEND_PIN))
+        }
+        (false, _) => Ok(()),
     }
 }
 

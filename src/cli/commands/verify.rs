@@ -10,14 +10,13 @@ use crate::cli::error::Failure;
 use crate::cli::project::GivenImage;
 use crate::cli::store::HeldContent;
 use crate::cli::{env, exit_code, project, ui};
-use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
+use crate::dag::{Cid, parse_cid_text};
 use crate::escape;
 use crate::ops::verify::{
     Checked, DagTarget, Finding, FindingKind, Report, Stopped, verify_archive, verify_cid, verify_dag, verify_folder,
     verify_project,
 };
-use crate::wetfile::ImageName;
 
 /// Check that images, Wetfile.lock and sources agree
 ///
@@ -36,7 +35,7 @@ pub(in crate::cli) struct VerifyArgs {
     images: Vec<PathBuf>,
 
     /// The CID that the one image, folder, CAR or path below a CID must have
-    #[arg(long, value_name = "CID")]
+    #[arg(long, value_name = "CID", value_parser = parse_cid_text)]
     cid: Option<Cid>,
 
     /// Profile under which folders, CARs and CIDs must be built, and of what --cid says; unixfs-v1-2025 if there is none
@@ -106,7 +105,7 @@ fn verify(args: &VerifyArgs) -> Result<Report, Failure> {
             }
             GivenImage::Path(path) if path.is_file() => verify_archive(&path, args.cid.as_ref(), profile, &stopped),
             GivenImage::Path(path) => {
-                refuse_unknown_name(&path, args.json)?;
+                project::refuse_absent(&path)?;
                 verify_folder(&path, args.cid.as_ref(), profile, &stopped).map(below_root)
             }
         };
@@ -123,17 +122,6 @@ fn refuse_profile(args: &VerifyArgs) -> Result<(), Failure> {
             "--profile is for folders, CARs and CIDs, and for --cid; images of the Wetfile have that of the lock",
         )),
         None => Ok(()),
-    }
-}
-
-/// A name that may have been meant as that of an image.
-fn refuse_unknown_name(given: &Path, as_json: bool) -> Result<(), Failure> {
-    let name = given.to_str().and_then(|name| ImageName::new(name).ok());
-    match name {
-        Some(name) if given.symlink_metadata().is_err() && project::is_here() => {
-            Err(project::no_such_image(exit_code::USAGE, &name, &project::load(as_json)?))
-        }
-        _ => Ok(()),
     }
 }
 

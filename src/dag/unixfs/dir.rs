@@ -3,8 +3,7 @@
 use std::fmt;
 
 use super::super::block::Block;
-use super::super::pb;
-use super::{BuildError, Data, Kind, Profile, Subtree, hamt, seal};
+use super::{BuildError, Data, Entries, Kind, Profile, Subtree, seal};
 
 /// The message in the data of a directory that is no HAMT.
 pub(super) const DIRECTORY_MESSAGE: &[u8] = &[8, 1];
@@ -35,11 +34,17 @@ impl EntryName {
     /// If it is not allowed.
     pub fn new(name: impl Into<String>) -> Result<Self, NameError> {
         let name = name.into();
-        match name.as_str() {
+        Self::check(&name)?;
+        Ok(Self(name))
+    }
+
+    /// Checks a name that is not to be kept.
+    pub(super) fn check(name: &str) -> Result<(), NameError> {
+        match name {
             "" => Err(NameError::Empty),
-            "." | ".." => Err(NameError::Dots(name)),
-            text if text.contains(['/', '\0']) => Err(NameError::Character(name)),
-            _ => Ok(Self(name)),
+            "." | ".." => Err(NameError::Dots(name.to_owned())),
+            text if text.bytes().any(|byte| matches!(byte, b'/' | 0)) => Err(NameError::Character(name.to_owned())),
+            _ => Ok(()),
         }
     }
 
@@ -65,14 +70,8 @@ pub struct Entry {
     pub target: Subtree,
 }
 
-impl Entry {
-    pub(super) fn link(&self) -> pb::Link<'_> {
-        pb::Link { cid: self.target.cid, name: Some(self.name.as_str()), tsize: Some(self.target.dag_size) }
-    }
-}
-
 /// Makes a directory: one block, or a HAMT if the profile's threshold is exceeded. The order of the entries does not
-/// matter. Blocks go to a sink, children before their parents.
+/// matter. Blocks go to a sink, children before their parents. Of very many entries, [`Entries`] take less memory.
 ///
 /// # Errors
 /// If two entries have one name, or what the sink gives.
@@ -81,20 +80,11 @@ impl Entry {
 /// If the profile has a fanout that is not allowed, and the directory becomes a HAMT.
 pub fn directory<E: From<BuildError>>(
     profile: &Profile,
-    mut entries: Vec<Entry>,
+    entries: Vec<Entry>,
     sink: &mut impl FnMut(Block) -> Result<(), E>,
 ) -> Result<Subtree, E> {
-    entries.sort_unstable_by(|first, second| first.name.cmp(&second.name));
-    if let Some([duplicate, _]) = entries.array_windows().find(|[first, second]| first.name == second.name) {
-        return Err(BuildError::DuplicateName { name: duplicate.name.clone() }.into());
-    }
-    if profile.is_sharded(&entries) {
-        return hamt::build(profile, &entries, sink);
-    }
-    let links = entries.iter().map(Entry::link).collect();
-    let (block, subtree) = seal(profile, links, &Data::new(Kind::Directory))?;
-    sink(block)?;
-    Ok(subtree)
+    let entries = entries.iter().collect::<Entries>();
+    entries.directory(profile, sink)
 }
 
 /// Makes a symbolic link. The target is any bytes: where it leads is for the reader to confine.

@@ -11,8 +11,9 @@
 
 use super::super::block::Block;
 use super::super::pb;
+use super::entries::{Entries, Place};
 use super::murmur3::murmur3_x64_64;
-use super::{BuildError, Data, Entry, Kind, Profile, Subtree, seal};
+use super::{BuildError, Data, Kind, Profile, Subtree, seal};
 
 /// The multihash code of the hash function of names, which is the only one in use (multicodec table: `murmur3-x64-64`).
 pub const HASH_MURMUR3: u64 = 0x22;
@@ -69,34 +70,35 @@ pub(super) fn hash_name(name: &str) -> u64 {
     murmur3_x64_64(name.as_bytes())
 }
 
-/// Makes the HAMT of these entries, whose names are different.
+/// Makes the HAMT of these entries, whose names are different. `hashed` has all of them, sorted by the hashes of their names.
 pub(super) fn build<E: From<BuildError>>(
     profile: &Profile,
-    entries: &[Entry],
+    entries: &Entries,
+    hashed: &[(u64, Place)],
     sink: &mut impl FnMut(Block) -> Result<(), E>,
 ) -> Result<Subtree, E> {
     let fanout = Fanout::new(profile.hamt_fanout).expect("the fanout of a profile is allowed");
-    let mut hashed: Vec<_> = entries.iter().map(|entry| (hash_name(entry.name.as_str()), entry)).collect();
-    hashed.sort_unstable_by_key(|(hash, _)| *hash);
-    shard(profile, fanout, 0, &hashed, sink)
+    shard(profile, fanout, 0, entries, hashed, sink)
 }
 
-/// Makes one shard and those below it. The entries are sorted by hash and agree in the bits of the levels above. Recurses
-/// at most as deep as a hash has bits.
+/// Makes one shard, of those entries that `hashed` has, and those below it. They are sorted by hash and agree in the bits of the
+/// levels above. Recurses at most as deep as a hash has bits.
 fn shard<E: From<BuildError>>(
     profile: &Profile,
     fanout: Fanout,
     level: usize,
-    entries: &[(u64, &Entry)],
+    entries: &Entries,
+    hashed: &[(u64, Place)],
     sink: &mut impl FnMut(Block) -> Result<(), E>,
 ) -> Result<Subtree, E> {
-    let bucket_of = |(hash, _): &(u64, &Entry)| fanout.bucket(*hash, level);
+    let bucket_of = |(hash, _): &(u64, Place)| fanout.bucket(*hash, level);
     let mut children = Vec::new();
-    for group in entries.chunk_by(|first, second| bucket_of(first) == bucket_of(second)) {
-        let bucket = bucket_of(&group[0]).ok_or_else(|| BuildError::HashCollision { name: group[0].1.name.clone() })?;
+    for group in hashed.chunk_by(|first, second| bucket_of(first) == bucket_of(second)) {
+        let collision = || BuildError::HashCollision { name: entries.entry_name(group[0].1) };
+        let bucket = bucket_of(&group[0]).ok_or_else(collision)?;
         let (name, target) = match group {
-            [(_, entry)] => (entry.name.as_str(), entry.target),
-            _ => ("", shard(profile, fanout, level + 1, group, sink)?),
+            [(_, place)] => (entries.name(*place), entries.target(*place)),
+            _ => ("", shard(profile, fanout, level + 1, entries, group, sink)?),
         };
         children.push((bucket, format!("{bucket:0digits$X}{name}", digits = fanout.digits()), target));
     }

@@ -1,7 +1,7 @@
 //! UnixFS: files, directories and symbolic links as blocks.
 //!
 //! <https://specs.ipfs.tech/unixfs/>. A [`Profile`] fixes everything that the CID of a tree depends on. Under one,
-//! [`FileBuilder`], [`directory`] and [`symlink`] make blocks from the bottom up; a file's [`Chunker`] cuts its bytes, and
+//! [`FileBuilder`], [`directory`], [`Entries`] and [`symlink`] make blocks from the bottom up; a file's [`Chunker`] cuts its bytes, and
 //! [`leaf`] may hash the pieces on any thread, or [`LeafHasher`] where no block is wanted. [`FileWalk`], [`DirectoryWalk`] and [`PathWalk`] read trees from the top
 //! down, whoever built them and in whatever layout; they say which block they need next and are given it, so they work
 //! with blocks from a disk as well as from a network. [`Node`] is one block as UnixFS sees it, with every rule checked
@@ -13,6 +13,7 @@
 mod chunk;
 mod data;
 mod dir;
+mod entries;
 mod file;
 mod hamt;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use super::pb;
 pub use chunk::Chunker;
 pub use data::{Data, DataError, Kind, Mtime};
 pub use dir::{Entry, EntryName, NameError, directory, symlink};
+pub use entries::Entries;
 pub use file::{FileBuilder, FilePart, LeafHasher, leaf};
 pub use hamt::{FANOUT_MAX, HASH_MURMUR3};
 pub use node::{FileChild, FileNode, Node, NodeError, Shard, ShardChild, ShardTarget};

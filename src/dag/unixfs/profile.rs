@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::super::Version;
-use super::{Entry, pb};
 
 /// The parameters under which a tree becomes blocks. Two trees have the same CID if and only if they are equal and were
 /// built under equal parameters (up to coincidence: small trees come out the same under several profiles).
@@ -80,21 +79,6 @@ impl Profile {
 
     /// All of them, the default first.
     pub const ALL: [Self; 3] = [Self::UNIXFS_V1_2025, Self::UNIXFS_V0_2015, Self::KUBO_CIDV1];
-
-    /// Whether a directory with these entries becomes a HAMT.
-    pub(super) fn is_sharded(&self, entries: &[Entry]) -> bool {
-        let size: usize = match self.directory_size {
-            DirectorySize::NamesAndCids => {
-                entries.iter().map(|entry| entry.name.as_str().len() + entry.target.cid.encoded_len()).sum()
-            }
-            DirectorySize::Block => {
-                let links: usize = entries.iter().map(|entry| entry.link().encoded_len()).sum();
-                let node = pb::Node { links: Vec::new(), data: Some(super::dir::DIRECTORY_MESSAGE) };
-                links + node.encoded_len()
-            }
-        };
-        size > self.directory_size_max
-    }
 }
 
 impl Default for Profile {

@@ -214,7 +214,7 @@ fn archives_of_go_car() {
         // It has an empty section, too, but that comes later.
         (
             "sample-v1-with-zero-len-section2",
-            "hash function 0xb220 of bafykbzaceapvx4wxbe3bfc5neit43wl22pruy2ysk7wv763iuyyxcffj3te56 is not supported",
+            "hash function blake2b-256 (0xb220) of bafykbzaceapvx4wxbe3bfc5neit43wl22pruy2ysk7wv763iuyyxcffj3te56 is not supported",
         ),
     ];
     let found = archives(&suite);

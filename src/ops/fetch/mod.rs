@@ -24,7 +24,7 @@ use self::keep::Keeper;
 use self::schedule::{JobId, Message, QUEUE, Schedule, TICK};
 use crate::blockstore::{Blockstore, Hold, StoreError};
 use crate::dag::unixfs::{NodeError, WalkError};
-use crate::dag::{Block, Cid, ContentPath};
+use crate::dag::{Block, Cid, CodecName, ContentPath, HashName};
 
 pub use source::{DagRequest, Source};
 
@@ -138,7 +138,11 @@ pub enum FetchError {
         source: NodeError,
     },
     /// A block has a hash function or a codec that is not supported.
-    #[error("{cid} has a hash function or a codec that is not supported")]
+    #[error(
+        "{cid} has the codec {} and the hash function {}: only raw and dag-pb, by sha2-256, sha2-512 and identity, are \
+         supported",
+        CodecName(cid.codec()), HashName(cid.hash().code())
+    )]
     Unsupported {
         /// The block.
         cid: Box<Cid>,

@@ -33,8 +33,12 @@ const ROOTS_MAX: usize = 1000;
 enum ArchiveError {
     #[error("it cannot be read")]
     Read(#[from] io::Error),
+    #[error("it is cut off at byte {end}, after block {last_block}: fetch or export it again")]
+    CutOff { end: u64, last_block: Box<Cid> },
+    #[error("it is empty, no CAR, or cut off at its beginning")]
+    NoBlock(#[source] CarError),
     #[error("it is no CAR")]
-    Malformed(#[from] CarError),
+    Malformed(#[source] CarError),
     #[error("a block of it is not what it is called")]
     Block(#[from] BlockError),
     #[error("it has more than {BLOCKS_MAX} blocks")]
@@ -45,6 +49,16 @@ enum ArchiveError {
     NoRoot,
     #[error("stopped")]
     Stopped,
+}
+
+impl From<CarError> for ArchiveError {
+    fn from(error: CarError) -> Self {
+        match error {
+            CarError::Truncated { end, last_block: Some(last_block) } => Self::CutOff { end, last_block },
+            CarError::Truncated { last_block: None, .. } => Self::NoBlock(error),
+            error => Self::Malformed(error),
+        }
+    }
 }
 
 /// An archive whose blocks have all been checked once, and are read again when they are wanted.

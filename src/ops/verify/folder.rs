@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::image::check_programs;
-use super::project::{count_files, is_stop, list_image};
+use super::project::{count_files, list_image};
 use super::{Checked, Finding, FindingKind, Report, Stopped};
 use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
@@ -30,7 +30,7 @@ pub fn verify_folder(
         |profile| Listing::of_disk(path, &ImportOptions { cancel: stopped, ..ImportOptions::new(profile) }, None);
     let listing = match list(profile) {
         Ok(listing) => listing,
-        Err(error) if is_stop(&error) => return Err(Stopped),
+        Err(error) if error.is_stop() => return Err(Stopped),
         Err(error) => {
             report.add_unreadable(path, profile, Finding::new(FindingKind::Altered, subject, with_causes(&error)));
             return Ok(report);
@@ -76,7 +76,7 @@ pub fn verify_cid(
     };
     match found {
         Ok(finding) => Ok(vec![finding.with_path(image.out.as_str())]),
-        Err(error) if is_stop(&error) => Err(Stopped),
+        Err(error) if error.is_stop() => Err(Stopped),
         Err(error) => Ok(vec![Finding::new(FindingKind::Altered, &subject, with_causes(&error))]),
     }
 }

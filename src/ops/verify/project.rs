@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 
 use super::image::{Comparison, check_programs};
 use super::{Checked, Finding, FindingKind, Report, Stopped};
@@ -12,6 +14,13 @@ use crate::ops::lock::{self, OutOfDate, Reading, with_causes};
 use crate::tree::{ImportError, ImportOptions};
 use crate::wetfile::lock::{LOCK_FILE_NAME, Lock};
 use crate::wetfile::{GuestName, Image, ImageName, Project};
+
+/// How many images are listed before they are wanted: one thread reads the lock and the sources, and compares, while others
+/// read and hash the images. A listing takes some 300 bytes for each file.
+const LISTED_AHEAD: usize = 1;
+
+/// Gives listings of images, or why there are none.
+type Listings = mpsc::Receiver<Result<Listing, ListingError>>;
 
 /// Verifies images of a project, with the guests that are in them; all guests and images if none are named.
 ///
@@ -26,10 +35,37 @@ pub fn verify_project(
     environment: &Variables,
     stopped: &(dyn Fn() -> bool + Sync),
 ) -> Result<Report, Stopped> {
-    let mut report = Report::default();
-    let lock = load(project, &mut report.findings);
     let is_wanted = |image: &&Image| images.is_empty() || images.contains(&image.name);
     let wanted: Vec<&Image> = project.images.values().filter(is_wanted).collect();
+    let options = ImportOptions { cancel: stopped, ..ImportOptions::new(Profile::default()) };
+    let (sender, listings) = mpsc::sync_channel(LISTED_AHEAD);
+    thread::scope(|scope| {
+        let (wanted, options) = (&wanted, &options);
+        let list = move || {
+            for image in wanted {
+                if sender.send(list_image(project, image, options)).is_err() {
+                    // The verification was stopped.
+                    break;
+                }
+            }
+        };
+        // Where there can be no more threads, images are listed when they are wanted.
+        let _ = thread::Builder::new().name("ww-verify".into()).spawn_scoped(scope, list);
+        verify_images(project, images, wanted, environment, stopped, listings)
+    })
+}
+
+/// The same, with listings of the images as they are under the default profile, in their order, as far as there are any.
+fn verify_images(
+    project: &Project,
+    images: &BTreeSet<&ImageName>,
+    wanted: &[&Image],
+    environment: &Variables,
+    stopped: &(dyn Fn() -> bool + Sync),
+    listings: Listings,
+) -> Result<Report, Stopped> {
+    let mut report = Report::default();
+    let lock = load(project, &mut report.findings);
     if let Some(lock) = &lock {
         let guests: BTreeSet<&GuestName> = match images.is_empty() {
             true => project.guests.keys().collect(),
@@ -45,7 +81,7 @@ pub fn verify_project(
         if stopped() {
             return Err(Stopped);
         }
-        verify_image(project, lock.as_ref(), image, stopped, &mut report)?;
+        verify_image(project, lock.as_ref(), image, stopped, &listings, &mut report)?;
     }
     Ok(report)
 }
@@ -74,6 +110,7 @@ fn verify_image(
     lock: Option<&Lock>,
     image: &Image,
     stopped: &(dyn Fn() -> bool + Sync),
+    listings: &Listings,
     report: &mut Report,
 ) -> Result<(), Stopped> {
     let subject = format!("image `{}`", image.name);
@@ -84,9 +121,9 @@ fn verify_image(
     if let Some(lock) = lock {
         match reading.plan(image) {
             Ok(plan) => report.findings.extend(lock::stale_image(lock, &plan).into_iter().map(of_lock)),
-            Err((_, error)) if is_stop(&error) => return Err(Stopped),
+            Err((_, error)) if error.is_stop() => return Err(Stopped),
             Err((path, error)) => {
-                let problem = format!("its source cannot be read: {}", with_causes(&error));
+                let OutOfDate { problem, .. } = lock::unreadable_source(image, &path, &error);
                 report.findings.push(Finding::new(FindingKind::Lock, &subject, problem).with_path(path.as_str()));
             }
         }
@@ -99,9 +136,10 @@ fn verify_image(
     }
     let root = image.out.to_path(&project.root);
     let options = ImportOptions { cancel: stopped, ..ImportOptions::new(profile) };
-    let listing = match list_image(project, image, &options) {
+    let listed = listings.recv().ok().filter(|_| profile == Profile::default());
+    let listing = match listed.unwrap_or_else(|| list_image(project, image, &options)) {
         Ok(listing) => listing,
-        Err(error) if is_stop(&error) => return Err(Stopped),
+        Err(error) if error.is_stop() => return Err(Stopped),
         Err(error) => {
             let reason = Finding::new(FindingKind::Altered, subject, unreadable(image, &error));
             report.add_unreadable(&root, profile, reason.with_path(image.out.as_str()));
@@ -149,10 +187,6 @@ fn unreadable(image: &Image, error: &ListingError) -> String {
         }
         error => format!("it cannot be read: {}", with_causes(error)),
     }
-}
-
-pub(super) fn is_stop(error: &ListingError) -> bool {
-    matches!(error, ListingError::Import(ImportError::Cancelled))
 }
 
 pub(super) fn count_files(listing: &Listing) -> u64 {

@@ -24,6 +24,12 @@ pub enum AddressError {
     /// It is not a URL.
     #[error("it is not a URL such as https://example.com: {0}")]
     NotAUrl(String),
+    /// It is a URL but for its scheme.
+    #[error("it is not a URL: write {0}")]
+    NoScheme(Address),
+    /// It is that of some content.
+    #[error("it is the address of content, not of a gateway: write {0}")]
+    Content(Address),
     /// It has another scheme.
     #[error("its scheme is `{}`, and only http and https are supported", escape::text(.0))]
     Scheme(String),
@@ -39,7 +45,14 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let mut url = Url::parse(text).map_err(|error| AddressError::NotAUrl(error.to_string()))?;
+        // `localhost:8080` would be a URL with the scheme `localhost`.
+        let mut url = match Url::parse(text) {
+            Ok(url) if text.contains("://") => url,
+            parsed => {
+                let reason = parsed.err().map_or_else(|| "it has no host".to_owned(), |error| error.to_string());
+                return Err(with_scheme(text).map_or(AddressError::NotAUrl(reason), AddressError::NoScheme));
+            }
+        };
         if !matches!(url.scheme(), "http" | "https") {
             return Err(AddressError::Scheme(url.scheme().to_owned()));
         }
@@ -53,7 +66,22 @@ impl FromStr for Address {
         let path = url.path().trim_end_matches('/');
         let path = path.strip_suffix("/ipfs").unwrap_or(path).to_owned();
         url.set_path(&path);
-        Ok(Self { url })
+        match path.find("/ipfs/").or_else(|| path.find("/ipns/")) {
+            Some(end) => {
+                url.set_path(&path[..end]);
+                Err(AddressError::Content(Self { url }))
+            }
+            None => Ok(Self { url }),
+        }
+    }
+}
+
+/// The address that was meant by one without a scheme. This machine's own seldom have TLS.
+fn with_scheme(text: &str) -> Option<Address> {
+    let address: Address = format!("https://{text}").parse().ok().filter(|_| !text.contains("://"))?;
+    match address.is_loopback() {
+        true => format!("http://{text}").parse().ok(),
+        false => Some(address),
     }
 }
 
@@ -148,7 +176,14 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_said() {
-        check("example.com", "it is not a URL such as https://example.com: relative URL without a base");
+        check("example.com", "it is not a URL: write https://example.com");
+        check("example.com:8080/a/", "it is not a URL: write https://example.com:8080/a");
+        check("localhost:8080", "it is not a URL: write http://localhost:8080");
+        check("me:secret@example.com", "it is not a URL such as https://example.com: it has no host");
+        check("", "it is not a URL such as https://example.com: relative URL without a base");
+        let content = "it is the address of content, not of a gateway: write https://example.com";
+        check("https://example.com/ipfs/bafkqaaa/a", content);
+        check("https://example.com/ipns/example.org", content);
         check("ftp://example.com", "its scheme is `ftp`, and only http and https are supported");
         check("https://me@example.com", "it has a user name or a password");
         check("https://:secret@example.com", "it has a user name or a password");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ImportError;
-use super::node::{Contents, Node};
+use super::node::Node;
 use super::work::{Local, PutError, Shared, small};
 use crate::dag::unixfs::{FileBuilder, FilePart, Profile};
 use crate::folder::Stamp;
@@ -62,12 +62,12 @@ impl Shared<'_, '_> {
             let offset = index * large.piece_bytes;
             let size = large.piece_bytes.min(large.stamp.size_bytes - offset);
             let part = self.piece(&large.node, &large.name, &large.file, offset, size, local)?;
-            self.push(large, index, part)?;
+            self.push(large, index, part, local)?;
         }
     }
 
     /// Takes a piece that is done, and makes the file if it was the last one missing.
-    fn push(&self, large: &LargeFile, index: u64, part: FilePart) -> Result<(), ImportError> {
+    fn push(&self, large: &LargeFile, index: u64, part: FilePart, local: &mut Local) -> Result<(), ImportError> {
         let failed = |error: PutError| error.at(|| large.node.shown(self.root, &large.name));
         let mut state = large.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { builder, pushed, early } = &mut *state;
@@ -86,8 +86,8 @@ impl Shared<'_, '_> {
         let subtree = builder.finish(&mut |block| self.put(&block)).map_err(failed)?.subtree();
         let root = small(&subtree);
         self.check_unchanged(&large.node, &large.name, &large.file, &large.stamp)?;
-        self.count_file(&large.stamp);
-        let mut contents = Contents::child(large.name.clone(), root);
+        local.count_file(&large.stamp);
+        let mut contents = self.single(&large.node, &large.name, root)?;
         contents.fresh.extend(self.cached(&large.name, &large.stamp, root));
         self.add(&large.node, contents, 1)
     }

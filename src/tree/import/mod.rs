@@ -1,6 +1,7 @@
 //! From files to blocks.
 
 mod file;
+mod names;
 mod node;
 mod walk;
 mod work;
@@ -39,6 +40,30 @@ pub trait BlockSink: Send {
     /// # Errors
     /// As [`BlockSink::put`].
     fn has(&mut self, root: &Cid) -> Result<bool, BoxError>;
+
+    /// Whether [`BlockSink::has`] would say yes to all that the cache knows. It is then not asked, which takes time where there
+    /// are many small files. This does not change during an import.
+    fn has_all(&self) -> bool {
+        false
+    }
+
+    /// Whether it takes the blocks that pieces of files are. Where it does not, files are read as if there were no sink. This
+    /// does not change during an import.
+    fn wants_pieces(&self) -> bool {
+        true
+    }
+}
+
+/// Looks at the files of an import, from several threads.
+///
+/// It is shown what is read. What the cache knows is not read again, and so not shown: a cache is for imports that all had
+/// the same one.
+pub trait FileInspector: Sync {
+    /// The largest file whose content it wants to see, in bytes.
+    fn content_bytes_max(&self) -> u64;
+
+    /// Sees a file. `content` is `None` where that is larger; `path` is for messages.
+    fn inspect(&self, name: &str, content: Option<&[u8]>, path: &dyn Fn() -> PathBuf);
 }
 
 /// What an import depends on beside the tree.
@@ -51,6 +76,8 @@ pub struct ImportOptions<'a> {
     pub threads: NonZeroUsize,
     /// What a symlink is taken for, if it is the root itself.
     pub root_symlink: RootSymlink,
+    /// Who looks at the files that are read.
+    pub inspector: Option<&'a dyn FileInspector>,
     /// Is asked all the time, from all threads, and tells whether to give up.
     pub cancel: &'a (dyn Fn() -> bool + Sync),
     /// Is told, from all threads, how many bytes of files were done since it was told last, read or known from the
@@ -65,6 +92,7 @@ impl ImportOptions<'_> {
             profile,
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             root_symlink: RootSymlink::Refuse,
+            inspector: None,
             cancel: &|| false,
             progress: &|_| {},
         }

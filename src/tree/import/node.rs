@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::dag::unixfs::{Entries, NameError};
 use crate::tree::root::Root;
 use crate::tree::stat_cache::CachedFile;
 
@@ -30,7 +31,9 @@ struct State {
 #[derive(Default)]
 pub(super) struct Contents {
     /// Names and roots.
-    pub(super) children: Vec<(Box<str>, Root)>,
+    pub(super) children: Entries,
+    /// The root, where it is no folder.
+    pub(super) root: Option<Root>,
     /// The files that the cache knew, by their place in its list of this folder.
     pub(super) hits: Vec<usize>,
     /// The files that the cache is to know in addition.
@@ -38,13 +41,20 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// A single child.
-    pub(super) fn child(name: impl Into<Box<str>>, root: Root) -> Self {
-        Self { children: vec![(name.into(), root)], ..Self::default() }
+    /// A single child, or what a place of a root holds.
+    pub(super) fn single(node: &Node, name: &str, root: Root) -> Result<Self, NameError> {
+        let mut contents = Self::default();
+        if node.is_folder {
+            contents.children.push(name, &root.subtree())?;
+        } else {
+            contents.root = Some(root);
+        }
+        Ok(contents)
     }
 
     fn append(&mut self, mut other: Self) {
         self.children.append(&mut other.children);
+        self.root = self.root.or(other.root);
         self.hits.append(&mut other.hits);
         self.fresh.append(&mut other.fresh);
     }
@@ -74,10 +84,7 @@ impl Node {
 
     /// Says that there are this many more children.
     pub(super) fn expect(&self, children: usize) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.pending += children;
-        // Most folders are large in files or not at all, and a list that grows is in memory twice.
-        state.contents.children.reserve_exact(children);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).pending += children;
     }
 
     /// Adds what was found, after which `done` less has to be done. Gives all contents, once, when nothing is left.

@@ -376,7 +376,7 @@ fn a_file_as_root_is_cached() {
     let mut cache = StatCache::new(&V2025);
     let path = tree.path().join("sub/b");
     let first = import(&path, options, Some(&mut cache), None).unwrap();
-    let mut cache = StatCache::decode(&V2025, &cache.encode());
+    let mut cache = StatCache::decode(&V2025, &cache.encode().into());
     let again = import(&path, options, Some(&mut cache), None).unwrap();
     assert_eq!((first.files_cached, again.files_cached, first.subtree), (0, 1, again.subtree));
 }

@@ -1,12 +1,14 @@
 //! Finds what there is to import.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::SystemTime;
+use std::{fs, io};
 
 use super::file::LargeFile;
+use super::names::Names;
 use super::node::{Contents, Node};
 use super::work::{Counts, Items, Local, Shared, Task};
 use super::{BlockSink, DEPTH_MAX, ImportError, ImportOptions, Imported, RootSymlink, THREADS_MAX};
@@ -24,6 +26,8 @@ pub(super) fn import(
         root: path,
         options,
         cache: cache.as_deref(),
+        has_cached: sink.as_ref().is_none_or(|sink| sink.has_all()),
+        keeps_pieces: sink.as_ref().is_some_and(|sink| sink.wants_pieces()),
         sink: sink.map(Mutex::new),
         start: SystemTime::now(),
         queue: Queue::new(),
@@ -60,9 +64,27 @@ pub(super) fn import(
 /// What is in a folder.
 struct Listing {
     /// Files and symlinks.
-    items: Vec<(Box<str>, Kind)>,
+    items: Names,
     /// Folders, sorted by name.
     folders: Vec<Box<str>>,
+}
+
+/// Why a folder cannot be listed.
+enum ListError {
+    Read(io::Error),
+    Import(ImportError),
+}
+
+impl From<io::Error> for ListError {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<ImportError> for ListError {
+    fn from(error: ImportError) -> Self {
+        Self::Import(error)
+    }
 }
 
 impl Shared<'_, '_> {
@@ -94,28 +116,30 @@ impl Shared<'_, '_> {
         let root = Node::root(false);
         let target = fs::read_link(path).map_err(ImportError::io("read", path))?;
         let subtree = self.symlink(&root, "", target.as_os_str().as_encoded_bytes())?;
-        self.add(&root, Contents::child("", subtree), 1)
+        self.add(&root, self.single(&root, "", subtree)?, 1)
     }
 
     fn add_root_file(&self, path: &Path) -> Result<(), ImportError> {
         let root = Node::root(false);
         let (file, stamp) = open_real_file(path).map_err(|error| self.open_error(&root, "", error))?;
-        let known = self.cache.and_then(|cache| cache.files(&self.options.profile, "").first());
+        let known = self.cache.and_then(|cache| cache.files(&self.options.profile, "").find(""));
         let mut local = Local::default();
-        let known = known.map_or(Ok(None), |known| self.look_up(known, &stamp, &mut local))?;
-        if let Some(subtree) = known {
-            self.tell_rest(&mut local);
-            return self.add(&root, Contents { hits: vec![0], ..Contents::child("", subtree) }, 1);
+        if let Some((index, known)) = known
+            && let Some(subtree) = self.look_up(&known, &stamp, &mut local)?
+        {
+            self.flush(&mut local);
+            return self.add(&root, Contents { hits: vec![index], ..self.single(&root, "", subtree)? }, 1);
         }
+        self.inspect(&root, "", &file, &stamp, &mut local)?;
         if stamp.size_bytes > self.options.profile.chunk_bytes as u64 {
             let large = LargeFile::new(root, Box::default(), file, stamp, &self.options.profile);
             self.queue.push(Arc::new(Task::Pieces(large)));
             return Ok(());
         }
         let subtree = self.small_file(&root, "", &file, &stamp, &mut local)?;
-        self.tell_rest(&mut local);
+        self.flush(&mut local);
         let fresh = self.cached("", &stamp, subtree).into_iter().collect();
-        self.add(&root, Contents { fresh, ..Contents::child("", subtree) }, 1)
+        self.add(&root, Contents { fresh, ..self.single(&root, "", subtree)? }, 1)
     }
 
     /// Hands out what is in a folder, and goes into the folders in it. Recurses no deeper than [`DEPTH_MAX`].
@@ -126,8 +150,8 @@ impl Shared<'_, '_> {
         let Listing { items, folders } = self.list(&folder, node)?;
         node.expect(items.len() + folders.len());
         let folder = Arc::new(folder);
-        if !items.is_empty() {
-            let items = Items::new(node.clone(), folder.clone(), items);
+        if items.len() > 0 {
+            let items = Items::new(node.clone(), folder.clone(), items, self.options.threads.get());
             self.queue.push(Arc::new(Task::Items(items)));
         }
         for name in folders {
@@ -141,18 +165,21 @@ impl Shared<'_, '_> {
 
     /// What is in a folder.
     fn list(&self, folder: &Folder, node: &Node) -> Result<Listing, ImportError> {
-        let listed = folder.entries().map_err(ImportError::io("read", node.shown(self.root, "")))?;
-        let mut folders = Vec::new();
-        let mut items = Vec::with_capacity(listed.len());
-        for (name, kind) in listed {
-            let shown = |name: &Path| -> PathBuf { node.shown(self.root, "").join(name) };
-            let name = name.into_string().map_err(|name| ImportError::NotUtf8 { path: shown(Path::new(&name)) })?;
+        let (mut items, mut folders) = (Names::default(), Vec::<Box<str>>::new());
+        let shown = |name: &OsStr| node.shown(self.root, "").join(name);
+        let listed = folder.for_each_entry(|name, kind| {
+            let text = name.to_str().ok_or_else(|| ImportError::NotUtf8 { path: shown(name) })?;
             match kind {
-                Kind::Folder => folders.push(name.into_boxed_str()),
-                Kind::File | Kind::Symlink => items.push((name.into_boxed_str(), kind)),
-                Kind::Other => return Err(ImportError::Kind { path: shown(Path::new(&name)) }),
+                Kind::Folder => folders.push(text.into()),
+                Kind::File | Kind::Symlink => items.push(text, kind == Kind::Symlink),
+                Kind::Other => return Err(ImportError::Kind { path: shown(name) }.into()),
             }
-        }
+            Ok::<_, ListError>(())
+        });
+        listed.map_err(|error| match error {
+            ListError::Import(error) => error,
+            ListError::Read(error) => ImportError::io("read", node.shown(self.root, ""))(error),
+        })?;
         folders.sort_unstable();
         Ok(Listing { items, folders })
     }

@@ -1,5 +1,6 @@
 //! What the threads of an import share, and what they do.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -7,21 +8,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
-use std::vec;
 
 use bytes::BytesMut;
 use rustix::io::Errno;
 
 use super::file::LargeFile;
+use super::names::Names;
 use super::node::{Contents, Node};
 use super::{BlockSink, BoxError, ImportError, ImportOptions};
-use crate::dag::unixfs::{self, BuildError, Entry, EntryName, FilePart, LeafHasher, Subtree};
+use crate::dag::unixfs::{self, BuildError, FilePart, LeafHasher, NameError, Subtree};
 use crate::dag::{Block, Cid};
 use crate::folder::{Folder, Kind, Stamp};
 use crate::tree::StatCache;
 use crate::tree::queue::{CloseOnPanic, Job, Queue};
 use crate::tree::root::Root;
-use crate::tree::stat_cache::{CachedFile, is_settled};
+use crate::tree::stat_cache::{CachedFile, CachedFiles, is_settled};
 
 /// How many bytes are read at a time where only the hash is wanted: they are still in the processor's cache when they are
 /// hashed.
@@ -34,6 +35,10 @@ pub(super) struct Shared<'a, 's> {
     pub(super) cache: Option<&'a StatCache>,
     /// Locked for the length of a call.
     pub(super) sink: Option<Mutex<&'s mut dyn BlockSink>>,
+    /// Whether all is there that the cache knows, so that the sink need not be asked.
+    pub(super) has_cached: bool,
+    /// Whether there is a sink that takes pieces of files.
+    pub(super) keeps_pieces: bool,
     /// When the import began.
     pub(super) start: SystemTime,
     pub(super) queue: Queue<Task>,
@@ -67,24 +72,25 @@ pub(super) struct Items {
     pub(super) folder: Arc<Folder>,
     /// How many there were in the beginning.
     count: usize,
-    /// Those that nobody has taken. Locked while one is taken.
-    rest: Mutex<vec::IntoIter<(Box<str>, Kind)>>,
+    /// How many threads there may be that take some.
+    threads: usize,
+    /// Those that nobody has taken. Locked while some are taken.
+    rest: Mutex<Names>,
 }
 
+/// How many items a thread takes at once, at most: what it says of them it says once, and every time takes a lock or two.
+const TAKEN_ITEMS_MAX: usize = 64;
+
 impl Items {
-    pub(super) fn new(node: Arc<Node>, folder: Arc<Folder>, items: Vec<(Box<str>, Kind)>) -> Self {
-        Self { node, folder, count: items.len(), rest: Mutex::new(items.into_iter()) }
+    pub(super) fn new(node: Arc<Node>, folder: Arc<Folder>, items: Names, threads: usize) -> Self {
+        Self { node, folder, count: items.len(), threads, rest: Mutex::new(items) }
     }
 
-    /// Takes an item.
-    fn take(&self) -> Option<(Box<str>, Kind)> {
+    /// Takes some items; none if none are left. The fewer are left the fewer are taken, so that all threads end at once.
+    fn take(&self) -> Names {
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        let item = rest.next();
-        if item.is_none() {
-            // A long list is not kept until the folder is made.
-            *rest = vec::IntoIter::default();
-        }
-        item
+        let most = (rest.len() / (4 * self.threads)).clamp(1, TAKEN_ITEMS_MAX);
+        rest.take_some(most)
     }
 }
 
@@ -137,6 +143,10 @@ pub(super) struct Local {
     buffer: BytesMut,
     /// How many bytes are done that [`ImportOptions::progress`] has not been told.
     untold: u64,
+    /// What is to be added to [`Counts`].
+    files: u64,
+    bytes: u64,
+    files_cached: u64,
 }
 
 impl<'a> Shared<'a, '_> {
@@ -155,10 +165,18 @@ impl<'a> Shared<'a, '_> {
             Task::Items(items) => self.do_items(items, local),
             Task::Pieces(file) => self.do_pieces(file, local),
         };
-        self.tell_rest(local);
+        self.flush(local);
         if let Err(error) = done {
             self.fail(error);
         }
+    }
+
+    /// Says what a thread has kept to itself.
+    pub(super) fn flush(&self, local: &mut Local) {
+        self.tell_rest(local);
+        self.counts.files.fetch_add(std::mem::take(&mut local.files), Ordering::Relaxed);
+        self.counts.bytes.fetch_add(std::mem::take(&mut local.bytes), Ordering::Relaxed);
+        self.counts.files_cached.fetch_add(std::mem::take(&mut local.files_cached), Ordering::Relaxed);
     }
 
     /// Ends the import with an error, unless it has ended with another one.
@@ -176,7 +194,7 @@ impl<'a> Shared<'a, '_> {
         }
     }
 
-    pub(super) fn tell_rest(&self, local: &mut Local) {
+    fn tell_rest(&self, local: &mut Local) {
         match std::mem::take(&mut local.untold) {
             0 => {}
             bytes => (self.options.progress)(bytes),
@@ -189,28 +207,44 @@ impl<'a> Shared<'a, '_> {
     }
 
     fn do_items(&self, items: &Items, local: &mut Local) -> Result<(), ImportError> {
-        let known = self.cache.map_or(&[][..], |cache| cache.files(&self.options.profile, &items.node.path));
-        let mut contents = Contents::default();
-        let mut done = 0;
-        while let Some((name, kind)) = items.take() {
-            self.check_stopped()?;
-            match kind {
-                Kind::Symlink => {
-                    let target = items.folder.symlink_target(&name);
-                    let target = target.map_err(|error| self.cannot_read(&items.node, &name, error))?;
-                    let root = self.symlink(&items.node, &name, target.as_encoded_bytes())?;
-                    contents.children.push((name, root));
-                }
-                _ => match self.do_file(items, &name, known, &mut contents, local)? {
-                    Some(root) => contents.children.push((name, root)),
-                    // It says so itself when it is done.
-                    None => continue,
-                },
+        let known = self.cache.map(|cache| cache.files(&self.options.profile, &items.node.path)).unwrap_or_default();
+        loop {
+            let mut names = items.take();
+            if names.len() == 0 {
+                return Ok(());
             }
-            done += 1;
+            let (mut contents, mut done) = (Contents::default(), 0);
+            while let Some((name, kind)) = names.take() {
+                self.check_stopped()?;
+                let root = match kind {
+                    Kind::Symlink => {
+                        let target = items.folder.symlink_target(name);
+                        let target = target.map_err(|error| self.cannot_read(&items.node, name, error))?;
+                        Some(self.symlink(&items.node, name, target.as_encoded_bytes())?)
+                    }
+                    _ => self.do_file(items, name, known, &mut contents, local)?,
+                };
+                // What is under way says so itself when it is done.
+                if let Some(root) = root {
+                    let pushed = contents.children.push(name, &root.subtree());
+                    pushed.map_err(|error| self.bad_name(&items.node, error))?;
+                    done += 1;
+                }
+            }
+            // Who has nothing to say may say it of a folder that is finished.
+            if done > 0 {
+                self.add(&items.node, contents, done)?;
+            }
         }
-        // Who came too late has nothing to say, perhaps of a folder that is finished.
-        if done == 0 { Ok(()) } else { self.add(&items.node, contents, done) }
+    }
+
+    /// A single child of a folder, or what a root is that is no folder.
+    pub(super) fn single(&self, node: &Node, name: &str, root: Root) -> Result<Contents, ImportError> {
+        Contents::single(node, name, root).map_err(|error| self.bad_name(node, error))
+    }
+
+    fn bad_name(&self, node: &Node, error: NameError) -> ImportError {
+        ImportError::Build { path: node.shown(self.root, ""), source: error.into() }
     }
 
     /// Reads a file, or takes it from the cache. `None` if it is large: then it is under way.
@@ -218,15 +252,15 @@ impl<'a> Shared<'a, '_> {
         &self,
         items: &Items,
         name: &str,
-        known: &[CachedFile],
+        known: CachedFiles<'_>,
         contents: &mut Contents,
         local: &mut Local,
     ) -> Result<Option<Root>, ImportError> {
         let Items { node, folder, .. } = items;
-        if let Ok(index) = known.binary_search_by(|known| (*known.name).cmp(name)) {
+        if let Some((index, known)) = known.find(name) {
             let (kind, stamp) = folder.stamp(name).map_err(|error| self.cannot_read(node, name, error))?;
             if kind == Kind::File
-                && let Some(root) = self.look_up(&known[index], &stamp, local)?
+                && let Some(root) = self.look_up(&known, &stamp, local)?
             {
                 contents.hits.push(index);
                 return Ok(Some(root));
@@ -234,6 +268,7 @@ impl<'a> Shared<'a, '_> {
         }
         let opened = folder.file_with_stamp(name);
         let (file, stamp) = opened.map_err(|error| self.open_error(node, name, error))?;
+        self.inspect(node, name, &file, &stamp, local)?;
         if stamp.size_bytes > self.options.profile.chunk_bytes as u64 {
             let large = LargeFile::new(node.clone(), name.into(), file, stamp, &self.options.profile);
             let task = Arc::new(Task::Pieces(large));
@@ -244,6 +279,35 @@ impl<'a> Shared<'a, '_> {
         let root = self.small_file(node, name, &file, &stamp, local)?;
         contents.fresh.extend(self.cached(name, &stamp, root));
         Ok(Some(root))
+    }
+
+    /// Shows a file to who looks at the files. It is read once more for that, from memory by then: its pieces may be
+    /// smaller than what is to be seen.
+    pub(super) fn inspect(
+        &self,
+        node: &Node,
+        name: &str,
+        file: &File,
+        stamp: &Stamp,
+        local: &mut Local,
+    ) -> Result<(), ImportError> {
+        let Some(inspector) = self.options.inspector else { return Ok(()) };
+        let path = || node.shown(self.root, name);
+        // The name of a root that is a file.
+        let own = self.root.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let name = if name.is_empty() { own } else { name };
+        if stamp.size_bytes > inspector.content_bytes_max() {
+            inspector.inspect(name, None, &path);
+            return Ok(());
+        }
+        let size = usize::try_from(stamp.size_bytes).expect("what is looked at fits into memory");
+        let content = local.of_size(size);
+        file.read_exact_at(content, 0).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => ImportError::Changed { path: path() },
+            _ => ImportError::io("read", path())(error),
+        })?;
+        inspector.inspect(name, Some(content), &path);
+        Ok(())
     }
 
     /// What is to be said of what cannot be read.
@@ -262,31 +326,26 @@ impl<'a> Shared<'a, '_> {
     /// The root of a file, if it is what the cache knows and the sink has it.
     pub(super) fn look_up(
         &self,
-        known: &CachedFile,
+        (known_stamp, root): &(Stamp, Root),
         stamp: &Stamp,
         local: &mut Local,
     ) -> Result<Option<Root>, ImportError> {
-        if known.stamp != *stamp {
+        if known_stamp != stamp {
             return Ok(None);
         }
-        if !self.sink_has(&known.root.subtree().cid)? {
+        if !self.has_cached && !self.sink_has(&root.subtree().cid)? {
             return Ok(None);
         }
-        self.count_file(stamp);
-        self.counts.files_cached.fetch_add(1, Ordering::Relaxed);
+        local.count_file(stamp);
+        local.files_cached += 1;
         self.tell(local, stamp.size_bytes);
-        Ok(Some(known.root))
+        Ok(Some(*root))
     }
 
     /// What the cache is to know of a file that was read, if that may be relied on later.
     pub(super) fn cached(&self, name: &str, stamp: &Stamp, root: Root) -> Option<CachedFile> {
         self.cache?;
         is_settled(stamp, self.start).then(|| CachedFile { name: name.into(), stamp: *stamp, root })
-    }
-
-    pub(super) fn count_file(&self, stamp: &Stamp) {
-        self.counts.files.fetch_add(1, Ordering::Relaxed);
-        self.counts.bytes.fetch_add(stamp.size_bytes, Ordering::Relaxed);
     }
 
     /// Reads a file of at most one piece.
@@ -307,7 +366,7 @@ impl<'a> Shared<'a, '_> {
         }
         let part = self.piece(node, name, file, 0, stamp.size_bytes, local)?;
         self.check_unchanged(node, name, file, stamp)?;
-        self.count_file(stamp);
+        local.count_file(stamp);
         Ok(small(&part.subtree()))
     }
 
@@ -338,8 +397,8 @@ impl<'a> Shared<'a, '_> {
     ) -> Result<FilePart, ImportError> {
         let size = usize::try_from(size).expect("a piece fits into memory");
         let part = match &self.sink {
-            None => self.hash_piece(file, offset, size, local),
-            Some(sink) => self.put_piece(sink, file, offset, size, local),
+            Some(sink) if self.keeps_pieces => self.put_piece(sink, file, offset, size, local),
+            _ => self.hash_piece(file, offset, size, local),
         };
         let part = part.map_err(|error| match error {
             PieceError::Put(error) => error.at(|| node.shown(self.root, name)),
@@ -401,26 +460,20 @@ impl<'a> Shared<'a, '_> {
                 self.queue.close();
                 return Ok(());
             };
-            at = (parent.clone(), Contents::child(node.name.clone(), small(&subtree)), 1);
+            at = (parent.clone(), self.single(parent, &node.name, small(&subtree))?, 1);
         }
         Ok(())
     }
 
     /// Makes a folder of which everything is known.
     fn finish(&self, node: &Node, contents: Contents) -> Result<Subtree, ImportError> {
-        let Contents { children, hits, fresh } = contents;
+        let Contents { children, root, hits, fresh } = contents;
         self.remember(node, hits, fresh);
         if !node.is_folder {
-            let (_, root) = children.first().expect("a root that is a file has been read");
-            return Ok(root.subtree());
+            return Ok(root.expect("a root that is no folder has been read").subtree());
         }
         self.counts.folders.fetch_add(1, Ordering::Relaxed);
-        let made = children
-            .into_iter()
-            .map(|(name, root)| Ok(Entry { name: EntryName::new(name)?, target: root.subtree() }))
-            .collect::<Result<Vec<_>, BuildError>>()
-            .map_err(PutError::Build)
-            .and_then(|entries| unixfs::directory(&self.options.profile, entries, &mut |block| self.put(&block)));
+        let made = children.directory(&self.options.profile, &mut |block| self.put(&block));
         made.map_err(|error| error.at(|| node.shown(self.root, "")))
     }
 
@@ -428,7 +481,7 @@ impl<'a> Shared<'a, '_> {
         let Some(cache) = self.cache else { return };
         let known = cache.files(&self.options.profile, &node.path);
         let files = (!fresh.is_empty() || hits.len() < known.len()).then(|| {
-            fresh.extend(hits.into_iter().map(|index| known[index].clone()));
+            fresh.extend(hits.into_iter().map(|index| known.file(index)));
             fresh.sort_unstable_by(|first, second| first.name.cmp(&second.name));
             fresh
         });
@@ -473,6 +526,12 @@ impl From<PutError> for PieceError {
 }
 
 impl Local {
+    /// Counts a file that is done.
+    pub(super) fn count_file(&mut self, stamp: &Stamp) {
+        self.files += 1;
+        self.bytes += stamp.size_bytes;
+    }
+
     /// So many bytes, whatever they hold.
     fn of_size(&mut self, size: usize) -> &mut [u8] {
         self.buffer.resize(size, 0);
