@@ -180,7 +180,7 @@ fn say(event: RunEvent) {
     match event {
         RunEvent::Lacking(lacking) => {
             let lacking: Vec<_> = lacking.iter().map(|flag| escape::text(flag)).collect();
-            ui::status(&format!("the image asks for what it is not given: {}", lacking.join(" ")));
+            ui::progress(&format!("the image asks for what it is not given: {}", lacking.join(" ")));
         }
         RunEvent::Listening { addrs, port_taken_instead } => {
             if port_taken_instead.is_some() {
