@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::key::Key;
 use super::walk::{Graph, Reached, Whole, once_each};
 use super::{
-    Blockstore, CACHE_BYTES_MAX, CACHE_VALUE_BYTES_MAX, Committed, Finding, GcOptions, GcReport, Hold, Pin, PinName,
-    StoreError, VerifyOptions, VerifyReport, Writer,
+    Blockstore, CACHE_BYTES_MAX, CACHE_VALUE_BYTES_MAX, Committed, Finding, GcOptions, GcReport, Hold, Lease, Pin,
+    PinName, StoreError, VerifyOptions, VerifyReport, Writer,
 };
 use crate::dag::{Block, Cid};
 
@@ -36,6 +36,8 @@ struct State {
     cache: Cache,
     /// How many guards live.
     holders: usize,
+    /// The roots of the leases that live.
+    leases: Vec<Cid>,
 }
 
 /// A block as it is kept.
@@ -102,6 +104,9 @@ impl State {
         for (name, root) in self.pins.clone() {
             reached.add(self, &root).map_err(|error| error.of_pin(&name, &root))?;
         }
+        for root in self.leases.clone() {
+            reached.add_present(self, &root)?;
+        }
         Ok(reached)
     }
 
@@ -133,6 +138,21 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.0.lock().holders -= 1;
         self.0.changed.notify_all();
+    }
+}
+
+/// Ends a lease when it goes.
+struct Leased {
+    shared: Arc<Shared>,
+    root: Cid,
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if let Some(place) = state.leases.iter().position(|root| *root == self.root) {
+            state.leases.swap_remove(place);
+        }
     }
 }
 
@@ -188,6 +208,11 @@ impl Blockstore for MemoryBlockstore {
 
     fn hold(&self) -> Result<Hold, StoreError> {
         Ok(Hold { _guard: Box::new(self.guard()) })
+    }
+
+    fn lease(&self, root: &Cid) -> Result<Lease, StoreError> {
+        self.shared.lock().leases.push(*root);
+        Ok(Lease { _guard: Box::new(Leased { shared: self.shared.clone(), root: *root }) })
     }
 
     fn pins(&self) -> Result<Vec<Pin>, StoreError> {

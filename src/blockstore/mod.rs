@@ -62,6 +62,14 @@ pub trait Blockstore: Send + Sync {
     /// As [`Blockstore::writer`].
     fn hold(&self) -> Result<Hold, StoreError>;
 
+    /// Keeps what is here, or comes, of what can be reached from a root from being collected until the value is dropped: for
+    /// those who read a DAG for long that no pin holds. It need not be whole. Waits while the store is being collected, and
+    /// keeps nobody waiting afterwards.
+    ///
+    /// # Errors
+    /// As [`Blockstore::writer`].
+    fn lease(&self, root: &Cid) -> Result<Lease, StoreError>;
+
     /// All pins, ascending by the bytes of their names.
     ///
     /// # Errors
@@ -174,6 +182,17 @@ pub struct Hold {
 impl std::fmt::Debug for Hold {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Hold").finish_non_exhaustive()
+    }
+}
+
+/// What [`Blockstore::lease`] gives: what can be reached from its root stays while it lives.
+pub struct Lease {
+    _guard: Box<dyn Send>,
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Lease").finish_non_exhaustive()
     }
 }
 

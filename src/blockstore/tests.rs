@@ -262,6 +262,39 @@ fn nothing_is_collected_while_somebody_writes() {
     });
 }
 
+/// A lease holds what is here of its DAG, and what comes, and keeps nobody waiting.
+#[test]
+fn what_is_leased_stays() {
+    with_each(|store| {
+        let (leaf, late, other) = (raw("leaf"), raw("late"), raw("other"));
+        let inner = node(&[*late.cid()]);
+        let root = node(&[*leaf.cid(), *inner.cid(), *raw("never here").cid()]);
+        add(store, &[root.clone(), leaf.clone(), other.clone()], None);
+        let (lease, again) = (store.lease(root.cid()).unwrap(), store.lease(root.cid()).unwrap());
+        let dry = store.gc(GcOptions { dry_run: true }).unwrap();
+        assert_eq!((dry.removed_blocks, dry.kept_blocks), (1, 2));
+        assert_eq!(store.gc(GcOptions::default()).unwrap().kept_blocks, 2);
+        assert!(!store.has(other.cid()).unwrap());
+        add(store, &[inner, late], None);
+        drop(again);
+        assert_eq!(store.gc(GcOptions::default()).unwrap().kept_blocks, 4);
+        drop(lease);
+        assert_eq!(store.gc(GcOptions::default()).unwrap().kept_blocks, 0);
+    });
+}
+
+/// What cannot be followed is no reason to keep anything else, or to collect nothing.
+#[test]
+fn leases_of_what_cannot_be_followed_do_no_harm() {
+    with_each(|store| {
+        let malformed = Block::seal(Version::V1, CODEC_DAG_PB, Bytes::from_static(b"\xff")).unwrap();
+        let root = node(&[*malformed.cid()]);
+        add(store, &[root.clone(), malformed], None);
+        let _leases = [store.lease(root.cid()).unwrap(), store.lease(raw("not here").cid()).unwrap()];
+        assert_eq!(store.gc(GcOptions::default()).unwrap().kept_blocks, 2);
+    });
+}
+
 /// What another one commits counts for pins of a writer that has looked before.
 #[test]
 fn pins_may_need_what_others_wrote_meanwhile() {

@@ -129,6 +129,27 @@ impl Reached {
         Err(StoreError::Incomplete { root: Box::new(*root), missing, more })
     }
 
+    /// Adds all that is here of what can be reached from a root, over blocks that are here.
+    ///
+    /// # Errors
+    /// If blocks cannot be read.
+    pub(super) fn add_present(&mut self, graph: &mut dyn Graph, root: &Cid) -> Result<(), StoreError> {
+        let mut links = vec![*root];
+        self.pending.clear();
+        loop {
+            for link in links {
+                // Missing ones are forgotten one by one, so they are never too many; what cannot be followed is left out.
+                match self.meet(graph, &link, &mut Vec::new()) {
+                    Ok(()) | Err(StoreError::UnknownCodec { .. } | StoreError::MalformedNode { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let Some(key) = self.pending.pop() else { return Ok(()) };
+            let block = graph.block(&key.to_node_cid())?;
+            links = block.and_then(|block| pb::links(&block).ok()).unwrap_or_default();
+        }
+    }
+
     fn follow(&mut self, graph: &mut dyn Graph, block: &Block, missing: &mut Vec<Cid>) -> Result<(), StoreError> {
         for link in links(block)? {
             if missing.len() > MISSING_MAX {

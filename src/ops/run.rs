@@ -275,9 +275,12 @@ async fn run_to_end(
 
 /// What the guest sees as its files: the image, a `/tmp` of its own, and the folders that it was given.
 fn files(root: Arc<dyn Directory>, grants: &Grants, limits: &Limits) -> Result<Namespace, RunError> {
-    let tmp = MemoryTree::new(limits.number(Limit::Tmp).unwrap_or(u64::MAX));
-    let mut mounts =
-        vec![Mount { path: "/tmp".into(), directory: tmp.root(), links_may_leave: true, is_opened: false }];
+    let mut mounts = Vec::new();
+    // Who brings a whole file system of his own has a `/tmp` in it, or wants none.
+    if grants.mounts().all(|mount| mount.target != "/") {
+        let tmp = MemoryTree::new(limits.number(Limit::Tmp).unwrap_or(u64::MAX));
+        mounts.push(Mount { path: "/tmp".into(), directory: tmp.root(), links_may_leave: true, is_opened: false });
+    }
     for MountGrant { source, target, writable } in grants.mounts() {
         let path = PathBuf::from(source.as_deref().unwrap_or_default());
         let directory =

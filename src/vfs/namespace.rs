@@ -18,7 +18,7 @@ pub struct Namespace {
 /// A tree that is mounted below the root.
 #[derive(Clone)]
 pub struct Mount {
-    /// Where: an absolute path of names, such as `/data/in`.
+    /// Where: an absolute path of names, such as `/data/in`, or `/` itself.
     pub path: String,
     /// Its root.
     pub directory: Arc<dyn Directory>,
@@ -31,7 +31,7 @@ pub struct Mount {
 /// Why trees cannot be mounted together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MountError {
-    /// The path is not an absolute path of names, or the root itself.
+    /// The path is not an absolute path of names.
     #[error("`{}` is no place for a mount: it has to be an absolute path such as /data", crate::escape::text(.path))]
     Path {
         /// The path.
@@ -63,22 +63,30 @@ struct Mounted {
 }
 
 impl Namespace {
-    /// A namespace of `root` with these mounts.
+    /// A namespace of `root` with these mounts. One at `/` is there instead of the root.
     ///
     /// # Errors
     /// If a mount's path is malformed or there twice.
     pub fn new(root: Arc<dyn Directory>, mounts: &[Mount]) -> Result<Self, MountError> {
         let mut table = Mounts::default();
-        for mount in mounts {
+        let (instead, mounts): (Vec<_>, Vec<_>) = mounts.iter().partition(|mount| mount.path == "/");
+        if instead.len() > 1 {
+            return Err(MountError::Twice { path: "/".into() });
+        }
+        for mount in &mounts {
             table.add(mount)?;
         }
+        let (root, links_may_leave) = match instead.first() {
+            Some(mount) => (mount.directory.clone(), mount.links_may_leave),
+            None => (root, true),
+        };
         let root = Place(Arc::new(Inner {
             directory: root,
             above: None,
             depth: 0,
             mounts: Arc::new(table),
             is_mount: false,
-            links_may_leave: true,
+            links_may_leave,
         }));
         let mut opened = vec![("/".to_owned(), root.clone())];
         for mount in mounts.iter().filter(|mount| mount.is_opened) {

@@ -50,7 +50,7 @@ impl Inner {
     pub(super) fn collect(&self, options: GcOptions) -> Result<GcReport, StoreError> {
         if options.dry_run {
             let _hold = self.holders.hold(&self.layout, &self.options)?;
-            return self.with_own_index(|index| Ok(self.plan(index)?.1.report));
+            return self.with_own_index(|index| Ok(self.plan(index, false)?.1.report));
         }
         let _exclusive = lock::exclude(&self.layout, &self.options)?;
         self.collect_alone()
@@ -90,7 +90,7 @@ impl Inner {
         let leftovers = self.remove_leftovers()?;
         self.with_own_index(|index| {
             self.reconcile(index)?;
-            let (reached, plan) = self.plan(index)?;
+            let (reached, plan) = self.plan(index, true)?;
             let size_bytes_before = index.size_bytes()?;
             self.carry_out(index, &reached, &plan)?;
             let freed_bytes = size_bytes_before.saturating_sub(index.size_bytes()?);
@@ -143,8 +143,8 @@ impl Inner {
         Ok(leftovers)
     }
 
-    /// What can be reached from the pins, and what to do about the rest.
-    fn plan(&self, index: &mut Index) -> Result<(Numbers, Plan), Failure> {
+    /// What can be reached from the pins, and what is here of what can be reached from leases, and what to do about the rest.
+    fn plan(&self, index: &mut Index, is_alone: bool) -> Result<(Numbers, Plan), Failure> {
         // What is removed, is removed because the index says that it is of no use.
         index.check()?;
         let mut reached = Reached::default();
@@ -153,6 +153,9 @@ impl Inner {
                 Failure::Store(error) => error.of_pin(&name, &root).into(),
                 failure => failure,
             })?;
+        }
+        for root in self.leased(is_alone)? {
+            self.with_graph(index, |graph| reached.add_present(graph, &root))?;
         }
         let reached = reached.seen;
         let packs = index.packs()?.into_iter();
@@ -179,8 +182,16 @@ impl Inner {
 
     /// Adds what can be reached from a root.
     pub(super) fn reach(&self, index: &mut Index, reached: &mut Reached, root: &Cid) -> Result<(), Failure> {
+        self.with_graph(index, |graph| reached.add(graph, root))
+    }
+
+    fn with_graph(
+        &self,
+        index: &mut Index,
+        walk: impl FnOnce(&mut dyn Graph) -> Result<(), StoreError>,
+    ) -> Result<(), Failure> {
         let mut graph = Indexed { inner: self, index, failure: None };
-        let result = reached.add(&mut graph, root);
+        let result = walk(&mut graph);
         let Indexed { index, failure, .. } = graph;
         index.end_snapshot()?;
         match failure {

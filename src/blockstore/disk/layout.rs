@@ -110,6 +110,19 @@ impl Layout {
         &self.root
     }
 
+    /// The folder of leases.
+    pub(super) fn leases(&self) -> io::Result<Folder> {
+        self.root.private_folder_or_new("leases")
+    }
+
+    /// The folder of leases, if there ever was one.
+    pub(super) fn leases_if_any(&self) -> io::Result<Option<Folder>> {
+        match self.root.folder("leases") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            folder => folder.map(Some),
+        }
+    }
+
     /// Opens a file that is there to be locked.
     pub(super) fn lock_file(&self, name: &str) -> Result<File, StoreError> {
         let file = self.root.private_file_or_new(name);

@@ -21,6 +21,13 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Lock(File);
 
+impl Lock {
+    /// Of a file that was locked just now.
+    pub(super) fn of(file: File) -> Self {
+        Self(file)
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         // The lock ends with the file at the latest.

@@ -23,6 +23,7 @@
 mod gc;
 mod index;
 mod layout;
+mod lease;
 mod lock;
 mod pack;
 mod pins;
@@ -47,7 +48,8 @@ use self::writer::DiskWriter;
 use super::key::Key;
 use super::walk::Reached;
 use super::{
-    Blockstore, DamageError, GcOptions, GcReport, Hold, Pin, PinName, StoreError, VerifyOptions, VerifyReport, Writer,
+    Blockstore, DamageError, GcOptions, GcReport, Hold, Lease, Pin, PinName, StoreError, VerifyOptions, VerifyReport,
+    Writer,
 };
 use crate::dag::{Block, Cid};
 
@@ -329,6 +331,11 @@ impl Blockstore for DiskBlockstore {
 
     fn hold(&self) -> Result<Hold, StoreError> {
         Ok(Hold { _guard: Box::new(self.inner.holders.hold(&self.inner.layout, &self.inner.options)?) })
+    }
+
+    fn lease(&self, root: &Cid) -> Result<Lease, StoreError> {
+        let _hold = self.inner.holders.hold(&self.inner.layout, &self.inner.options)?;
+        Ok(Lease { _guard: Box::new(self.inner.lease(root)?) })
     }
 
     fn pins(&self) -> Result<Vec<Pin>, StoreError> {

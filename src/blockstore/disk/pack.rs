@@ -153,7 +153,7 @@ impl Drop for PackWriter {
 }
 
 /// 64 random bits, of the system.
-fn random() -> Result<i64, StoreError> {
+pub(super) fn random() -> Result<i64, StoreError> {
     let mut bytes = [0; 8];
     let path = "/dev/urandom";
     File::open(path).and_then(|mut file| file.read_exact(&mut bytes)).map_err(StoreError::io("read", path))?;

@@ -798,6 +798,24 @@ fn who_waits_says_so() {
     assert!(early.has(raw("x").cid()).unwrap() && early.has(raw("y").cid()).unwrap());
 }
 
+/// Leases are those of all processes; one that was killed has left a file that nobody has locked.
+#[test]
+fn leases_end_with_their_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let (reader, collector) = (open(dir.path()).unwrap(), open(dir.path()).unwrap());
+    let (leased, left) = (raw("leased"), raw("left"));
+    add(&reader, &[leased.clone(), left.clone()], None);
+    let lease = reader.lease(leased.cid()).unwrap();
+    let leases = || fs::read_dir(dir.path().join("leases")).unwrap().count();
+    fs::write(dir.path().join("leases/0123456789abcdef.lease"), left.cid().to_string()).unwrap();
+    assert_eq!(collector.gc(GcOptions { dry_run: true }).unwrap().kept_blocks, 1);
+    assert_eq!(leases(), 2);
+    assert_eq!(collect(&collector).kept_blocks, 1);
+    assert_eq!(leases(), 1);
+    drop(lease);
+    assert_eq!((leases(), collect(&collector).kept_blocks), (0, 0));
+}
+
 #[test]
 fn a_wait_can_be_cut_short() {
     let dir = tempfile::tempdir().unwrap();

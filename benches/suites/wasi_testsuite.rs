@@ -1,0 +1,143 @@
+//! Runs the programs of WebAssembly/wasi-testsuite for WASI 0.1 in `ww`, wrapped into components.
+//!
+//! usage: `wasi-testsuite WW SUITE`, where SUITE is a folder with a checkout of the suite's branch that has compiled tests
+//! (`prod/testsuite-base`). `scripts/wasi-testsuite SUITE` builds and calls it.
+//!
+//! Each test is an image of its own; one with files gets a copy of them as its whole file system, to be written. What fails is
+//! listed, and it is an error if that is more or less than what is known to fail.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::{env, fs};
+
+use serde_json::Value;
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
+};
+use wit_component::ComponentEncoder;
+
+/// The tests that fail, each with the reason.
+const KNOWN: [(&str, &str); 0] = [];
+
+fn main() -> ExitCode {
+    let args: Vec<PathBuf> = env::args_os().skip(1).map(PathBuf::from).collect();
+    let [ww, suite] = &args[..] else {
+        eprintln!("usage: wasi-testsuite WW SUITE");
+        return ExitCode::from(2);
+    };
+    match run_all(ww, suite) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs all tests; whether just those failed that are known to fail.
+fn run_all(ww: &Path, suite: &Path) -> Result<bool, Box<dyn Error>> {
+    let known: BTreeMap<&str, &str> = KNOWN.into_iter().collect();
+    let (mut passed, mut failed, mut unexpected) = (0, 0, 0);
+    for language in ["rust", "c", "assemblyscript"] {
+        let dir = suite.join("tests").join(language).join("testsuite/wasm32-wasip1");
+        for test in tests(&dir)? {
+            let name = format!("{language}/{}", test.file_stem().and_then(OsStr::to_str).unwrap_or_default());
+            let outcome = run(ww, &dir, &test)?;
+            let is_known = known.get(name.as_str());
+            match (&outcome, is_known) {
+                (Ok(()), None) => passed += 1,
+                (Ok(()), Some(_)) => {
+                    passed += 1;
+                    unexpected += 1;
+                    println!("{name}: passes, and was known to fail");
+                }
+                (Err(_), Some(reason)) => {
+                    failed += 1;
+                    println!("{name}: fails, as is known: {reason}");
+                }
+                (Err(why), None) => {
+                    failed += 1;
+                    unexpected += 1;
+                    println!("{name}: FAILS: {why}");
+                }
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if passed + failed == 0 {
+        return Err(format!("there are no tests in {}", suite.display()).into());
+    }
+    Ok(unexpected == 0)
+}
+
+fn tests(dir: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut tests = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))? {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new("wasm")) {
+            tests.push(path);
+        }
+    }
+    tests.sort();
+    Ok(tests)
+}
+
+/// Runs a test; the inner error is what it did otherwise than it should.
+fn run(ww: &Path, dir: &Path, test: &Path) -> Result<Result<(), String>, Box<dyn Error>> {
+    let expected: Value = match fs::read(test.with_extension("json")) {
+        Ok(text) => serde_json::from_slice(&text)?,
+        Err(_) => Value::Null,
+    };
+    let scratch = tempfile::tempdir()?;
+    let image = scratch.path().join("image");
+    fs::create_dir_all(image.join("bin"))?;
+    fs::write(image.join("bin/main.wasm"), wrap(&fs::read(test)?)?)?;
+    let mut command = Command::new(ww);
+    command.args(["-q", "run", "--listen", "/ip4/127.0.0.1/tcp/0", "--limit", "wall-time=60s"]).arg(&image);
+    for (name, value) in expected["env"].as_object().into_iter().flatten() {
+        command.arg("--env").arg(format!("{name}={}", value.as_str().unwrap_or_default()));
+    }
+    if let Some(root) = expected["root"].as_str() {
+        let files = scratch.path().join("files");
+        copy(&dir.join(root), &files)?;
+        command.arg("--mount").arg(format!("{}:/:rw", files.display()));
+    }
+    command.arg("--").args(expected["args"].as_array().into_iter().flatten().filter_map(Value::as_str));
+    let output = command.stdin(Stdio::null()).output()?;
+    let code = expected["exit_code"].as_i64().unwrap_or(0);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    if output.status.code().map(i64::from) != Some(code) {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let shown: Vec<_> = stderr.lines().take(3).collect();
+        return Ok(Err(format!("exit code {:?} and not {code}: {}", output.status.code(), shown.join(" | "))));
+    }
+    Ok(match expected["stdout"].as_str() {
+        Some(expected) if expected != stdout => Err(format!("it wrote {stdout:?} and not {expected:?}")),
+        _ => Ok(()),
+    })
+}
+
+/// A core module for WASI 0.1 as a component.
+fn wrap(module: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let encoder = ComponentEncoder::default().validate(true).module(module)?;
+    let adapter = (WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER);
+    Ok(encoder.adapter(adapter.0, adapter.1)?.encode()?)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Leases: roots that somebody reads while no pin holds them.
+//!
+//! Each is a file in `leases/` with a CID in it, which its process keeps locked (`flock`), so that it ends with the process,
+//! however that ends. A file that nobody has locked was left by a process that was killed. Files are made by those who hold
+//! the shared lock, and removed by those who have it alone or are done, so a collection sees each one whole and locked, or
+//! not at all.
+
+use std::fs::TryLockError;
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use super::super::StoreError;
+use super::layout::Layout;
+use super::lock::Lock;
+use super::{Inner, pack};
+use crate::dag::Cid;
+
+/// How the files' names end.
+const EXTENSION: &str = ".lease";
+
+/// The longest file that is read, in bytes: far more than any CID takes.
+const FILE_BYTES_MAX: u64 = 1024;
+
+/// A lease that ends when it is dropped.
+pub(super) struct Lease {
+    layout: Arc<Layout>,
+    name: String,
+    _lock: Lock,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // What stays is not locked any more, and is removed by the next collection.
+        if let Ok(leases) = self.layout.leases() {
+            let _ = leases.remove_file(&self.name);
+        }
+    }
+}
+
+impl Inner {
+    /// Makes a lease. The caller holds the shared lock.
+    pub(super) fn lease(&self, root: &Cid) -> Result<Lease, StoreError> {
+        let path = self.layout.path("leases");
+        let failed = |action| StoreError::io(action, path.clone());
+        let leases = self.layout.leases().map_err(failed("open"))?;
+        let name = format!("{:016x}{EXTENSION}", pack::random()?);
+        let mut file = leases.new_private_file(&name).map_err(failed("write"))?;
+        file.write_all(root.to_string().as_bytes()).map_err(failed("write"))?;
+        // Who looks whether it is alive has it for a moment.
+        file.lock().map_err(failed("lock"))?;
+        Ok(Lease { layout: self.layout.clone(), name, _lock: Lock::of(file) })
+    }
+
+    /// The roots of all leases that are alive. Others are removed, if the caller has the lock alone.
+    pub(super) fn leased(&self, is_alone: bool) -> Result<Vec<Cid>, StoreError> {
+        let path = self.layout.path("leases");
+        let failed = |action| StoreError::io(action, path.clone());
+        let Some(leases) = self.layout.leases_if_any().map_err(failed("open"))? else { return Ok(Vec::new()) };
+        let mut roots = Vec::new();
+        for name in leases.names().map_err(failed("list"))? {
+            let Some(name) = name.to_str().filter(|name| name.ends_with(EXTENSION)) else { continue };
+            // One that ends at this moment is gone.
+            let Ok(file) = leases.file(name) else { continue };
+            match file.try_lock_shared() {
+                Ok(()) if is_alone => leases.remove_file(name).map_err(failed("clear"))?,
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let mut text = String::new();
+                    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed("read"))?;
+                    // A file that is written at this moment is that of somebody who has not begun to read.
+                    roots.extend(text.parse::<Cid>().ok());
+                }
+                Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
+            }
+        }
+        Ok(roots)
+    }
+}
