@@ -128,7 +128,7 @@ pub(crate) fn stat_cache(bytes: &[u8]) {
     encoded.extend_from_slice(bytes);
     let checksum = Sha256::digest(&encoded);
     encoded.extend_from_slice(&checksum[..16]);
-    let cache = StatCache::decode(&profile, &encoded);
-    assert_eq!(StatCache::decode(&profile, &cache.encode()), cache);
-    assert_eq!(StatCache::decode(&profile, bytes).len(), 0);
+    let cache = StatCache::decode(&profile, &encoded.into());
+    assert_eq!(StatCache::decode(&profile, &cache.encode().into()), cache);
+    assert_eq!(StatCache::decode(&profile, &bytes.to_vec().into()).len(), 0);
 }
