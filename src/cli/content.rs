@@ -92,11 +92,11 @@ pub(super) fn failure(content: &ContentPath, error: ContentError) -> Failure {
 pub(super) fn export_failure(content: &ContentPath, error: ExportError) -> Failure {
     let code = match &error {
         ExportError::Exists { path } => {
-            let help = match path.is_dir() {
-                true => {
-                    let inside = escape::path(&path.join(own_name(content)));
-                    format!("-o {inside} writes it into that folder; nothing is replaced")
-                }
+            let inside = path.join(own_name(content));
+            // Inside what was written there under the same name before, nobody wants it.
+            let is_wanted = path.is_dir() && path.file_name() != inside.file_name() && !inside.exists();
+            let help = match is_wanted {
+                true => format!("-o {} writes it into that folder; nothing is replaced", escape::path(&inside)),
                 false => "remove it, or write to another place with -o".to_owned(),
             };
             return Failure::new(exit_code::FAILURE, &error).with_help(help);

@@ -138,8 +138,7 @@ pub(super) const MEND_PIN: &str = "`ww pin add CID --name NAME` fetches what is 
 
 /// The code of a failure of the blockstore, and what to do about it.
 fn of_store(error: &StoreError) -> (u8, Option<&'static str>) {
-    let missing =
-        "`ww get` fetches content, `ww car import` and `ww publish` bring it here, too; `ww pin rm` gives up a pin";
+    let missing = "`ww get` and `ww pin add` fetch content, `ww car import` and `ww publish` bring it here, too";
     match error {
         StoreError::Incomplete { .. } => (exit_code::NOT_FOUND, Some(missing)),
         StoreError::UnknownCodec { .. } | StoreError::MalformedNode { .. } | StoreError::UnsupportedHash { .. } => {

@@ -2,12 +2,14 @@
 //!
 //! Only this module prints, reads the environment, or ends the process.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use self::error::Failure;
 use crate::build::rustc_wrapper;
 
 mod cancel;
@@ -96,7 +98,7 @@ pub fn main() -> ExitCode {
             Command::Run(_) => exit_code::RUN_FAILURE,
             _ => exit_code::USAGE,
         };
-        ui::failure(&error::Failure::caused(code, message, &source));
+        ui::failure(&Failure::caused(code, message, &source));
         return ExitCode::from(code);
     }
     match cli.command {
@@ -118,15 +120,16 @@ pub fn main() -> ExitCode {
 }
 
 /// Says what failed, and gives what the process is to end with.
-fn end(result: Result<(), error::Failure>) -> ExitCode {
+fn end(result: Result<(), Failure>) -> ExitCode {
     end_with(result.map(|()| exit_code::SUCCESS))
 }
 
 /// As [`end`], for a command whose result has an exit code of its own.
-fn end_with(result: Result<u8, error::Failure>) -> ExitCode {
+fn end_with(result: Result<u8, Failure>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(_) if ui::is_reader_gone() => ExitCode::from(exit_code::READER_GONE),
+        // What has a code of its own is something else.
+        Err(Failure { code: exit_code::FAILURE, .. }) if ui::is_reader_gone() => ExitCode::from(exit_code::READER_GONE),
         Err(failure) => {
             ui::failure(&failure);
             ExitCode::from(failure.code)
@@ -137,14 +140,16 @@ fn end_with(result: Result<u8, error::Failure>) -> ExitCode {
 /// What `ww` is when cargo calls it in place of the compiler: see [`rustc_wrapper`].
 fn call_compiler() -> ExitCode {
     let error = rustc_wrapper::exec(std::env::args_os().skip(1), env::variable_os);
-    ui::failure(&error::Failure::caused(exit_code::FAILURE, "failed to call the compiler", &error));
+    ui::failure(&Failure::caused(exit_code::FAILURE, "failed to call the compiler", &error));
     ExitCode::from(exit_code::FAILURE)
 }
 
 /// Shows help, the version, or what is wrong with the command line.
 fn usage(error: &clap::Error) -> ExitCode {
-    if error.print().is_err() {
-        return ExitCode::FAILURE;
+    match error.print() {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::from(exit_code::READER_GONE),
+        Err(_) => return ExitCode::from(exit_code::FAILURE),
     }
     if !error.use_stderr() {
         return ExitCode::SUCCESS;

@@ -149,7 +149,8 @@ pub(super) fn refuse_absent(given: &Path) -> Result<(), Failure> {
     }
     match given.to_str().and_then(|name| ImageName::new(name).ok()) {
         Some(name) if is_here() => Err(no_such_image(exit_code::NOT_FOUND, &name, &load(false)?)),
-        _ => Err(absent(given).with_help("`ww build` makes the images of a Wetfile.toml")),
+        _ if is_here() => Err(absent(given).with_help("`ww build` makes the images of a Wetfile.toml")),
+        _ => Err(absent(given)),
     }
 }
 

@@ -4,6 +4,9 @@
 
 use std::fmt;
 
+/// The version of the rules here. It is raised with each change, so that files are looked at again that passed before.
+pub const RULES: u32 = 1;
+
 /// Names under which OpenSSH keeps private keys (ssh-keygen(1), FILES).
 const NAMES: [&str; 7] = ["id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk", "id_xmss"];
 

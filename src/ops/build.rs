@@ -121,7 +121,7 @@ pub fn build(
         let (present, unreadable) = lock::present_inputs(project, lock, &targets.guests, environment.variables);
         found.extend(unreadable);
         found.extend(lock::stale_guests(lock, &present));
-        found.extend(stale_images(&reading, lock, &targets.images)?);
+        add_stale_images(&reading, lock, &targets.images, &mut found)?;
         refuse(found)?;
     }
     let ctx = Context {
@@ -153,19 +153,35 @@ fn refuse(found: Vec<OutOfDate>) -> Result<(), Error> {
     if found.is_empty() { Ok(()) } else { Err(Error::OutOfDate(found)) }
 }
 
-/// Where the lock differs from what images are to hold, as far as their sources tell it.
-fn stale_images(reading: &Reading<'_>, lock: &Lock, images: &[&Image]) -> Result<Vec<OutOfDate>, Error> {
-    let mut found = Vec::new();
+/// Adds where the lock differs from what images are to hold, as far as their sources tell it. What cannot be read is an
+/// error of its own where nothing is out of date.
+fn add_stale_images(
+    reading: &Reading<'_>,
+    lock: &Lock,
+    images: &[&Image],
+    found: &mut Vec<OutOfDate>,
+) -> Result<(), Error> {
+    let mut is_stale = !found.is_empty();
+    let mut unreadable = None;
     for &image in images {
+        let failed = |source| Error::Listing { image: image.name.clone(), source };
         match reading.plan(image) {
-            Ok(plan) => found.extend(lock::stale_image(lock, &plan)),
-            Err((_, source)) if source.is_stop() => {
-                return Err(Error::Listing { image: image.name.clone(), source });
+            Ok(plan) => {
+                let before = found.len();
+                found.extend(lock::stale_image(lock, &plan));
+                is_stale |= found.len() > before;
             }
-            Err((path, error)) => found.push(lock::unreadable_source(image, &path, &error)),
+            Err((_, source)) if source.is_stop() => return Err(failed(source)),
+            Err((path, source)) => {
+                found.push(lock::unreadable_source(image, &path, &source));
+                unreadable.get_or_insert(failed(source));
+            }
         }
     }
-    Ok(found)
+    match unreadable {
+        Some(error) if !is_stale => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Tells what images are to be, before any of them is written.

@@ -4,7 +4,7 @@
 //! While that root is pinned, its blocks are all there, as a store that has lost blocks has lost its caches too; so files
 //! that the cache knows are neither read nor looked for, and where the root comes out the same nothing is written.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -29,7 +29,8 @@ pub struct PublishItem {
     pub name: PinName,
     /// Where it is: absolute, with no symlink in it, so that the cache is found again.
     pub path: PathBuf,
-    /// The root that it must have, where that is known, since it was just built.
+    /// The root that it must have, where that is known, since it was just built. Then it was looked through for private
+    /// keys, too.
     pub expected: Option<Cid>,
 }
 
@@ -182,7 +183,7 @@ pub fn publish(
     let keys = KeyFinder::default();
     let mut published = Published { items: Vec::new(), blocks: 0, bytes: 0, collected: None };
     for item in items {
-        let mut cache = Cache::load(store, options, &item.path)?;
+        let mut cache = Cache::load(store, options, item)?;
         sink.is_pinned = cache.root.is_some_and(|root| pins.iter().any(|pin| pin.root == root));
         let imported = import(item, options, &keys, &mut cache.stats, &mut sink)?;
         let found = imported.subtree.cid;
@@ -224,6 +225,10 @@ fn is_pinned_as(pins: &[Pin], name: &PinName, root: &Cid) -> bool {
     pins.iter().any(|pin| pin.name == *name && pin.root == *root)
 }
 
+fn looks_for_keys(item: &PublishItem, options: &PublishOptions<'_>) -> bool {
+    !options.allow_private_keys && item.expected.is_none()
+}
+
 fn import(
     item: &PublishItem,
     options: &PublishOptions<'_>,
@@ -233,7 +238,7 @@ fn import(
 ) -> Result<tree::Imported, PublishError> {
     let options = ImportOptions {
         root_symlink: RootSymlink::Refuse,
-        inspector: (!options.allow_private_keys).then_some(keys as &dyn FileInspector),
+        inspector: looks_for_keys(item, options).then_some(keys as &dyn FileInspector),
         cancel: options.cancel,
         progress: options.progress,
         ..ImportOptions::new(options.profile)
@@ -257,12 +262,15 @@ struct Cache {
 }
 
 impl Cache {
-    /// What was read without a look for private keys is not known to who wants one: that has caches of its own. Those
-    /// of a `ww` that did not look yet are not asked any more, either.
-    fn load(store: &dyn Blockstore, options: &PublishOptions<'_>, path: &Path) -> Result<Self, StoreError> {
+    /// What was read without a look for private keys, or with one by other rules, is not known to who wants one: that has
+    /// caches of its own.
+    fn load(store: &dyn Blockstore, options: &PublishOptions<'_>, item: &PublishItem) -> Result<Self, StoreError> {
         let profile = &options.profile;
-        let looked = if options.allow_private_keys { "with keys" } else { "without keys" };
-        let key = format!("publish {looked} {profile} {}", escape::path(path));
+        let looked = match looks_for_keys(item, options) {
+            true => format!("without keys {}", private_key::RULES),
+            false => "with keys".to_owned(),
+        };
+        let key = format!("publish {looked} {profile} {}", escape::path(&item.path));
         let bytes = Bytes::from(store.cache_get(&key)?.unwrap_or_default());
         let (root, stats) = split_root(&bytes).unzip();
         let stats =
@@ -567,7 +575,7 @@ mod tests {
     fn a_damaged_cache_is_none() {
         let trees = Trees::new();
         trees.publish(&["one"]).unwrap();
-        let key = Cache::load(&trees.store, &QUIETLY, &trees.item("one").path).unwrap().key;
+        let key = Cache::load(&trees.store, &QUIETLY, &trees.item("one")).unwrap().key;
         let bytes = trees.store.cache_get(&key).unwrap().unwrap();
         for damaged in [&b""[..], b"x", b"\n", &bytes[..40], &bytes[..bytes.len() - 1]] {
             trees.store.cache_put(&key, damaged).unwrap();

@@ -59,7 +59,9 @@ impl Inner {
     /// Collects for the size limit. Where that fails, what was asked for is done all the same.
     pub(super) fn trim(&self) -> Option<GcReport> {
         self.try_trim().unwrap_or_else(|error| {
-            (self.options.events)(StoreEvent::NotTrimmed { reason: error.to_string() });
+            let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| (**error).source());
+            let reason = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+            (self.options.events)(StoreEvent::NotTrimmed { reason });
             None
         })
     }

@@ -37,8 +37,14 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
         _ if text.parse::<u16>().is_ok() => form(here, text.parse().unwrap_or_default()),
         Some(("" | "localhost", port)) if port.parse::<u16>().is_ok() => form(here, port.parse().unwrap_or_default()),
         _ => match text.trim_start_matches('[').trim_end_matches(']').parse() {
-            Ok(address) => form(address, DEFAULT_PORT),
-            Err(_) => format!("an IP address and a port are needed, such as {}", SocketAddr::new(here, DEFAULT_PORT)),
+            // The last part of `::1:8080` may be meant as a port.
+            Ok(address)
+                if text.starts_with('[')
+                    || !matches!(address, IpAddr::V6(ip) if !ip.is_loopback() && !ip.is_unspecified()) =>
+            {
+                form(address, DEFAULT_PORT)
+            }
+            _ => format!("an IP address and a port are needed, such as {}", SocketAddr::new(here, DEFAULT_PORT)),
         },
     })
 }

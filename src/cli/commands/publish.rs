@@ -93,19 +93,21 @@ pub(in crate::cli) fn run(args: &PublishArgs, verbose: bool, quiet: bool) -> Res
     let store = store::open_until(&cancel)?;
     let published = publish(&store, &items, args, &cancel);
     let published = signals.result(published)?;
+    // That nobody reads the result keeps nothing from being pushed.
+    let mut shown = Ok(());
     if !args.json {
         let here = env::working_directory().map_err(failed)?;
-        for (target, item) in targets.iter().zip(&published.items) {
-            ui::result_line(&line(target, item, &here, quiet)).map_err(failed)?;
-        }
+        let mut lines = targets.iter().zip(&published.items).map(|(target, item)| line(target, item, &here, quiet));
+        shown = lines.try_for_each(|line| ui::result_line(&line));
     }
     let pushes = push_all(&kubo, store, &published.items, &cancel, verbose)?;
     signals.result(Ok(()))?;
     if args.json {
-        let shown = as_json(args.profile, &targets, &items, &published, &pushes);
-        ui::result_line(&escape::json(&shown.to_string())).map_err(failed)?;
+        let result = as_json(args.profile, &targets, &items, &published, &pushes);
+        shown = ui::result_line(&escape::json(&result.to_string()));
     }
-    pushes.into_failure()
+    pushes.into_failure()?;
+    shown.map_err(failed)
 }
 
 /// Finds out what is meant, and builds the images among it.

@@ -80,9 +80,15 @@ fn verify(args: &VerifyArgs) -> Result<Report, Failure> {
         refuse_profile(args)?;
         return verify_project(&project, &BTreeSet::new(), &variables, &stopped).map_err(ended);
     }
+    let given = args.images.iter().map(|given| project::image(given)).collect::<Result<Vec<_>, _>>()?;
+    for given in &given {
+        if let GivenImage::Path(path) = given {
+            project::refuse_absent(path)?;
+        }
+    }
     let (mut report, mut done) = (Report::default(), BTreeSet::new());
-    for given in &args.images {
-        let found = match project::image(given)? {
+    for given in given {
+        let found = match given {
             // By its name and by its folder.
             GivenImage::OfProject(_, name) if !done.insert(name.clone()) => continue,
             GivenImage::OfProject(project, name) => {
@@ -104,10 +110,7 @@ fn verify(args: &VerifyArgs) -> Result<Report, Failure> {
                 verify_dag(&target, args.cid.as_ref(), &stopped)
             }
             GivenImage::Path(path) if path.is_file() => verify_archive(&path, args.cid.as_ref(), profile, &stopped),
-            GivenImage::Path(path) => {
-                project::refuse_absent(&path)?;
-                verify_folder(&path, args.cid.as_ref(), profile, &stopped).map(below_root)
-            }
+            GivenImage::Path(path) => verify_folder(&path, args.cid.as_ref(), profile, &stopped).map(below_root),
         };
         report.add(found.map_err(ended)?);
     }
