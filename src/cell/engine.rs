@@ -34,6 +34,7 @@ pub struct EngineError(#[from] wasmtime::Error);
 #[derive(Clone)]
 pub struct Engine {
     pub(super) wasmtime: wasmtime::Engine,
+    pub(super) options: EngineOptions,
     pub(super) linker: Arc<Linker<CellState>>,
     clock: Arc<Clock>,
 }
@@ -45,20 +46,12 @@ impl Engine {
     ///
     /// wasmtime refuses the settings, for example on a processor that it has no compiler for.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
-        let mut config = Config::new();
-        config.epoch_interruption(true);
-        config.debug_info(options.debug);
-        config.wasm_backtrace_details(if options.debug {
-            WasmBacktraceDetails::Enable
-        } else {
-            WasmBacktraceDetails::Disable
-        });
-        let wasmtime = wasmtime::Engine::new(&config)?;
+        let wasmtime = bare(options)?;
         let mut linker = Linker::new(&wasmtime);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         linker.instance(RPC_INTERFACE)?.func_wrap("connect", connect)?;
         let clock = Clock::start(wasmtime.weak());
-        Ok(Self { wasmtime, linker: Arc::new(linker), clock })
+        Ok(Self { wasmtime, options, linker: Arc::new(linker), clock })
     }
 
     /// Keeps the clock going for as long as the guard lives.
@@ -66,6 +59,19 @@ impl Engine {
         self.clock.add();
         TickGuard(self.clock.clone())
     }
+}
+
+/// wasmtime's part of an [`Engine`], which is enough to compile with. Equal options give compatible code.
+pub(super) fn bare(options: EngineOptions) -> wasmtime::Result<wasmtime::Engine> {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.debug_info(options.debug);
+    config.wasm_backtrace_details(if options.debug {
+        WasmBacktraceDetails::Enable
+    } else {
+        WasmBacktraceDetails::Disable
+    });
+    wasmtime::Engine::new(&config)
 }
 
 type Channel = (Resource<DynInputStream>, Resource<DynOutputStream>);

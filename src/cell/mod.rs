@@ -9,14 +9,18 @@
 //! network. Bytes cross its border through [`pipe`]s and through WASI; what the bytes of its RPC channel mean is no
 //! business of this module.
 
+mod code_cache;
+pub mod compile_child;
 mod component;
 mod engine;
+mod native;
 mod pipe;
 mod process;
 mod stdio;
 mod turn;
 
-pub use component::{Compiler, ComponentError, Program};
+pub use code_cache::{CodeCache, CodeCacheError};
+pub use component::{Compiler, CompilerOptions, ComponentError, Program};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use pipe::{CAPACITY, Closed, PipeReader, PipeWriter, pipe};
 pub use process::{Channel, ExitStatus, Launch, LaunchError, Process, launch};

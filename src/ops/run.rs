@@ -11,8 +11,11 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::compile::{CompileEvent, with_events};
 use crate::caps::SpawnError;
-use crate::cell::{Compiler, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input, InputFile, Launch};
+use crate::cell::{
+    Compiler, CompilerOptions, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input, InputFile, Launch,
+};
 use crate::escape;
 use crate::host::{self, Host};
 use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
@@ -32,6 +35,8 @@ pub struct RunOptions {
     pub env: Vec<(String, String)>,
     /// Debug information in the engine, files and lines in trap backtraces.
     pub debug: bool,
+    /// How the guest and its children are compiled.
+    pub compiler: CompilerOptions,
     /// The node's identity and where it listens.
     pub swarm: SwarmConfig,
     /// The guest's standard input.
@@ -157,29 +162,39 @@ impl RunError {
 
 /// Runs an image in a cell of its own, with a libp2p node beside it, until the guest ends or `stop` is ready.
 ///
+/// `events` hears of compiling where that takes long.
+///
 /// When the guest ends by itself, everything that it wrote has arrived where it was to go before this returns. When it
 /// is stopped, this returns at once, and the guest may still be on its way out.
 ///
 /// # Errors
 ///
 /// The image cannot be run; nothing is left running then.
-pub async fn run<S>(options: RunOptions, stop: impl Future<Output = S>) -> Result<RunOutcome<S>, RunError> {
+pub async fn run<S>(
+    options: RunOptions,
+    events: &dyn Fn(CompileEvent),
+    stop: impl Future<Output = S>,
+) -> Result<RunOutcome<S>, RunError> {
     let kill = CancellationToken::new();
     let _kill_on_return = kill.clone().drop_guard();
     tokio::select! {
         biased;
         stopped = stop => Ok(RunOutcome::Stopped(stopped)),
-        status = run_to_end(options, kill) => status.map(RunOutcome::Ended),
+        status = run_to_end(options, events, kill) => status.map(RunOutcome::Ended),
     }
 }
 
-async fn run_to_end(options: RunOptions, kill: CancellationToken) -> Result<ExitStatus, RunError> {
+async fn run_to_end(
+    options: RunOptions,
+    events: &dyn Fn(CompileEvent),
+    kill: CancellationToken,
+) -> Result<ExitStatus, RunError> {
     let named = |error: RunError| error.renamed(&options.image, &options.name);
     let wasm = read_program(&options.image).map_err(named)?;
     let engine = Engine::new(EngineOptions { debug: options.debug })?;
-    let compiler = Compiler::new(engine, Handle::current());
+    let compiler = Compiler::with_options(engine, Handle::current(), options.compiler);
     let compile = async {
-        let program = compiler.compile(wasm).await;
+        let program = with_events(compiler.compile(wasm), events).await;
         program.map_err(|source| RunError::Component { path: options.name.join(MAIN_PATH), source })
     };
     let start_swarm = async { Ok(swarm::start(options.swarm).await?) };
@@ -223,7 +238,7 @@ async fn announce(swarm: &Swarm) {
 }
 
 /// Reads the program of the image at `image`.
-fn read_program(image: &Path) -> Result<Bytes, RunError> {
+pub(super) fn read_program(image: &Path) -> Result<Bytes, RunError> {
     check_image(image)?;
     let path = image.join(MAIN_PATH);
     let inside = resolve_inside(image, &path)?;

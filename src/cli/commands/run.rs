@@ -11,7 +11,7 @@ use crate::cell::ExitStatus;
 use crate::cli::error::Failure;
 use crate::cli::signals::{StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
-use crate::cli::{checkout, env, exit_code, project, ui};
+use crate::cli::{checkout, compiler, env, exit_code, project, ui};
 use crate::dag::ContentPath;
 use crate::ops::{self, BuildOptions, RunOptions, RunOutcome};
 use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
@@ -108,6 +108,7 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
     let failed = |error: std::io::Error| Failure::new(exit_code::RUN_FAILURE, &error);
     let [stdin, stdout, stderr] = env::standard_streams().map_err(failed)?;
     let swarm = swarm_config(&args)?;
+    let compiler = compiler::options().map_err(|failure| Failure { code: exit_code::RUN_FAILURE, ..failure })?;
     let image = match image(&args, verbose) {
         Ok(image) => image,
         Err(failure) => return StopSignal::of(&failure).map(RunOutcome::Stopped).ok_or(failure),
@@ -129,11 +130,14 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
             args: args.args,
             env: last_of_each(args.env),
             debug: args.wasm_debug,
+            compiler,
             stdin,
             stdout,
             stderr,
         };
-        let ended = ops::run(options, signals.next()).await;
+        let shown = escape::path(&options.name);
+        let status = compiler::Status::new(&shown);
+        let ended = ops::run(options, &|event| status.show(event), signals.next()).await;
         drop(checkout);
         Ok(ended?)
     });
