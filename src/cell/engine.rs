@@ -1,6 +1,6 @@
 //! The wasmtime engine that all cells of a process share, and the clock that pre-empts them.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub struct EngineError(#[from] wasmtime::Error);
 pub struct Engine {
     pub(super) wasmtime: wasmtime::Engine,
     pub(super) options: EngineOptions,
-    pub(super) linker: Arc<Linker<CellState>>,
+    linker: Arc<OnceLock<Linker<CellState>>>,
     clock: Arc<Clock>,
 }
 
@@ -47,11 +47,15 @@ impl Engine {
     /// wasmtime refuses the settings, for example on a processor that it has no compiler for.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
         let wasmtime = bare(options)?;
-        let mut linker = Linker::new(&wasmtime);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        linker.instance(RPC_INTERFACE)?.func_wrap("connect", connect)?;
         let clock = Clock::start(wasmtime.weak());
-        Ok(Self { wasmtime, options, linker: Arc::new(linker), clock })
+        Ok(Self { wasmtime, options, linker: Arc::default(), clock })
+    }
+
+    /// The host's functions. Put together when they are first asked for, by whoever loads the first component, while
+    /// others start the rest of the process.
+    pub(super) fn linker(&self) -> &Linker<CellState> {
+        let make = || linker(&self.wasmtime).expect("the names of the host's functions differ");
+        self.linker.get_or_init(make)
     }
 
     /// Keeps the clock going for as long as the guard lives.
@@ -72,6 +76,13 @@ pub(super) fn bare(options: EngineOptions) -> wasmtime::Result<wasmtime::Engine>
         WasmBacktraceDetails::Disable
     });
     wasmtime::Engine::new(&config)
+}
+
+fn linker(wasmtime: &wasmtime::Engine) -> wasmtime::Result<Linker<CellState>> {
+    let mut linker = Linker::new(wasmtime);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    linker.instance(RPC_INTERFACE)?.func_wrap("connect", connect)?;
+    Ok(linker)
 }
 
 type Channel = (Resource<DynInputStream>, Resource<DynOutputStream>);

@@ -38,7 +38,7 @@ struct Inner {
 }
 
 impl Host {
-    /// Makes a host with a worker thread for each processor, whose children are compiled by `compiler`.
+    /// Makes a host with up to a worker thread for each processor, whose children are compiled by `compiler`.
     ///
     /// # Errors
     ///
