@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, io};
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use wasmtime::component::Component;
 use wasmtime_wasi::p2::bindings::CommandPre;
 
@@ -165,6 +165,31 @@ impl Compiler {
         Self(Arc::new(Shop { engine, options, runtime, slots, known: Mutex::default() }))
     }
 
+    /// Finds `wasm` compiled, if it is. Blocks for as long as it takes to read the code, which for a small program is less
+    /// than it takes to have another thread do it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Compiler::compile`].
+    pub fn find(&self, wasm: &[u8]) -> Option<Result<Program, ComponentError>> {
+        if let Err(error) = check_header(wasm) {
+            return Some(Err(error));
+        }
+        let digest = Sha256::digest(wasm).into();
+        match look_up(&mut self.0.known(), &digest) {
+            Some(Found::Program(program)) => return Some(Ok(program)),
+            Some(Found::Compiling(_)) => return None,
+            None => {}
+        }
+        let found = program(&self.0.engine, &self.0.find(&key(&self.0.engine, &digest))?);
+        if let Ok(program) = &found {
+            let mut known = self.0.known();
+            known.push_front((digest, Known::Program(program.clone())));
+            known.truncate(COMPILED_COUNT_MAX);
+        }
+        Some(found)
+    }
+
     /// Compiles `wasm`, or finds it compiled. Cancel safe.
     ///
     /// # Errors
@@ -192,19 +217,15 @@ enum Found {
 }
 
 impl Shop {
+    fn known(&self) -> MutexGuard<'_, VecDeque<(Digest256, Known)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds a component in memory, or begins to look for it elsewhere.
     fn find_or_start(self: &Arc<Self>, digest: Digest256, wasm: Bytes) -> Found {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = known.iter().position(|(known, _)| *known == digest)
-            && let Some((_, entry)) = known.remove(place)
-        {
-            let found = match &entry {
-                Known::Program(program) => Some(Found::Program(program.clone())),
-                Known::Compiling(compiling) => compiling.upgrade().map(Found::Compiling),
-            };
-            if let Some(found) = found {
-                known.push_front((digest, entry));
-                return found;
-            }
+        let mut known = self.known();
+        if let Some(found) = look_up(&mut known, &digest) {
+            return found;
         }
         let compiling = self.start(digest, wasm);
         if let Some(weak) = compiling.downgrade() {
@@ -215,11 +236,12 @@ impl Shop {
     }
 
     fn start(self: &Arc<Self>, digest: Digest256, wasm: Bytes) -> Compiling {
-        let stop = StopWhenDropped::default();
-        let stopped = stop.0.clone();
-        let task = self.runtime.spawn(self.clone().make(digest, wasm, stopped));
+        let stop = CancellationToken::new();
+        let task = self.runtime.spawn(self.clone().make(digest, wasm, stop.clone()));
+        // Dropped with the future, when nobody waits for it any more.
+        let guard = stop.drop_guard();
         let waiting = async move {
-            let _stop = stop;
+            let _guard = guard;
             task.await.unwrap_or(Err(ComponentError::Stopped))
         };
         waiting.boxed().shared()
@@ -230,7 +252,7 @@ impl Shop {
         self: Arc<Self>,
         digest: Digest256,
         wasm: Bytes,
-        stopped: Arc<AtomicBool>,
+        stop: CancellationToken,
     ) -> Result<Program, ComponentError> {
         let key = key(&self.engine, &digest);
         if self.options.cache.is_some() {
@@ -240,14 +262,12 @@ impl Shop {
                 return program;
             }
         }
-        let _slot = self.slots.clone().acquire_owned().await.map_err(|_| ComponentError::Stopped)?;
+        let slot = stop.run_until_cancelled(self.slots.clone().acquire_owned()).await;
+        let Some(Ok(_slot)) = slot else { return Err(ComponentError::Stopped) };
         let shop = self.clone();
         let compiled = self.runtime.spawn_blocking(move || {
-            if stopped.load(Ordering::Relaxed) {
-                return Err(ComponentError::Stopped);
-            }
             let component = match &shop.options.child {
-                Some(child) => shop.compile_in(child, &wasm, &key, &stopped)?,
+                Some(child) => shop.compile_in(child, &wasm, &key, &stop)?,
                 None => shop.compile_here(&wasm, &key)?,
             };
             program(&shop.engine, &component)
@@ -279,12 +299,12 @@ impl Shop {
         child: &ChildCompiler,
         wasm: &[u8],
         key: &Key,
-        stopped: &AtomicBool,
+        stop: &CancellationToken,
     ) -> Result<Component, ComponentError> {
         let mut new = self.new_code()?;
         loop {
             let to = new.writer().map_err(ComponentError::compiler)?;
-            match child.compile(self.engine.options, wasm, to, stopped) {
+            match child.compile(self.engine.options, wasm, to, stop) {
                 Ok(()) => break,
                 Err(Failed::Component(error)) => return Err(error),
                 // The disk is full, perhaps.
@@ -330,7 +350,7 @@ impl Shop {
 
     /// Keeps a program for the next who asks, and forgets a failure.
     fn remember(&self, digest: &Digest256, compiled: &Result<Program, ComponentError>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         match compiled {
             Ok(program) => {
                 if let Some((_, entry)) = known.iter_mut().find(|(known, _)| known == digest) {
@@ -342,17 +362,20 @@ impl Shop {
     }
 }
 
-/// Says to whoever compiles that nobody waits for it any more.
-#[derive(Default)]
-struct StopWhenDropped(Arc<AtomicBool>);
-
-impl Drop for StopWhenDropped {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+/// Looks into memory. What is found counts as the newest.
+fn look_up(known: &mut VecDeque<(Digest256, Known)>, digest: &Digest256) -> Option<Found> {
+    let place = known.iter().position(|(known, _)| known == digest)?;
+    let (_, entry) = known.remove(place)?;
+    let found = match &entry {
+        Known::Program(program) => Found::Program(program.clone()),
+        Known::Compiling(compiling) => Found::Compiling(compiling.upgrade()?),
+    };
+    known.push_front((*digest, entry));
+    Some(found)
 }
 
-/// What the code of a component is found by.
+/// What the code of a component is found by. wasmtime's hash has its exact version in it, where the header of its files has
+/// only the first number: what one with a known flaw compiled is not used by the next.
 fn key(engine: &Engine, component: &Digest256) -> Key {
     struct Sink(Sha256);
     impl Hasher for Sink {
@@ -395,7 +418,8 @@ fn check_header(wasm: &[u8]) -> Result<(), ComponentError> {
 
 /// Checks that the component is a program, and that this host has what it imports.
 fn program(engine: &Engine, component: &Component) -> Result<Program, ComponentError> {
-    let instance = engine.linker.instantiate_pre(component).map_err(|error| ComponentError::Import(Arc::new(error)))?;
+    let instance =
+        engine.linker().instantiate_pre(component).map_err(|error| ComponentError::Import(Arc::new(error)))?;
     let command = CommandPre::new(instance).map_err(|_| ComponentError::NoRun { exports: exports(component) })?;
     Ok(Program(Arc::new(Inner { engine: engine.clone(), command })))
 }
@@ -491,6 +515,48 @@ mod tests {
             compiler.compile(Bytes::from_static(b"\0asm\x0d\0\x01\0")).await.unwrap_err();
             assert!(compiler.0.known.lock().unwrap().is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn what_one_has_compiled_others_find() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = CodeCache::open(dir.path(), 1 << 20).unwrap();
+        let engine = |debug| Engine::new(EngineOptions { debug }).unwrap();
+        let compiler = |debug| {
+            let options = CompilerOptions { cache: Some(cache.clone()), child: None };
+            Compiler::with_options(engine(debug), Handle::current(), options)
+        };
+        let wasm = Bytes::from(wat::parse_str(MINIMAL_PROGRAM).unwrap());
+        let one = compiler(false);
+        assert!(one.find(&wasm).is_none());
+        one.compile(wasm.clone()).await.unwrap();
+        assert!(one.find(&wasm).unwrap().is_ok());
+        let two = compiler(false);
+        let found = two.find(&wasm).unwrap().unwrap();
+        assert!(Arc::ptr_eq(&found.0, &two.compile(wasm.clone()).await.unwrap().0));
+        // Under other settings it is other code.
+        assert!(compiler(true).find(&wasm).is_none());
+        compiler(true).compile(wasm.clone()).await.unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn code_of_something_else_is_not_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = CodeCache::open(dir.path(), 1 << 20).unwrap();
+        let options = CompilerOptions { cache: Some(cache.clone()), child: None };
+        let compiler =
+            Compiler::with_options(Engine::new(EngineOptions::default()).unwrap(), Handle::current(), options);
+        let wasm = Bytes::from(wat::parse_str(MINIMAL_PROGRAM).unwrap());
+        let key = key(&compiler.0.engine, &Sha256::digest(&wasm).into());
+        for code in [&b""[..], b"\x7fELF and so on", &wasm] {
+            let new = cache.create().unwrap();
+            code_cache::write(new.writer().unwrap(), code).unwrap();
+            new.keep(&key);
+            assert!(cache.find(&key).is_some() && compiler.0.find(&key).is_none());
+        }
+        compiler.compile(wasm).await.unwrap();
+        assert!(compiler.0.find(&key).is_some());
     }
 
     /// A program that returns success at once.

@@ -6,9 +6,11 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::compile::{CompileEvent, with_events};
@@ -21,6 +23,10 @@ use crate::host::{self, Host};
 use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
 use crate::wasm_binary::SIZE_BYTES_MAX;
 use crate::wetfile::MAIN_PATH;
+
+/// How long the node leaves the processors to the guest before it starts by itself. Nobody can reach it until then, but
+/// nobody can know of it either, unless it has a port and an identity that are always the same.
+const NODE_AFTER: Duration = Duration::from_millis(20);
 
 /// What to run and with what.
 #[derive(Debug)]
@@ -193,16 +199,19 @@ async fn run_to_end(
     let wasm = read_program(&options.image).map_err(named)?;
     let engine = Engine::new(EngineOptions { debug: options.debug })?;
     let compiler = Compiler::with_options(engine, Handle::current(), options.compiler);
-    let compile = async {
-        let program = with_events(compiler.compile(wasm), events).await;
-        program.map_err(|source| RunError::Component { path: options.name.join(MAIN_PATH), source })
+    let failed = |source| RunError::Component { path: options.name.join(MAIN_PATH), source };
+    // The node's work goes on beside the guest, and a guest that ends at once leaves nothing of it to be waited for.
+    let (swarm, started) = swarm::start_later(options.swarm, NODE_AFTER)?;
+    if let Some(port) = swarm.port_taken_instead() {
+        tracing::warn!(port, "the default port is busy, so another one was taken");
+    }
+    let program = match compiler.find(&wasm) {
+        Some(program) => program.map_err(failed)?,
+        None => with_events(compiler.compile(wasm), events).await.map_err(failed)?,
     };
-    let start_swarm = async { Ok(swarm::start(options.swarm).await?) };
-    let (program, swarm) = futures::try_join!(compile, start_swarm)?;
-    announce(&swarm).await;
     let host = Host::new(compiler, swarm.clone()).map_err(RunError::Thread)?;
-    let (stdout, stdout_drain) = host::output(options.stdout).map_err(RunError::Thread)?;
-    let (stderr, stderr_drain) = host::output(options.stderr).map_err(RunError::Thread)?;
+    let (stdout, stdout_drain) = host::output(options.stdout);
+    let (stderr, stderr_drain) = host::output(options.stderr);
     let launch = Launch {
         program,
         args: options.args,
@@ -214,7 +223,11 @@ async fn run_to_end(
         rpc: None,
     };
     let process = host.start("root".into(), launch, kill).await.map_err(RunError::Cell)?;
-    let status = process.wait().await;
+    let status = tokio::select! {
+        biased;
+        status = process.wait() => status,
+        error = node_failed(started, &swarm) => return Err(error.into()),
+    };
     let arrived = stdout_drain.finished().await.and(stderr_drain.finished().await);
     // Peers are told that the node goes; without it they would have to find out.
     swarm.shutdown().await;
@@ -225,11 +238,18 @@ async fn run_to_end(
     }
 }
 
-/// Says in the log where the node can be reached.
-async fn announce(swarm: &Swarm) {
-    if let Some(port) = swarm.port_taken_instead() {
-        tracing::warn!(port, "the default port is busy, so another one was taken");
+/// Says in the log where the node can be reached, when it can. Returns only if it cannot.
+async fn node_failed(started: oneshot::Receiver<Result<(), SwarmError>>, swarm: &Swarm) -> SwarmError {
+    match started.await {
+        Ok(Err(error)) => return error,
+        Ok(Ok(())) => announce(swarm).await,
+        // It ends, and so does the guest.
+        Err(_) => {}
     }
+    std::future::pending().await
+}
+
+async fn announce(swarm: &Swarm) {
     let addrs = swarm.addrs().await;
     tracing::info!(addr = addrs.first(), others = addrs.len().saturating_sub(1), "listening");
     for addr in addrs {

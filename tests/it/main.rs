@@ -6,6 +6,7 @@
 mod build;
 mod build_command;
 mod children;
+mod compile;
 mod content;
 mod docs;
 mod fetch;

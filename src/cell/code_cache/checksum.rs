@@ -100,7 +100,7 @@ fn round(lane: u64, word: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// Made with `xxhsum -H64` 0.8.1; the first is in the specification as well.
+    /// As the reference implementation has them.
     #[test]
     fn known_checksums() {
         assert_eq!(Checksum::of(b""), 0xEF46_DB37_51D8_E999);

@@ -41,8 +41,8 @@ const USE_GRANULARITY: Duration = Duration::from_secs(10 * 60);
 const TRAILER_MAGIC: [u8; 8] = *b"ww code\x01";
 const TRAILER_BYTES: usize = 24;
 
-/// How much is read at a time.
-const BUFFER_BYTES: usize = 256 << 10;
+/// How much is read at a time: more would cost more page faults than it saves calls.
+const BUFFER_BYTES: usize = 32 << 10;
 
 /// Permission bits with which others could change something.
 const WRITABLE_BY_OTHERS: u32 = 0o022;

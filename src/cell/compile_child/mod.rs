@@ -11,12 +11,12 @@ use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use self::talk::Talk;
 use super::component::ComponentError;
@@ -110,13 +110,13 @@ pub(super) enum Failed {
 }
 
 impl ChildCompiler {
-    /// Compiles `wasm` and writes the code to `to`. Blocks; gives up soon after `stopped` has become true.
+    /// Compiles `wasm` and writes the code to `to`. Blocks; gives up soon after `stop` is cancelled.
     pub(super) fn compile(
         &self,
         options: EngineOptions,
         wasm: &[u8],
         to: File,
-        stopped: &AtomicBool,
+        stop: &CancellationToken,
     ) -> Result<(), Failed> {
         let order = Order { debug: options.debug, limits: self.limits, parent: std::process::id() };
         let failed = |error| Failed::Component(ComponentError::compiler(error));
@@ -139,7 +139,7 @@ impl ChildCompiler {
         let deadline = Instant::now() + Duration::from_secs(self.limits.wall_seconds);
         let mut talk = Talk::new(&mut child.0, wasm).map_err(failed)?;
         while !talk.is_over() {
-            if stopped.load(Ordering::Relaxed) {
+            if stop.is_cancelled() {
                 return Err(Failed::Component(ComponentError::Stopped));
             }
             if Instant::now() >= deadline {

@@ -16,7 +16,8 @@ use crate::ops::{self, BuildOptions, Built, BuiltImage, LockChange};
 /// guests and images and for what they need; a name that a guest and an image share means both. Wetfile.toml is looked
 /// for here and in the folders above.
 ///
-/// Writes into Wetfile.lock what was built from what. Prints one line for each image, with its CID. What compilers say is shown when one fails, or with --verbose.
+/// Writes into Wetfile.lock what was built from what. Prints one line for each image, with its CID. Programs of images that
+/// have changed are compiled for this machine, so that their first run need not. What compilers say is shown when one fails, or with --verbose.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BuildArgs {
     /// Guests and images to build; all of them where there is no name

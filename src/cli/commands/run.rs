@@ -29,6 +29,9 @@ const DEFAULT_PORT: u16 = 2020;
 /// http://localhost:5001) and of the gateways given. The guest sees the image's folder, read-only, as `/`, the standard streams, and a Host
 /// capability over Cap'n Proto RPC; nothing else.
 ///
+/// A guest is compiled with its first run, in a process with limits, and its code is kept for the next: see `docs/run.md`.
+/// WW_CODE_CACHE_MAX is how much is kept, such as 200MiB; 1GiB without it, nothing with 0.
+///
 /// `ww` ends with the guest's own exit code, or with 134 if it trapped; see `docs/exit-codes.md` for the others.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunArgs {
@@ -113,7 +116,9 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
         Ok(image) => image,
         Err(failure) => return StopSignal::of(&failure).map(RunOutcome::Stopped).ok_or(failure),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    // One thread is enough for the node, and for what a network brings: cells and disks have others. More of them would take
+    // longer to start than a small guest takes to run.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let ended = runtime.block_on(async {
         let mut signals = StopSignals::new().map_err(failed)?;
         let (name, folder, checkout) = match image {
