@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::caps::{self, Child, Spawn, SpawnError};
 use crate::cell::{self, Channel, Compiler, Input, Launch, Output, Process, pipe};
@@ -35,6 +36,8 @@ struct Inner {
     compiler: Compiler,
     workers: Workers,
     swarm: Swarm,
+    /// The cells with their connections, as long as anything is left of them.
+    cells: TaskTracker,
 }
 
 impl Host {
@@ -45,7 +48,14 @@ impl Host {
     /// The threads cannot be started.
     pub fn new(compiler: Compiler, swarm: Swarm) -> io::Result<Self> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self(Arc::new(Inner { compiler, workers: Workers::start(threads)?, swarm })))
+        Ok(Self(Arc::new(Inner { compiler, workers: Workers::start(threads)?, swarm, cells: TaskTracker::new() })))
+    }
+
+    /// Waits until nothing is left of any cell, nor of its connection, which is soon after its [`Process`] has ended. No cell
+    /// should be started any more.
+    pub async fn ended(&self) {
+        self.0.cells.close();
+        self.0.cells.wait().await;
     }
 
     /// Starts a cell that has a `Host` capability, and returns when a thread has been found for it. It runs until it ends or
@@ -65,8 +75,10 @@ impl Host {
         launch.rpc = Some(Channel { input: guest_input, output: guest_output });
         let (process, run) = cell::launch(launch, kill)?;
         let host = self.clone();
+        let token = self.0.cells.token();
         let job = move || {
             async move {
+                let _token = token;
                 tracing::debug!(cell = name, "started");
                 let children = Children::new(host.clone(), name.clone());
                 // Ends the children when this future ends or is dropped.

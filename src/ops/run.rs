@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::compile::{CompileEvent, with_events};
@@ -27,6 +28,9 @@ use crate::wetfile::MAIN_PATH;
 /// How long the node leaves the processors to the guest before it starts by itself. Nobody can reach it until then, but
 /// nobody can know of it either, unless it has a port and an identity that are always the same.
 const NODE_AFTER: Duration = Duration::from_millis(20);
+
+/// How long what is left of the cells may take to go. It takes microseconds, or a tick where a child computes.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What to run and with what.
 #[derive(Debug)]
@@ -229,6 +233,8 @@ async fn run_to_end(
         error = node_failed(started, &swarm) => return Err(error.into()),
     };
     let arrived = stdout_drain.finished().await.and(stderr_drain.finished().await);
+    // What the guest said last over RPC is still on its way into the log.
+    let _ = timeout(LAST_WORDS, host.ended()).await;
     // Peers are told that the node goes; without it they would have to find out.
     swarm.shutdown().await;
     match (status, arrived) {
