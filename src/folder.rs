@@ -199,6 +199,16 @@ impl Folder {
         Ok(fs::fstat(&self.0)?.st_mode & PERMISSION_BITS)
     }
 
+    /// What the file system knows of this folder itself.
+    pub(crate) fn metadata(&self) -> io::Result<std::fs::Metadata> {
+        self.0.metadata()
+    }
+
+    /// Lets nobody but its owner look into this folder.
+    pub(crate) fn make_private(&self) -> io::Result<()> {
+        Ok(fs::fchmod(&self.0, Mode::from_raw_mode(PRIVATE_FOLDER_MODE))?)
+    }
+
     /// All names in this folder, sorted by bytes, without `.` and `..`.
     pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();

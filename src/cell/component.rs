@@ -1,19 +1,24 @@
 //! From bytes to something that can be run: checking, compiling, and remembering.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, io};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared};
+use futures::future::{BoxFuture, Shared, WeakShared};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use wasmtime::component::Component;
 use wasmtime_wasi::p2::bindings::CommandPre;
 
+use super::code_cache::{self, CodeCache, Key, NewCode};
+use super::compile_child::{ChildCompiler, CompileLimit, Failed};
 use super::engine::Engine;
+use super::native::NativeCode;
 use super::process::CellState;
 
 /// How many compiled components are kept in memory. A node runs few different programs many times.
@@ -51,9 +56,25 @@ pub enum ComponentError {
         /// What it exports, sorted.
         exports: Vec<String>,
     },
+    /// It is a compile bomb, or far larger than any known program.
+    #[error("compiling it takes more than {0}")]
+    TooExpensive(CompileLimit),
+    /// The compiler could not be started, or failed in a way that it must not.
+    #[error("the compiler failed")]
+    Compiler(#[source] Arc<io::Error>),
     /// The compiler ended without an answer.
     #[error("the compiler was stopped")]
     Stopped,
+}
+
+impl ComponentError {
+    pub(super) fn invalid(error: wasmtime::Error) -> Self {
+        Self::Invalid(Arc::new(error))
+    }
+
+    pub(super) fn compiler(error: io::Error) -> Self {
+        Self::Compiler(Arc::new(error))
+    }
 }
 
 fn list(exports: &[String]) -> String {
@@ -92,81 +113,284 @@ impl fmt::Debug for Program {
 type Digest256 = [u8; 32];
 type Compiling = Shared<BoxFuture<'static, Result<Program, ComponentError>>>;
 
-/// Compiles components for one engine. Equal bytes are compiled once, also when several ask at the same time.
+/// What is decided anew when the key of [`CodeCache`] is to be another for all components.
+const KEY_VERSION: &[u8] = b"ww compiled component 1";
+
+/// Where a [`Compiler`] compiles, and where it keeps what it has compiled.
+#[derive(Clone, Debug, Default)]
+pub struct CompilerOptions {
+    /// Where native code is kept, for this process and others.
+    pub cache: Option<CodeCache>,
+    /// The process that compiles; without one it is done on a thread of this process, without limits.
+    pub child: Option<ChildCompiler>,
+}
+
+/// Compiles components for one engine. Equal bytes are compiled once, also when several ask at the same time; what has
+/// been compiled is looked for in memory and then in the cache.
 ///
-/// The work is done on the blocking threads of the runtime whose handle it was given, at most one component per
-/// processor at a time; cells and RPC go on meanwhile. Compiling cannot be cancelled: whoever stops waiting leaves the
-/// result to the next who asks.
+/// The work is done on the blocking threads of the runtime whose handle it was given, or in processes for which these
+/// wait, at most one component per processor at a time; cells and RPC go on meanwhile. When nobody waits for a component
+/// any more, its process is ended. On a thread compiling cannot be ended, and the result goes to the cache.
 #[derive(Clone)]
 pub struct Compiler(Arc<Shop>);
 
 struct Shop {
     engine: Engine,
+    options: CompilerOptions,
     runtime: Handle,
     /// How many compile at once. Cranelift uses all processors for one component already.
     slots: Arc<Semaphore>,
     /// The newest first. Bounded by [`COMPILED_COUNT_MAX`]; locked for a look-up only.
-    known: Mutex<VecDeque<(Digest256, Compiling)>>,
+    known: Mutex<VecDeque<(Digest256, Known)>>,
+}
+
+/// What is known of a component.
+enum Known {
+    /// It is ready.
+    Program(Program),
+    /// Somebody has asked for it. Those who wait own the future, so that it ends with the last of them.
+    Compiling(WeakShared<BoxFuture<'static, Result<Program, ComponentError>>>),
 }
 
 impl Compiler {
-    /// Compiles for `engine` on the blocking threads of `runtime`.
+    /// Compiles for `engine` on the blocking threads of `runtime`, and keeps nothing on disk.
     pub fn new(engine: Engine, runtime: Handle) -> Self {
+        Self::with_options(engine, runtime, CompilerOptions::default())
+    }
+
+    /// As [`Compiler::new`], with a cache and a process that compiles.
+    pub fn with_options(engine: Engine, runtime: Handle, options: CompilerOptions) -> Self {
         let slots = std::thread::available_parallelism().map_or(1, usize::from);
-        Self(Arc::new(Shop { engine, runtime, slots: Arc::new(Semaphore::new(slots)), known: Mutex::default() }))
+        let slots = Arc::new(Semaphore::new(slots));
+        Self(Arc::new(Shop { engine, options, runtime, slots, known: Mutex::default() }))
+    }
+
+    /// Finds `wasm` compiled, if it is. Blocks for as long as it takes to read the code, which for a small program is less
+    /// than it takes to have another thread do it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Compiler::compile`].
+    pub fn find(&self, wasm: &[u8]) -> Option<Result<Program, ComponentError>> {
+        if let Err(error) = check_header(wasm) {
+            return Some(Err(error));
+        }
+        let digest = Sha256::digest(wasm).into();
+        match look_up(&mut self.0.known(), &digest) {
+            Some(Found::Program(program)) => return Some(Ok(program)),
+            Some(Found::Compiling(_)) => return None,
+            None => {}
+        }
+        let found = program(&self.0.engine, &self.0.find(&key(&self.0.engine, &digest))?);
+        if let Ok(program) = &found {
+            let mut known = self.0.known();
+            known.push_front((digest, Known::Program(program.clone())));
+            known.truncate(COMPILED_COUNT_MAX);
+        }
+        Some(found)
     }
 
     /// Compiles `wasm`, or finds it compiled. Cancel safe.
     ///
     /// # Errors
     ///
-    /// The bytes are not a program that this host can run.
+    /// The bytes are not a program that this host can run, or compiling them takes more than it may.
     pub async fn compile(&self, wasm: Bytes) -> Result<Program, ComponentError> {
         check_header(&wasm)?;
         let hashed = wasm.clone();
         let digest = self.0.runtime.spawn_blocking(move || Sha256::digest(&hashed).into());
         let digest = digest.await.map_err(|_| ComponentError::Stopped)?;
-        let compiling = self.0.find_or_start(digest, wasm);
+        let compiling = match self.0.find_or_start(digest, wasm) {
+            Found::Program(program) => return Ok(program),
+            Found::Compiling(compiling) => compiling,
+        };
         let compiled = compiling.await;
-        if compiled.is_err() {
-            self.0.forget(&digest);
-        }
+        self.0.remember(&digest, &compiled);
         compiled
     }
 }
 
+/// As [`Known`], held.
+enum Found {
+    Program(Program),
+    Compiling(Compiling),
+}
+
 impl Shop {
-    fn find_or_start(&self, digest: Digest256, wasm: Bytes) -> Compiling {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = known.iter().position(|(known, _)| *known == digest)
-            && let Some(entry) = known.remove(place)
-        {
-            let compiling = entry.1.clone();
-            known.push_front(entry);
-            return compiling;
+    fn known(&self) -> MutexGuard<'_, VecDeque<(Digest256, Known)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds a component in memory, or begins to look for it elsewhere.
+    fn find_or_start(self: &Arc<Self>, digest: Digest256, wasm: Bytes) -> Found {
+        let mut known = self.known();
+        if let Some(found) = look_up(&mut known, &digest) {
+            return found;
         }
-        let compiling = self.start(wasm);
-        known.push_front((digest, compiling.clone()));
-        known.truncate(COMPILED_COUNT_MAX);
-        compiling
+        let compiling = self.start(digest, wasm);
+        if let Some(weak) = compiling.downgrade() {
+            known.push_front((digest, Known::Compiling(weak)));
+            known.truncate(COMPILED_COUNT_MAX);
+        }
+        Found::Compiling(compiling)
     }
 
-    fn start(&self, wasm: Bytes) -> Compiling {
-        let engine = self.engine.clone();
-        let slots = self.slots.clone();
-        let runtime = self.runtime.clone();
-        // A task of its own, so that the work goes on when whoever asked first goes away.
-        let task = self.runtime.spawn(async move {
-            let _slot = slots.acquire_owned().await.map_err(|_| ComponentError::Stopped)?;
-            runtime.spawn_blocking(move || compile(&engine, &wasm)).await.map_err(|_| ComponentError::Stopped)?
+    fn start(self: &Arc<Self>, digest: Digest256, wasm: Bytes) -> Compiling {
+        let stop = CancellationToken::new();
+        let task = self.runtime.spawn(self.clone().make(digest, wasm, stop.clone()));
+        // Dropped with the future, when nobody waits for it any more.
+        let guard = stop.drop_guard();
+        let waiting = async move {
+            let _guard = guard;
+            task.await.unwrap_or(Err(ComponentError::Stopped))
+        };
+        waiting.boxed().shared()
+    }
+
+    /// Finds a component in the cache, or compiles it.
+    async fn make(
+        self: Arc<Self>,
+        digest: Digest256,
+        wasm: Bytes,
+        stop: CancellationToken,
+    ) -> Result<Program, ComponentError> {
+        let key = key(&self.engine, &digest);
+        if self.options.cache.is_some() {
+            let shop = self.clone();
+            let found = self.runtime.spawn_blocking(move || shop.find(&key).map(|found| program(&shop.engine, &found)));
+            if let Some(program) = found.await.map_err(|_| ComponentError::Stopped)? {
+                return program;
+            }
+        }
+        let slot = stop.run_until_cancelled(self.slots.clone().acquire_owned()).await;
+        let Some(Ok(_slot)) = slot else { return Err(ComponentError::Stopped) };
+        let shop = self.clone();
+        let compiled = self.runtime.spawn_blocking(move || {
+            let component = match &shop.options.child {
+                Some(child) => shop.compile_in(child, &wasm, &key, &stop)?,
+                None => shop.compile_here(&wasm, &key)?,
+            };
+            program(&shop.engine, &component)
         });
-        async move { task.await.unwrap_or(Err(ComponentError::Stopped)) }.boxed().shared()
+        compiled.await.map_err(|_| ComponentError::Stopped)?
     }
 
-    fn forget(&self, digest: &Digest256) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(known, _)| known != digest);
+    /// Looks into the cache.
+    fn find(&self, key: &Key) -> Option<Component> {
+        let code = self.options.cache.as_ref()?.find(key)?;
+        let loaded = self.load(&code);
+        if let Err(error) = &loaded {
+            tracing::debug!(%error, "compiled code is not used");
+        }
+        loaded.ok().inspect(|_| tracing::debug!("found compiled"))
     }
+
+    /// Maps code into memory; a copy of it where its file system allows no code to be run.
+    fn load(&self, code: &NativeCode) -> wasmtime::Result<Component> {
+        code.load(&self.engine.wasmtime).or_else(|error| {
+            let copy = NewCode::unnamed().and_then(|new| new.copy_of(code)).map_err(|_| error)?;
+            copy.load(&self.engine.wasmtime)
+        })
+    }
+
+    /// Compiles in a process of its own.
+    fn compile_in(
+        &self,
+        child: &ChildCompiler,
+        wasm: &[u8],
+        key: &Key,
+        stop: &CancellationToken,
+    ) -> Result<Component, ComponentError> {
+        let mut new = self.new_code()?;
+        loop {
+            let to = new.writer().map_err(ComponentError::compiler)?;
+            match child.compile(self.engine.options, wasm, to, stop) {
+                Ok(()) => break,
+                Err(Failed::Component(error)) => return Err(error),
+                // The disk is full, perhaps.
+                Err(Failed::Write(error)) if new.is_kept() => {
+                    tracing::debug!(error, "compiled code is not kept");
+                    new = NewCode::unnamed().map_err(ComponentError::compiler)?;
+                }
+                Err(Failed::Write(error)) => return Err(ComponentError::compiler(io::Error::other(error))),
+            }
+        }
+        let code = new.check().map_err(ComponentError::compiler)?;
+        let component = self.load(&code).map_err(|error| ComponentError::compiler(io::Error::other(error)))?;
+        new.keep(key);
+        Ok(component)
+    }
+
+    /// Compiles on this thread.
+    fn compile_here(&self, wasm: &[u8], key: &Key) -> Result<Component, ComponentError> {
+        let component = Component::from_binary(&self.engine.wasmtime, wasm).map_err(ComponentError::invalid)?;
+        if let Some(cache) = &self.options.cache {
+            let kept = cache.create().and_then(|new| {
+                let code = component.serialize().map_err(io::Error::other)?;
+                code_cache::write(new.writer()?, &code)?;
+                new.keep(key);
+                Ok(())
+            });
+            if let Err(error) = kept {
+                tracing::debug!(%error, "compiled code is not kept");
+            }
+        }
+        Ok(component)
+    }
+
+    /// A file for code, in the cache where that is possible.
+    fn new_code(&self) -> Result<NewCode, ComponentError> {
+        match self.options.cache.as_ref().map(CodeCache::create) {
+            Some(Ok(new)) => return Ok(new),
+            Some(Err(error)) => tracing::debug!(%error, "compiled code is not kept"),
+            None => {}
+        }
+        NewCode::unnamed().map_err(ComponentError::compiler)
+    }
+
+    /// Keeps a program for the next who asks, and forgets a failure.
+    fn remember(&self, digest: &Digest256, compiled: &Result<Program, ComponentError>) {
+        let mut known = self.known();
+        match compiled {
+            Ok(program) => {
+                if let Some((_, entry)) = known.iter_mut().find(|(known, _)| known == digest) {
+                    *entry = Known::Program(program.clone());
+                }
+            }
+            Err(_) => known.retain(|(known, _)| known != digest),
+        }
+    }
+}
+
+/// Looks into memory. What is found counts as the newest.
+fn look_up(known: &mut VecDeque<(Digest256, Known)>, digest: &Digest256) -> Option<Found> {
+    let place = known.iter().position(|(known, _)| known == digest)?;
+    let (_, entry) = known.remove(place)?;
+    let found = match &entry {
+        Known::Program(program) => Found::Program(program.clone()),
+        Known::Compiling(compiling) => Found::Compiling(compiling.upgrade()?),
+    };
+    known.push_front((*digest, entry));
+    Some(found)
+}
+
+/// What the code of a component is found by. wasmtime's hash has its exact version in it, where the header of its files has
+/// only the first number: what one with a known flaw compiled is not used by the next.
+fn key(engine: &Engine, component: &Digest256) -> Key {
+    struct Sink(Sha256);
+    impl Hasher for Sink {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+        fn finish(&self) -> u64 {
+            0
+        }
+    }
+    let mut sink = Sink(Sha256::new());
+    sink.write(KEY_VERSION);
+    sink.write(component);
+    engine.wasmtime.precompile_compatibility_hash().hash(&mut sink);
+    sink.0.finalize().into()
 }
 
 /// Tells the kinds of file apart that people give instead of a component, so that each gets its own message.
@@ -192,12 +416,11 @@ fn check_header(wasm: &[u8]) -> Result<(), ComponentError> {
     }
 }
 
-fn compile(engine: &Engine, wasm: &[u8]) -> Result<Program, ComponentError> {
-    let component =
-        Component::from_binary(&engine.wasmtime, wasm).map_err(|error| ComponentError::Invalid(Arc::new(error)))?;
+/// Checks that the component is a program, and that this host has what it imports.
+fn program(engine: &Engine, component: &Component) -> Result<Program, ComponentError> {
     let instance =
-        engine.linker.instantiate_pre(&component).map_err(|error| ComponentError::Import(Arc::new(error)))?;
-    let command = CommandPre::new(instance).map_err(|_| ComponentError::NoRun { exports: exports(&component) })?;
+        engine.linker().instantiate_pre(component).map_err(|error| ComponentError::Import(Arc::new(error)))?;
+    let command = CommandPre::new(instance).map_err(|_| ComponentError::NoRun { exports: exports(component) })?;
     Ok(Program(Arc::new(Inner { engine: engine.clone(), command })))
 }
 
@@ -292,6 +515,48 @@ mod tests {
             compiler.compile(Bytes::from_static(b"\0asm\x0d\0\x01\0")).await.unwrap_err();
             assert!(compiler.0.known.lock().unwrap().is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn what_one_has_compiled_others_find() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = CodeCache::open(dir.path(), 1 << 20).unwrap();
+        let engine = |debug| Engine::new(EngineOptions { debug }).unwrap();
+        let compiler = |debug| {
+            let options = CompilerOptions { cache: Some(cache.clone()), child: None };
+            Compiler::with_options(engine(debug), Handle::current(), options)
+        };
+        let wasm = Bytes::from(wat::parse_str(MINIMAL_PROGRAM).unwrap());
+        let one = compiler(false);
+        assert!(one.find(&wasm).is_none());
+        one.compile(wasm.clone()).await.unwrap();
+        assert!(one.find(&wasm).unwrap().is_ok());
+        let two = compiler(false);
+        let found = two.find(&wasm).unwrap().unwrap();
+        assert!(Arc::ptr_eq(&found.0, &two.compile(wasm.clone()).await.unwrap().0));
+        // Under other settings it is other code.
+        assert!(compiler(true).find(&wasm).is_none());
+        compiler(true).compile(wasm.clone()).await.unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn code_of_something_else_is_not_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = CodeCache::open(dir.path(), 1 << 20).unwrap();
+        let options = CompilerOptions { cache: Some(cache.clone()), child: None };
+        let compiler =
+            Compiler::with_options(Engine::new(EngineOptions::default()).unwrap(), Handle::current(), options);
+        let wasm = Bytes::from(wat::parse_str(MINIMAL_PROGRAM).unwrap());
+        let key = key(&compiler.0.engine, &Sha256::digest(&wasm).into());
+        for code in [&b""[..], b"\x7fELF and so on", &wasm] {
+            let new = cache.create().unwrap();
+            code_cache::write(new.writer().unwrap(), code).unwrap();
+            new.keep(&key);
+            assert!(cache.find(&key).is_some() && compiler.0.find(&key).is_none());
+        }
+        compiler.compile(wasm).await.unwrap();
+        assert!(compiler.0.find(&key).is_some());
     }
 
     /// A program that returns success at once.

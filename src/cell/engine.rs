@@ -1,6 +1,6 @@
 //! The wasmtime engine that all cells of a process share, and the clock that pre-empts them.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ pub struct EngineError(#[from] wasmtime::Error);
 #[derive(Clone)]
 pub struct Engine {
     pub(super) wasmtime: wasmtime::Engine,
-    pub(super) linker: Arc<Linker<CellState>>,
+    pub(super) options: EngineOptions,
+    linker: Arc<OnceLock<Linker<CellState>>>,
     clock: Arc<Clock>,
 }
 
@@ -46,23 +47,16 @@ impl Engine {
     ///
     /// wasmtime refuses the settings, for example on a processor that it has no compiler for.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
-        let mut config = Config::new();
-        config.epoch_interruption(true);
-        config.debug_info(options.debug);
-        config.wasm_backtrace_details(if options.debug {
-            WasmBacktraceDetails::Enable
-        } else {
-            WasmBacktraceDetails::Disable
-        });
-        let wasmtime = wasmtime::Engine::new(&config)?;
-        let mut linker = Linker::new(&wasmtime);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        linker.allow_shadowing(true);
-        filesystem::add_to_linker(&mut linker)?;
-        linker.allow_shadowing(false);
-        linker.instance(RPC_INTERFACE)?.func_wrap("connect", connect)?;
+        let wasmtime = bare(options)?;
         let clock = Clock::start(wasmtime.weak());
-        Ok(Self { wasmtime, linker: Arc::new(linker), clock })
+        Ok(Self { wasmtime, options, linker: Arc::default(), clock })
+    }
+
+    /// The host's functions. Put together when they are first asked for, by whoever loads the first component, while
+    /// others start the rest of the process.
+    pub(super) fn linker(&self) -> &Linker<CellState> {
+        let make = || linker(&self.wasmtime).expect("the names of the host's functions differ");
+        self.linker.get_or_init(make)
     }
 
     /// Keeps the clock going for as long as the guard lives.
@@ -70,6 +64,29 @@ impl Engine {
         self.clock.add();
         TickGuard(self.clock.clone())
     }
+}
+
+/// wasmtime's part of an [`Engine`], which is enough to compile with. Equal options give compatible code.
+pub(super) fn bare(options: EngineOptions) -> wasmtime::Result<wasmtime::Engine> {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.debug_info(options.debug);
+    config.wasm_backtrace_details(if options.debug {
+        WasmBacktraceDetails::Enable
+    } else {
+        WasmBacktraceDetails::Disable
+    });
+    wasmtime::Engine::new(&config)
+}
+
+fn linker(wasmtime: &wasmtime::Engine) -> wasmtime::Result<Linker<CellState>> {
+    let mut linker = Linker::new(wasmtime);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    linker.allow_shadowing(true);
+    filesystem::add_to_linker(&mut linker)?;
+    linker.allow_shadowing(false);
+    linker.instance(RPC_INTERFACE)?.func_wrap("connect", connect)?;
+    Ok(linker)
 }
 
 type Channel = (Resource<DynInputStream>, Resource<DynOutputStream>);

@@ -10,16 +10,20 @@
 //! business of this module.
 
 mod account;
+mod code_cache;
+pub mod compile_child;
 mod component;
 mod engine;
 mod filesystem;
+mod native;
 mod pipe;
 mod process;
 mod stdio;
 mod turn;
 
 pub use account::{Account, Admission, LimitReached};
-pub use component::{Compiler, ComponentError, Program};
+pub use code_cache::{CodeCache, CodeCacheError};
+pub use component::{Compiler, CompilerOptions, ComponentError, Program};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use pipe::{CAPACITY, Closed, PipeReader, PipeWriter, pipe};
 pub use process::{Channel, ExitStatus, Launch, Process, launch};

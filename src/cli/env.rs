@@ -47,6 +47,22 @@ pub(super) fn state_folder() -> Option<PathBuf> {
     set("WW_HOME").or_else(|| data().or_else(home).map(|data| data.join("ww")))
 }
 
+/// The folder in which `ww` keeps the code that it has compiled: `code` in `$WW_HOME`, else in `$XDG_CACHE_HOME/ww`, else
+/// in `~/.cache/ww`. A relative `$XDG_CACHE_HOME` does not count, as above.
+pub(super) fn code_cache_folder() -> Option<PathBuf> {
+    let set = |name| variable_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = || set("XDG_CACHE_HOME").filter(|cache| cache.is_absolute());
+    let home = || set("HOME").map(|home| home.join(".cache"));
+    let folder = set("WW_HOME").or_else(|| cache().or_else(home).map(|cache| cache.join("ww")));
+    folder.map(|folder| folder.join("code"))
+}
+
+/// A path by which this very program can be started again, also when another has taken its place meanwhile.
+pub(super) fn this_program_as_it_runs() -> io::Result<PathBuf> {
+    let running = PathBuf::from("/proc/self/exe");
+    if running.exists() { Ok(running) } else { this_program() }
+}
+
 /// The path of this very program, for children that call it back.
 pub(super) fn this_program() -> io::Result<PathBuf> {
     std::env::current_exe()

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use super::exit_code;
 use crate::blockstore::StoreError;
+use crate::cell::ComponentError;
 use crate::dag::car::CarError;
 use crate::ops::car::{ExportCarError, ImportCarError};
 use crate::ops::{self, PinError, PublishError, RunError};
@@ -64,6 +65,9 @@ impl From<RunError> for Failure {
             RunError::NoImage { .. } | RunError::NoProgram { .. } | RunError::DanglingLink { .. } => {
                 exit_code::RUN_NOT_FOUND
             }
+            RunError::Component { source: ComponentError::Compiler(_) | ComponentError::Stopped, .. } => {
+                exit_code::RUN_FAILURE
+            }
             RunError::NotAnImage { .. }
             | RunError::Request { .. }
             | RunError::LeavesImage { .. }
@@ -85,7 +89,7 @@ impl From<RunError> for Failure {
             RunError::NoProgram { .. } => {
                 failure.with_help("an image is a folder such as `ww build` makes: bin/main.wasm, etc/, usr/lib/")
             }
-            RunError::Component { source: crate::cell::ComponentError::CoreModule, .. } => {
+            RunError::Component { source: ComponentError::CoreModule, .. } => {
                 failure.with_help("build for the target wasm32-wasip2, whose programs are components")
             }
             _ => failure,

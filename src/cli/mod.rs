@@ -2,6 +2,7 @@
 //!
 //! Only this module prints, reads the environment, or ends the process.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,10 +12,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use self::error::Failure;
 use crate::build::rustc_wrapper;
+use crate::cell::compile_child;
 
 mod cancel;
 mod checkout;
 mod commands;
+mod compiler;
 mod content;
 pub mod diagnostics;
 mod env;
@@ -77,6 +80,9 @@ enum Command {
 pub fn main() -> ExitCode {
     if env::variable_os(rustc_wrapper::MODE_VARIABLE).is_some() {
         return call_compiler();
+    }
+    if compile_child::is_meant(std::env::args_os().nth(1).as_deref()) {
+        return compile_for_another();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -142,6 +148,21 @@ fn call_compiler() -> ExitCode {
     let error = rustc_wrapper::exec(std::env::args_os().skip(1), env::variable_os);
     ui::failure(&Failure::caused(exit_code::FAILURE, "failed to call the compiler", &error));
     ExitCode::from(exit_code::FAILURE)
+}
+
+/// What `ww` is when another one has it compile: see [`compile_child`].
+fn compile_for_another() -> ExitCode {
+    let order = std::env::args_os().nth(2);
+    let compiled = env::standard_streams()
+        .map_err(|error| compile_child::Refusal { code: 1, text: error.to_string() })
+        .and_then(|[stdin, stdout, _]| compile_child::compile(order.as_deref(), File::from(stdin), File::from(stdout)));
+    match compiled {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            ui::status(&refusal.text);
+            ExitCode::from(u8::try_from(refusal.code).unwrap_or(exit_code::FAILURE))
+        }
+    }
 }
 
 /// Shows help, the version, or what is wrong with the command line.

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::caps::{self, Child, Spawn, SpawnError};
 use crate::cell::{self, Account, Admission, Channel, Compiler, Input, Launch, Output, Process, pipe};
@@ -36,17 +37,26 @@ struct Inner {
     compiler: Compiler,
     workers: Workers,
     swarm: Swarm,
+    /// The cells with their connections, as long as anything is left of them.
+    cells: TaskTracker,
 }
 
 impl Host {
-    /// Makes a host with a worker thread for each processor, whose children are compiled by `compiler`.
+    /// Makes a host with up to a worker thread for each processor, whose children are compiled by `compiler`.
     ///
     /// # Errors
     ///
     /// The threads cannot be started.
     pub fn new(compiler: Compiler, swarm: Swarm) -> io::Result<Self> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self(Arc::new(Inner { compiler, workers: Workers::start(threads)?, swarm })))
+        Ok(Self(Arc::new(Inner { compiler, workers: Workers::start(threads)?, swarm, cells: TaskTracker::new() })))
+    }
+
+    /// Waits until nothing is left of any cell, nor of its connection, which is soon after its [`Process`] has ended. No cell
+    /// should be started any more.
+    pub async fn ended(&self) {
+        self.0.cells.close();
+        self.0.cells.wait().await;
     }
 
     /// Starts a cell on behalf of this machine's user. See [`Host::start_with`].
@@ -86,8 +96,10 @@ impl Host {
         let limits = vat::Limits::of(account.limits());
         let (process, run) = cell::launch(launch, kill);
         let host = self.clone();
+        let token = self.0.cells.token();
         let job = move || {
             async move {
+                let _token = token;
                 tracing::debug!(cell = name, "started");
                 let _admission = admission;
                 let children = Children::new(host.clone(), name.clone(), account);

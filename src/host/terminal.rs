@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::OwnedFd;
 use std::thread;
 
+use bytes::Bytes;
 use futures::executor::block_on;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::oneshot;
@@ -32,33 +33,42 @@ impl Drain {
 
 /// Makes a cell's output that ends up in `fd`.
 ///
-/// A thread does the writing, since a write may block for as long as the reader on the other side likes, and neither
+/// A thread does the writing, which starts with the first bytes, since a write may block for as long as the reader on the other side likes, and neither
 /// this process's runtime nor the flags of a descriptor that other programs share may be touched for that. A flush of the
 /// guest waits for it, so what goes to two outputs on one terminal appears in order. When the descriptor takes no more,
 /// as a pipe whose reader has gone or a file on a full disk, the guest sees a closed stream or the error.
 ///
-/// # Errors
-///
-/// The thread cannot be started.
-pub fn output(fd: OwnedFd) -> io::Result<(Output, Drain)> {
+/// Called on a tokio runtime, on which it waits for the first bytes. If the thread cannot be started, the guest sees a closed
+/// stream.
+pub fn output(fd: OwnedFd) -> (Output, Drain) {
     let file = File::from(fd);
     let is_terminal = file.is_terminal();
     let (writer, reader) = pipe();
     let arrival = Arrival::default();
     let (finished, drain) = oneshot::channel();
     let progress = arrival.clone();
-    thread::Builder::new().name("ww-output".into()).spawn(move || {
-        let _ = finished.send(copy(&reader, file, &progress));
-    })?;
-    Ok((Output { pipe: writer, is_terminal, arrival: Some(arrival) }, Drain(drain)))
+    // Many a guest never says a word on one of its outputs.
+    tokio::spawn(async move {
+        let first = reader.read(CAPACITY).await;
+        if first.is_empty() {
+            let _ = finished.send(Ok(()));
+            return;
+        }
+        let failing = progress.clone();
+        let write = move || {
+            let _ = finished.send(copy(first, &reader, file, &progress));
+        };
+        if let Err(error) = thread::Builder::new().name("ww-output".into()).spawn(write) {
+            tracing::error!(%error, "guest output has nowhere to go");
+            failing.fail(&error);
+        }
+    });
+    (Output { pipe: writer, is_terminal, arrival: Some(arrival) }, Drain(drain))
 }
 
-fn copy(reader: &PipeReader, mut file: File, progress: &Arrival) -> io::Result<()> {
-    loop {
-        let bytes = block_on(reader.read(CAPACITY));
-        if bytes.is_empty() {
-            return Ok(());
-        }
+fn copy(first: Bytes, reader: &PipeReader, mut file: File, progress: &Arrival) -> io::Result<()> {
+    let mut bytes = first;
+    while !bytes.is_empty() {
         if let Err(error) = write_all(&mut file, &bytes) {
             tracing::debug!(%error, "guest output has nowhere to go");
             progress.fail(&error);
@@ -66,7 +76,9 @@ fn copy(reader: &PipeReader, mut file: File, progress: &Arrival) -> io::Result<(
             return Err(error);
         }
         progress.advance(bytes.len());
+        bytes = block_on(reader.read(CAPACITY));
     }
+    Ok(())
 }
 
 /// Writes all of `bytes`, also where another program has made the open file non-blocking.
@@ -92,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn everything_arrives_before_the_drain_is_finished() {
         let mut file = tempfile::tempfile().unwrap();
-        let (output, drain) = output(file.try_clone().unwrap().into()).unwrap();
+        let (output, drain) = output(file.try_clone().unwrap().into());
         assert!(!output.is_terminal);
         let text = vec![b'x'; 5 * CAPACITY + 3];
         output.pipe.write_all(&text).await.unwrap();
@@ -107,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_is_an_error() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let (output, drain) = output(full.into()).unwrap();
+        let (output, drain) = output(full.into());
         output.pipe.write_all(b"lost").await.unwrap();
         drop(output);
         assert_eq!(drain.finished().await.unwrap_err().kind(), io::ErrorKind::StorageFull);
@@ -116,7 +128,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_went_away_closes_the_stream() {
         let (reader, writer) = io::pipe().unwrap();
-        let (output, drain) = output(writer.into()).unwrap();
+        let (output, drain) = output(writer.into());
         drop(reader);
         // The first write may still be taken; it is lost when the thread finds the pipe closed.
         let _ = output.pipe.write_all(b"lost").await;

@@ -1,8 +1,8 @@
 //! The threads that cells run on.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use futures::future::LocalBoxFuture;
@@ -23,9 +23,15 @@ pub(super) type Job = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
 #[derive(Debug)]
 pub(super) struct Stopped;
 
-/// A fixed set of threads, each with a single-threaded runtime. They end when this is dropped and their jobs have ended.
-pub(super) struct Workers(Vec<Worker>);
+/// A set of threads, each with a single-threaded runtime. They start one by one when there is something to do for them, and
+/// end when this is dropped and their jobs have ended.
+pub(super) struct Workers {
+    count_max: usize,
+    /// Those that have been started. Locked to choose one, or to start one.
+    started: Mutex<Vec<Worker>>,
+}
 
+#[derive(Clone)]
 struct Worker {
     jobs: mpsc::Sender<Job>,
     /// How many jobs the thread has. Written by it and by `submit`; read to find the least busy.
@@ -33,14 +39,14 @@ struct Worker {
 }
 
 impl Workers {
-    /// Starts `count` threads.
-    pub(super) fn start(count: usize) -> io::Result<Self> {
-        (0..count).map(Worker::start).collect::<Result<_, _>>().map(Self)
+    /// Starts the first of at most `count_max` threads.
+    pub(super) fn start(count_max: usize) -> io::Result<Self> {
+        Ok(Self { count_max, started: Mutex::new(vec![Worker::start(0)?]) })
     }
 
     /// Has `job` run on the thread that has the fewest. Returns when the job is in that thread's queue.
     pub(super) async fn submit(&self, job: Job) -> Result<(), Stopped> {
-        let worker = self.0.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)).ok_or(Stopped)?;
+        let worker = self.least_busy().ok_or(Stopped)?;
         let load = Load::new(worker.load.clone());
         let counted = move || {
             let future = job();
@@ -50,6 +56,26 @@ impl Workers {
             }) as LocalBoxFuture<'static, ()>
         };
         worker.jobs.send(Box::new(counted)).await.map_err(|_| Stopped)
+    }
+
+    /// The thread that has the fewest jobs; a new one, if all have some and there may be more threads.
+    fn least_busy(&self) -> Option<Worker> {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let least = started.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)).cloned();
+        let is_idle = least.as_ref().is_some_and(|worker| worker.load.load(Ordering::Relaxed) == 0);
+        if is_idle || started.len() >= self.count_max {
+            return least;
+        }
+        match Worker::start(started.len()) {
+            Ok(worker) => {
+                started.push(worker.clone());
+                Some(worker)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cells share the threads that there are");
+                least
+            }
+        }
     }
 }
 

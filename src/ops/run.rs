@@ -7,25 +7,37 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::compile::{CompileEvent, with_events};
 use crate::caps::SpawnError;
 use crate::cell::{
-    Account, Compiler, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input, InputFile, Launch,
+    Account, Compiler, CompilerOptions, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input,
+    InputFile, Launch,
 };
 use crate::escape;
 use crate::grant::{
     Grant, Grants, Limit, LimitValue, Limits, MountGrant, REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError,
 };
 use crate::host::{self, Host};
-use crate::swarm::{self, SwarmConfig, SwarmError};
+use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
 use crate::vfs::memory::MemoryTree;
 use crate::vfs::{self, Access, Directory, Follow, Mount, MountError, Namespace, Node, VfsError};
 use crate::wasm_binary::SIZE_BYTES_MAX;
 use crate::wetfile::MAIN_PATH;
+
+/// How long the node leaves the processors to the guest before it starts by itself. Nobody can reach it until then, but
+/// nobody can know of it either, unless it has a port and an identity that are always the same.
+const NODE_AFTER: Duration = Duration::from_millis(20);
+
+/// How long what is left of the cells may take to go. It takes microseconds, or a tick where a child computes.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What to run and with what.
 #[derive(Debug)]
@@ -44,6 +56,8 @@ pub struct RunOptions {
     pub limits: Limits,
     /// Debug information in the engine, files and lines in trap backtraces.
     pub debug: bool,
+    /// How the guest and its children are compiled.
+    pub compiler: CompilerOptions,
     /// The node's identity and where it listens.
     pub swarm: SwarmConfig,
     /// The guest's standard input.
@@ -184,22 +198,21 @@ impl RunError {
     }
 }
 
-/// Something that whoever runs an image should know before the guest starts.
+/// Something that whoever runs an image should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunEvent {
     /// The image asks for what it is not given: the flags that would give it. Foreign text.
     Lacking(Vec<String>),
-    /// Where the libp2p node can be reached.
-    Listening {
-        /// The addresses, sorted, each ending in `/p2p/<id>`.
-        addrs: Vec<String>,
-        /// The port of the node where [`Listen::Port`](crate::swarm::Listen::Port) had to take another one than it was to.
-        port_taken_instead: Option<u16>,
-    },
+    /// The node has another port than [`Listen::Port`](crate::swarm::Listen::Port) named, which was busy.
+    OtherPort(u16),
+    /// Its program is being compiled, or was.
+    Compiling(CompileEvent),
+    /// Where the libp2p node can be reached: the addresses, sorted, each ending in `/p2p/<id>`. The guest runs already.
+    Listening(Vec<String>),
 }
 
 /// Runs an image in a cell of its own, with a libp2p node beside it, until the guest ends or `stop` is ready. `tell`
-/// is told what there is to know before the guest starts.
+/// is told what there is to know.
 ///
 /// When the guest ends by itself, everything that it wrote has arrived where it was to go before this returns. When it
 /// is stopped, this returns at once, and the guest may still be on its way out.
@@ -209,7 +222,7 @@ pub enum RunEvent {
 /// The image cannot be run; nothing is left running then.
 pub async fn run<S>(
     options: RunOptions,
-    tell: impl Fn(RunEvent),
+    tell: &dyn Fn(RunEvent),
     stop: impl Future<Output = S>,
 ) -> Result<RunOutcome<S>, RunError> {
     let kill = CancellationToken::new();
@@ -223,7 +236,7 @@ pub async fn run<S>(
 
 async fn run_to_end(
     options: RunOptions,
-    tell: impl Fn(RunEvent),
+    tell: &dyn Fn(RunEvent),
     kill: CancellationToken,
 ) -> Result<ExitStatus, RunError> {
     let named = |error: RunError| error.renamed(&options.image, &options.name);
@@ -238,17 +251,20 @@ async fn run_to_end(
     }
     let files = files(root, &options.grants, &limits)?;
     let engine = Engine::new(EngineOptions { debug: options.debug })?;
-    let compiler = Compiler::new(engine, Handle::current());
-    let compile = async {
-        let program = compiler.compile(wasm).await;
-        program.map_err(|source| RunError::Component { path: options.name.join(MAIN_PATH), source })
+    let compiler = Compiler::with_options(engine, Handle::current(), options.compiler);
+    let failed = |source| RunError::Component { path: options.name.join(MAIN_PATH), source };
+    // The node's work goes on beside the guest, and a guest that ends at once leaves nothing of it to be waited for.
+    let (swarm, started) = swarm::start_later(options.swarm, NODE_AFTER)?;
+    if let Some(port) = swarm.port_taken_instead() {
+        tell(RunEvent::OtherPort(port));
+    }
+    let program = match compiler.find(&wasm) {
+        Some(program) => program.map_err(failed)?,
+        None => with_events(compiler.compile(wasm), &|event| tell(RunEvent::Compiling(event))).await.map_err(failed)?,
     };
-    let start_swarm = async { Ok(swarm::start(options.swarm).await?) };
-    let (program, swarm) = futures::try_join!(compile, start_swarm)?;
-    tell(RunEvent::Listening { addrs: swarm.addrs().await, port_taken_instead: swarm.port_taken_instead() });
     let host = Host::new(compiler, swarm.clone()).map_err(RunError::Thread)?;
-    let (stdout, stdout_drain) = host::output(options.stdout).map_err(RunError::Thread)?;
-    let (stderr, stderr_drain) = host::output(options.stderr).map_err(RunError::Thread)?;
+    let (stdout, stdout_drain) = host::output(options.stdout);
+    let (stderr, stderr_drain) = host::output(options.stderr);
     let launch = Launch {
         program,
         args: options.args,
@@ -262,8 +278,14 @@ async fn run_to_end(
         rpc: None,
     };
     let process = host.start("root".into(), launch, options.grants.connect(), kill).await.map_err(RunError::Cell)?;
-    let status = process.wait().await;
+    let status = tokio::select! {
+        biased;
+        status = process.wait() => status,
+        error = node_failed(started, &swarm, tell) => return Err(error.into()),
+    };
     let arrived = stdout_drain.finished().await.and(stderr_drain.finished().await);
+    // What the guest said last over RPC is still on its way into the log.
+    let _ = timeout(LAST_WORDS, host.ended()).await;
     // Peers are told that the node goes; without it they would have to find out.
     swarm.shutdown().await;
     match (status, arrived) {
@@ -271,6 +293,21 @@ async fn run_to_end(
         (ExitStatus::Exited(0), Err(error)) => Err(RunError::Output(error)),
         (status, _) => Ok(status),
     }
+}
+
+/// Tells where the node can be reached, when it can. Returns only if it cannot.
+async fn node_failed(
+    started: oneshot::Receiver<Result<(), SwarmError>>,
+    swarm: &Swarm,
+    tell: &dyn Fn(RunEvent),
+) -> SwarmError {
+    match started.await {
+        Ok(Err(error)) => return error,
+        Ok(Ok(())) => tell(RunEvent::Listening(swarm.addrs().await)),
+        // It ends, and so does the guest.
+        Err(_) => {}
+    }
+    std::future::pending().await
 }
 
 /// What the guest sees as its files: the image, a `/tmp` of its own, and the folders that it was given.
@@ -328,7 +365,7 @@ fn lacking(grants: &[&Grant], limits: &[(Limit, LimitValue)]) -> Vec<String> {
 }
 
 /// Reads the program of the image at `image`.
-fn read_program(image: &Path) -> Result<Bytes, RunError> {
+pub(super) fn read_program(image: &Path) -> Result<Bytes, RunError> {
     check_image(image)?;
     let path = image.join(MAIN_PATH);
     let inside = resolve_inside(image, &path)?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use libp2p::PeerId;
 use libp2p::identity::Keypair;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -122,7 +123,11 @@ impl Identity {
 
     /// The peer id in base58.
     pub fn id(&self) -> String {
-        self.keypair.public().to_peer_id().to_base58()
+        self.peer_id().to_base58()
+    }
+
+    pub(super) fn peer_id(&self) -> PeerId {
+        self.keypair.public().to_peer_id()
     }
 
     pub(super) fn into_keypair(self) -> Keypair {

@@ -17,56 +17,48 @@ use super::{Listen, SwarmError, cause};
 /// How many port numbers are tried when any free one will do. A number that is free for TCP and not for UDP is rare.
 const FREE_PORT_ATTEMPTS: usize = 16;
 
-/// What [`listen`] has begun.
-#[derive(Debug)]
-pub(super) struct Listening {
-    /// Each reports at least one address to listen on before long.
-    pub(super) listeners: Vec<ListenerId>,
+/// Addresses that are this process's to listen on.
+pub(super) struct Claimed {
+    claims: Vec<Claim>,
     /// The port that was taken, if the one that was asked for was busy.
     pub(super) port_taken_instead: Option<u16>,
 }
 
-/// Has `swarm` listen as asked.
+/// Claims the addresses that are asked for. Fast: nothing is waited for.
 ///
 /// # Errors
 ///
-/// The first address that cannot be had. `swarm` may be left with some listeners.
-pub(super) fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, listen: &Listen) -> Result<Listening, SwarmError> {
+/// The first address that cannot be had.
+pub(super) fn claim(listen: &Listen) -> Result<Claimed, SwarmError> {
+    let claimed = |claims| Claimed { claims, port_taken_instead: None };
     match listen {
         Listen::Addrs(addresses) => {
-            let listeners = listen_on(swarm, addresses)?;
-            Ok(Listening { listeners, port_taken_instead: None })
+            addresses.iter().map(|address| Claim::new(*address)).collect::<Result<_, _>>().map(claimed)
         }
-        Listen::Port { port: 0, .. } => {
-            let (listeners, _port) = listen_on_free_port(swarm)?;
-            Ok(Listening { listeners, port_taken_instead: None })
-        }
-        Listen::Port { port, fallback } => match listen_on_port(swarm, *port) {
-            Ok((listeners, _port)) => Ok(Listening { listeners, port_taken_instead: None }),
+        Listen::Port { port: 0, .. } => claim_free_port().map(|(claims, _port)| claimed(claims)),
+        Listen::Port { port, fallback } => match claim_port(*port) {
+            Ok((claims, _port)) => Ok(claimed(claims)),
             Err(error) if *fallback && error.is_port_busy() => {
-                let (listeners, port) = listen_on_free_port(swarm)?;
-                Ok(Listening { listeners, port_taken_instead: Some(port) })
+                let (claims, port) = claim_free_port()?;
+                Ok(Claimed { claims, port_taken_instead: Some(port) })
             }
             Err(error) => Err(error),
         },
     }
 }
 
-fn listen_on_free_port<B: NetworkBehaviour>(swarm: &mut Swarm<B>) -> Result<(Vec<ListenerId>, u16), SwarmError> {
+fn claim_free_port() -> Result<(Vec<Claim>, u16), SwarmError> {
     for _ in 1..FREE_PORT_ATTEMPTS {
-        match listen_on_port(swarm, 0) {
+        match claim_port(0) {
             Err(error) if error.is_port_busy() => {}
             result => return result,
         }
     }
-    listen_on_port(swarm, 0)
+    claim_port(0)
 }
 
-/// Listens on all interfaces with TCP and QUIC under one number, which the system chooses if it is 0.
-fn listen_on_port<B: NetworkBehaviour>(
-    swarm: &mut Swarm<B>,
-    mut port: u16,
-) -> Result<(Vec<ListenerId>, u16), SwarmError> {
+/// Claims a port of all interfaces, TCP and QUIC under one number, which the system chooses if it is 0.
+fn claim_port(mut port: u16) -> Result<(Vec<Claim>, u16), SwarmError> {
     let mut claims = Vec::new();
     for ip in unspecified_ips() {
         let claim = Claim::new(Multiaddr::new(Transport::Tcp, SocketAddr::new(ip, port)))?;
@@ -76,35 +68,19 @@ fn listen_on_port<B: NetworkBehaviour>(
     for ip in unspecified_ips() {
         claims.push(Claim::new(Multiaddr::new(Transport::Quic, SocketAddr::new(ip, port)))?);
     }
-    listen_on_claims(swarm, claims).map(|listeners| (listeners, port))
+    Ok((claims, port))
 }
 
-fn listen_on<B: NetworkBehaviour>(
+/// Has `swarm` listen on what was claimed. Each of the listeners reports at least one address before long.
+///
+/// # Errors
+///
+/// The first address that was lost. `swarm` may be left with some listeners.
+pub(super) fn listen<B: NetworkBehaviour>(
     swarm: &mut Swarm<B>,
-    addresses: &[Multiaddr],
+    claimed: Claimed,
 ) -> Result<Vec<ListenerId>, SwarmError> {
-    let claims = addresses.iter().map(|address| Claim::new(*address)).collect::<Result<_, _>>()?;
-    listen_on_claims(swarm, claims)
-}
-
-/// Listens on what was claimed, all or nothing.
-fn listen_on_claims<B: NetworkBehaviour>(
-    swarm: &mut Swarm<B>,
-    claims: Vec<Claim>,
-) -> Result<Vec<ListenerId>, SwarmError> {
-    let mut listeners = Vec::new();
-    for claim in claims {
-        match claim.listen(swarm) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => {
-                for listener in listeners {
-                    swarm.remove_listener(listener);
-                }
-                return Err(error);
-            }
-        }
-    }
-    Ok(listeners)
+    claimed.claims.into_iter().map(|claim| claim.listen(swarm)).collect()
 }
 
 /// The addresses that mean all interfaces. IPv6 is among them only where the machine has it, which its loopback address
@@ -119,34 +95,37 @@ fn unspecified_ips() -> Vec<IpAddr> {
 
 /// An address that nobody else listens on, kept for libp2p to listen on.
 ///
-/// For TCP it is held: another process that claims it, or listens on it in the usual way, gets an error. A UDP socket
-/// cannot be held and given away, so there it is only known to have been free; if it is lost in between, libp2p gets
-/// the error.
+/// It is held: another process that claims it, or listens on it in the usual way, gets an error. A UDP socket cannot be
+/// given away, so it is let go at the last moment; if it is lost in between, libp2p gets the error.
 struct Claim {
     address: Multiaddr,
-    holder: Option<Socket>,
+    holder: Socket,
 }
 
 impl Claim {
     /// Claims `address`; its port is then the real one, if it was 0.
     fn new(address: Multiaddr) -> Result<Self, SwarmError> {
         let refused = |source| SwarmError::Listen { address: address.to_string(), source };
-        let socket = bind(address).map_err(refused)?;
-        let bound = socket.local_addr().map_err(refused)?;
+        let holder = bind(address).map_err(refused)?;
+        let bound = holder.local_addr().map_err(refused)?;
         let bound = bound.as_socket().unwrap_or(address.socket());
-        Ok(Self {
-            address: Multiaddr::new(address.transport(), bound),
-            holder: (address.transport() == Transport::Tcp).then_some(socket),
-        })
+        Ok(Self { address: Multiaddr::new(address.transport(), bound), holder })
     }
 
     /// Hands the address over to libp2p.
     fn listen<B: NetworkBehaviour>(self, swarm: &mut Swarm<B>) -> Result<ListenerId, SwarmError> {
         let refused = |source| SwarmError::Listen { address: self.address.to_string(), source };
-        if let Some(holder) = &self.holder {
-            // From here on it shares with libp2p's listener, and still not with another's claim.
-            holder.set_reuse_port(true).map_err(refused)?;
-        }
+        let _held = match self.address.transport() {
+            Transport::Tcp => {
+                // From here on it shares with libp2p's listener, and still not with another's claim.
+                self.holder.set_reuse_port(true).map_err(refused)?;
+                Some(self.holder)
+            }
+            Transport::Quic => {
+                drop(self.holder);
+                None
+            }
+        };
         // The socket could be bound a moment ago, so what fails now is that somebody else has taken it since. libp2p's
         // error does not let its cause be reached.
         swarm

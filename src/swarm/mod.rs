@@ -1,6 +1,7 @@
 //! The libp2p node of this process: it listens, connects to other nodes, and knows who is connected.
 //!
-//! [`start`] makes a node and returns a [`Swarm`], the handle that everybody uses; clones of it are the same node. One
+//! [`start`] makes a node and returns a [`Swarm`], the handle that everybody uses, and so does [`start_later`] for whoever may
+//! not need it; clones of it are the same node. One
 //! task owns the libp2p swarm and all state, and handles send it commands over a bounded channel. The task ends when
 //! the last handle is dropped, or with [`Swarm::shutdown`].
 //!
@@ -24,6 +25,7 @@ mod tests;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use libp2p::PeerId;
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +35,7 @@ pub use self::connect::{AddressFailure, ConnectError};
 pub use self::identity::{Identity, IdentityError};
 
 use self::connections::Limits;
+use self::listen::Claimed;
 use self::node::{Command, Node};
 use crate::grant::Reach;
 
@@ -121,14 +124,72 @@ pub async fn start(config: SwarmConfig) -> Result<Swarm, SwarmError> {
 }
 
 async fn start_with_limits(config: SwarmConfig, limits: Limits) -> Result<Swarm, SwarmError> {
-    let mut swarm = node::build(config.identity, limits)?;
-    let peer = *swarm.local_peer_id();
-    let listening = listen::listen(&mut swarm, &config.listen)?;
-    let mut node = Node::new(swarm);
-    node.await_addresses(listening.listeners).await;
-    let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-    tokio::spawn(node.run(receiver));
-    Ok(Swarm { id: peer.to_base58().into(), peer, port_taken_instead: listening.port_taken_instead, commands })
+    let (swarm, prepared) = prepare(config, limits)?;
+    let (node, commands) = prepared.start().await?;
+    tokio::spawn(node.run(commands, None));
+    Ok(swarm)
+}
+
+/// Claims the addresses, which nobody else can have from then on, and leaves the rest for later: the node starts when its
+/// handle is first asked for something, or `after` this time. A process that is over by then has spared itself the keys.
+///
+/// What is returned with the handle says when it listens, or why it does not; nothing, if it ended before.
+///
+/// # Errors
+///
+/// As for [`start`].
+pub fn start_later(
+    config: SwarmConfig,
+    after: Duration,
+) -> Result<(Swarm, oneshot::Receiver<Result<(), SwarmError>>), SwarmError> {
+    let (swarm, mut prepared) = prepare(config, Limits::default())?;
+    let (says, started) = oneshot::channel();
+    tokio::spawn(async move {
+        let first = tokio::select! {
+            biased;
+            command = prepared.commands.recv() => match command {
+                None | Some(Command::Shutdown) => return,
+                command => command,
+            },
+            () = tokio::time::sleep(after) => None,
+        };
+        match prepared.start().await {
+            Ok((node, commands)) => {
+                // Nobody need listen.
+                let _ = says.send(Ok(()));
+                node.run(commands, first).await;
+            }
+            Err(error) => drop(says.send(Err(error))),
+        }
+    });
+    Ok((swarm, started))
+}
+
+/// Everything that a node needs to start.
+struct Prepared {
+    identity: Identity,
+    limits: Limits,
+    claimed: Claimed,
+    commands: mpsc::Receiver<Command>,
+}
+
+fn prepare(config: SwarmConfig, limits: Limits) -> Result<(Swarm, Prepared), SwarmError> {
+    let claimed = listen::claim(&config.listen)?;
+    let peer = config.identity.peer_id();
+    let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let port_taken_instead = claimed.port_taken_instead;
+    let swarm = Swarm { id: peer.to_base58().into(), peer, port_taken_instead, commands: sender };
+    Ok((swarm, Prepared { identity: config.identity, limits, claimed, commands }))
+}
+
+impl Prepared {
+    async fn start(self) -> Result<(Node, mpsc::Receiver<Command>), SwarmError> {
+        let mut swarm = node::build(self.identity, self.limits)?;
+        let listeners = listen::listen(&mut swarm, self.claimed)?;
+        let mut node = Node::new(swarm);
+        node.await_addresses(listeners).await;
+        Ok((node, self.commands))
+    }
 }
 
 impl Swarm {

@@ -126,10 +126,14 @@ impl Node {
         }
     }
 
-    /// Works until the last handle is gone or one asks for the end, then closes the connections.
+    /// Works until the last handle is gone or one asks for the end, then closes the connections. `first` is a command that
+    /// has come before.
     ///
     /// `commands` is dropped last, so a handle can see when everything is closed.
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, first: Option<Command>) {
+        if let Some(command) = first {
+            self.on_command(command);
+        }
         loop {
             tokio::select! {
                 command = commands.recv() => match command {

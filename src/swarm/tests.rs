@@ -319,6 +319,56 @@ mod listening {
     }
 }
 
+mod starting_later {
+    use super::*;
+
+    const NEVER: Duration = Duration::from_secs(60 * 60);
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_ports_are_taken_at_once() {
+        let holder = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = holder.local_addr().unwrap().port();
+        drop(holder);
+        let addresses = [format!("/ip4/127.0.0.1/tcp/{port}"), format!("/ip4/127.0.0.1/udp/{port}/quic-v1")];
+        let (node, started) = start_later(config_at(&addresses.each_ref().map(String::as_str)), NEVER).unwrap();
+        for address in &addresses {
+            assert!(start(config_at(&[address])).await.unwrap_err().is_port_busy());
+            assert!(start_later(config_at(&[address]), NEVER).unwrap_err().is_port_busy());
+        }
+        node.shutdown().await;
+        started.await.expect_err("it ended before it had started");
+        eventually("the ports are free", async || {
+            start(config_at(&addresses.each_ref().map(String::as_str))).await.is_ok()
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_starts_when_it_is_asked() {
+        let (node, started) = start_later(config_at(&[TCP, QUIC]), NEVER).unwrap();
+        let addrs = node.addrs().await;
+        assert_eq!(addrs.len(), 2, "{addrs:?}");
+        started.await.unwrap().unwrap();
+        let peer = start_at(&[]).await;
+        peer.connect(node.id(), &addrs).await.unwrap();
+        assert!(sees(&node, &[peer.id()]).await);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_starts_when_it_is_time() {
+        let (node, started) = start_later(config_at(&[TCP]), Duration::from_millis(1)).unwrap();
+        started.await.unwrap().unwrap();
+        assert_eq!(node.addrs().await.len(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_does_not_start_for_nobody() {
+        let (node, started) = start_later(config_at(&[TCP]), NEVER).unwrap();
+        drop(node);
+        started.await.expect_err("nobody wants it any more");
+    }
+}
+
 mod ending {
     use super::*;
 

@@ -7,6 +7,7 @@ mod authority;
 mod build;
 mod build_command;
 mod children;
+mod compile;
 mod content;
 mod docs;
 mod exit_codes;

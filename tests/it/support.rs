@@ -61,6 +61,8 @@ pub(crate) fn probe_image() -> TempDir {
 pub(crate) fn ww(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ww"));
     command.args(args).env("NO_COLOR", "1").stdin(Stdio::null());
+    // What one test has compiled, others need not.
+    command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
     // What a developer or a CI system may have set.
     for name in ["RUST_LOG", "WW_LOCKED", "GITHUB_ACTIONS", "GITHUB_WORKSPACE"] {
         command.env_remove(name);

@@ -5,10 +5,10 @@ use std::path::Path;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::error::Failure;
-use crate::cli::{env, exit_code, project, ui};
+use crate::cli::error::{Failure, chain};
+use crate::cli::{compiler, env, exit_code, project, ui};
 use crate::escape;
-use crate::ops::{BuildOptions, Built, BuiltImage, LockChange};
+use crate::ops::{self, BuildOptions, Built, BuiltImage, LockChange};
 
 /// Build guests and assemble images
 ///
@@ -16,7 +16,8 @@ use crate::ops::{BuildOptions, Built, BuiltImage, LockChange};
 /// guests and images and for what they need; a name that a guest and an image share means both. Wetfile.toml is looked
 /// for here and in the folders above.
 ///
-/// Writes into Wetfile.lock what was built from what. Prints one line for each image, with its CID. What compilers say is shown when one fails, or with --verbose.
+/// Writes into Wetfile.lock what was built from what. Prints one line for each image, with its CID. Programs of images that
+/// have changed are compiled for this machine, so that their first run need not. What compilers say is shown when one fails, or with --verbose.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BuildArgs {
     /// Guests and images to build; all of them where there is no name
@@ -42,12 +43,35 @@ pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> Result<(), Failure
     let project = project::load(args.json)?;
     let built =
         project::build(&project, &args.names, BuildOptions { offline: args.offline, locked: args.locked }, verbose)?;
+    compile(&built)?;
     if args.json {
         return ui::result_line(&escape::json(&as_json(&built).to_string())).map_err(failed);
     }
     let here = env::working_directory().map_err(failed)?;
     for image in &built.images {
         ui::result_line(&line(image, &here)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Compiles the programs of the images that are new, so that their first run need not. What cannot be compiled is said, and
+/// is no failure of the build: another host may be able to run it.
+fn compile(built: &Built) -> Result<(), Failure> {
+    let new: Vec<_> = built.images.iter().filter(|image| image.changed).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let options = compiler::options()?;
+    if options.cache.is_none() {
+        return Ok(());
+    }
+    for image in new {
+        let name = format!("{} for this machine", image.name);
+        let status = compiler::Status::new(&name);
+        if let Err(error) = ops::compile(&image.out, options.clone(), &|event| status.show(event)) {
+            drop(status);
+            ui::progress(&format!("{}: warning: {}", image.name, chain(&error).join(": ")));
+        }
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::cell::{ExitStatus, LimitReached};
 use crate::cli::error::Failure;
 use crate::cli::signals::{StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
-use crate::cli::{checkout, env, exit_code, project, ui};
+use crate::cli::{checkout, compiler, env, exit_code, project, ui};
 use crate::dag::ContentPath;
 use crate::grant::{Grant, Grants, Limit, Limits, MountGrant};
 use crate::ops::{self, BuildOptions, RunEvent, RunOptions, RunOutcome};
@@ -29,6 +29,9 @@ const DEFAULT_PORT: u16 = 2020;
 /// which is looked for in the local blockstore, and then asked of a Kubo node (without --kubo also at
 /// http://localhost:5001) and of the gateways given. The guest sees the image's folder, read-only, as `/`, the standard streams, and a Host
 /// capability over Cap'n Proto RPC; nothing else.
+///
+/// A guest is compiled with its first run, in a process with limits, and its code is kept for the next: see `docs/run.md`.
+/// WW_CODE_CACHE_MAX is how much is kept, such as 200MiB; 1GiB without it, nothing with 0.
 ///
 /// `ww` ends with the guest's own exit code, or with 134 if it trapped; see `docs/exit-codes.md` for the others.
 #[derive(Debug, Args)]
@@ -130,11 +133,14 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
     let failed = |error: std::io::Error| Failure::new(exit_code::RUN_FAILURE, &error);
     let [stdin, stdout, stderr] = env::standard_streams().map_err(failed)?;
     let swarm = swarm_config(&args)?;
+    let compiler = compiler::options().map_err(|failure| Failure { code: exit_code::RUN_FAILURE, ..failure })?;
     let image = match image(&args, verbose) {
         Ok(image) => image,
         Err(failure) => return StopSignal::of(&failure).map(RunOutcome::Stopped).ok_or(failure),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    // One thread is enough for the node, and for what a network brings: cells and disks have others. More of them would take
+    // longer to start than a small guest takes to run.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let ended = runtime.block_on(async {
         let mut signals = StopSignals::new().map_err(failed)?;
         let (name, folder, checkout) = match image {
@@ -156,11 +162,14 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
             grants,
             limits,
             debug: args.wasm_debug,
+            compiler,
             stdin,
             stdout,
             stderr,
         };
-        let ended = ops::run(options, say, signals.next()).await;
+        let shown = escape::path(&options.name);
+        let status = compiler::Status::new(&shown);
+        let ended = ops::run(options, &|event| say(event, &status), signals.next()).await;
         drop(checkout);
         Ok(ended?)
     });
@@ -176,16 +185,17 @@ fn granted_env(grants: &Grants) -> Vec<(String, String)> {
 
 /// Says what the user should know of a run: where the node can be reached, all of it with `-v`, and what the image would
 /// like to have.
-fn say(event: RunEvent) {
+fn say(event: RunEvent, status: &compiler::Status<'_>) {
     match event {
+        RunEvent::Compiling(event) => status.show(event),
+        RunEvent::OtherPort(port) => {
+            ui::progress(&format!("port {DEFAULT_PORT} is busy, so the node takes {port}"));
+        }
         RunEvent::Lacking(lacking) => {
             let lacking: Vec<_> = lacking.iter().map(|flag| escape::text(flag)).collect();
             ui::progress(&format!("the image asks for what it is not given: {}", lacking.join(" ")));
         }
-        RunEvent::Listening { addrs, port_taken_instead } => {
-            if port_taken_instead.is_some() {
-                ui::progress(&format!("port {DEFAULT_PORT} is busy, so the node takes another one"));
-            }
+        RunEvent::Listening(addrs) => {
             addrs.iter().for_each(|addr| tracing::debug!(addr, "listening"));
             if let Some((first, others)) = addrs.split_first() {
                 let others = match others.len() {
