@@ -20,7 +20,13 @@ use wasi_preview1_component_adapter_provider::{
 use wit_component::ComponentEncoder;
 
 /// The tests that fail, each with the reason.
-const KNOWN: [(&str, &str); 0] = [];
+const KNOWN: [(&str, &str); 5] = [
+    ("assemblyscript/args_get-multiple-arguments", "it gives a buffer that the adapter does not take"),
+    ("assemblyscript/environ_get-multiple-variables", "it gives a buffer that the adapter does not take"),
+    ("assemblyscript/fd_write-to-invalid-fd", "the adapter looks at no descriptor where nothing is written"),
+    ("assemblyscript/proc_exit-failure", "the adapter knows success and failure, and no codes"),
+    ("c/sock_shutdown-invalid_fd", "it wants descriptor 3 to be none, and a cell has its image there"),
+];
 
 fn main() -> ExitCode {
     let args: Vec<PathBuf> = env::args_os().skip(1).map(PathBuf::from).collect();
