@@ -351,7 +351,7 @@ mod starting_later {
         started.await.unwrap().unwrap();
         let peer = start_at(&[]).await;
         peer.connect(node.id(), &addrs).await.unwrap();
-        assert!(sees(&node, &[peer.id()]).await);
+        eventually("both see it", async || sees(&node, &[peer.id()]).await).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
