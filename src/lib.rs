@@ -36,6 +36,7 @@ pub mod image;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod ops;
 mod private_file;
+pub mod quantity;
 pub mod remote;
 pub mod serve;
 #[cfg(feature = "swarm")]

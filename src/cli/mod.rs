@@ -24,7 +24,6 @@ mod meter;
 mod progress;
 mod project;
 mod signals;
-mod size;
 mod sources;
 mod store;
 mod ui;

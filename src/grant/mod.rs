@@ -8,7 +8,6 @@
 //! Nothing here opens a file or enforces anything.
 
 mod limits;
-mod quantity;
 mod request;
 
 use std::fmt;
@@ -16,8 +15,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 pub use limits::{Limit, LimitError, LimitValue, Limits};
-pub use quantity::{Bytes, Span};
 pub use request::{REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError};
+
+pub use crate::quantity::{Bytes, Span};
 
 /// Something that a cell may do beyond the minimum.
 #[derive(Clone, Debug, PartialEq, Eq)]
