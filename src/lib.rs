@@ -41,6 +41,7 @@ pub mod remote;
 pub mod serve;
 #[cfg(feature = "swarm")]
 pub mod swarm;
+mod toml_nesting;
 pub mod tree;
 #[cfg(feature = "cell")]
 pub mod vat;
