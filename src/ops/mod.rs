@@ -18,6 +18,7 @@ mod pin;
 mod plan;
 mod publish;
 mod push;
+mod request;
 mod run;
 pub mod verify;
 
@@ -42,6 +43,7 @@ pub use lock::OutOfDate;
 pub use pin::{PinError, pin, unpin};
 pub use publish::{PrivateKeys, PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
+pub use request::{AskedError, flags_of};
 pub use run::{RunError, RunEvent, RunOptions, RunOutcome, run};
 
 /// Why an operation on a project failed. The cause is the source.
