@@ -18,6 +18,7 @@ pub mod diagnostics;
 mod env;
 mod error;
 mod exit_code;
+mod grant_file;
 mod kubo;
 mod logging;
 mod meter;
