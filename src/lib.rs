@@ -36,10 +36,12 @@ pub mod image;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod ops;
 mod private_file;
+pub mod quantity;
 pub mod remote;
 pub mod serve;
 #[cfg(feature = "swarm")]
 pub mod swarm;
+mod toml_nesting;
 pub mod tree;
 #[cfg(feature = "cell")]
 pub mod vat;

@@ -20,6 +20,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dag_pb", dag::dag_pb),
     ("kubo", kubo::answer),
     ("lock", text::lock),
+    ("request", text::request),
     ("stat_cache", dag::stat_cache),
     ("store", store::store),
     ("text", text::forms),

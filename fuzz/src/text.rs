@@ -7,6 +7,7 @@ use ww::blockstore::PinName;
 use ww::dag::Cid;
 use ww::dag::block::parse_cid;
 use ww::dag::unixfs::{EntryName, PathWalk, Profile};
+use ww::grant::Request;
 use ww::remote::kubo::Address;
 use ww::wetfile::{self, FILE_BYTES_MAX, Kind, ProjectPath, Tree, lock};
 
@@ -57,6 +58,18 @@ pub(crate) fn lock(bytes: &[u8]) {
     match lock::parse(text) {
         Ok(lock) => assert_eq!(lock::parse(&lock.render()).expect("it was just written"), lock),
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// What an image asks for comes back when it is written and read again, and what is wrong is not shown as it came.
+pub(crate) fn request(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match Request::parse(text) {
+        Ok(request) => assert_eq!(Request::parse(&request.to_text()).expect("it was just written"), request),
+        Err(error) => check_shown(&error),
+    }
+    if let Err(error) = Request::parse_given(text) {
+        check_shown(&error);
     }
 }
 

@@ -42,6 +42,10 @@ struct Inner {
     memory: Counter,
     /// How many cells live below.
     children: Counter,
+    /// How many have begun to run below.
+    children_started: AtomicU64,
+    /// How many RPC calls it and those below have made to their hosts.
+    calls: AtomicU64,
 }
 
 /// A number with its bound.
@@ -105,6 +109,8 @@ impl Account {
             computed: AtomicU64::new(0),
             memory: Counter::new(limits.number(Limit::Memory)),
             children: Counter::new(limits.number(Limit::Children)),
+            children_started: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
             limits,
         }))
     }
@@ -127,6 +133,23 @@ impl Account {
     /// The most that they ever took.
     pub fn memory_peak_bytes(&self) -> u64 {
         self.0.memory.peak.load(Ordering::Relaxed)
+    }
+
+    /// How many cells have begun to run below it, those included that have ended.
+    pub fn children_started(&self) -> u64 {
+        self.0.children_started.load(Ordering::Relaxed)
+    }
+
+    /// How many RPC calls it and those below have made to their hosts.
+    pub fn calls(&self) -> u64 {
+        self.0.calls.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it has made an RPC call.
+    pub fn count_call(&self) {
+        self.line().for_each(|account| {
+            account.0.calls.fetch_add(1, Ordering::Relaxed);
+        });
     }
 
     /// Makes room for a child, for as long as the value lives.
@@ -164,8 +187,11 @@ impl Account {
         self.line().for_each(|account| counter(&account.0).subtract(number));
     }
 
-    /// Drives the future that runs the cell, and takes the time.
+    /// Drives the future that runs the cell, and takes the time. Once for each cell.
     pub(super) async fn time<T>(&self, cell: impl Future<Output = T>) -> T {
+        self.line().skip(1).for_each(|account| {
+            account.0.children_started.fetch_add(1, Ordering::Relaxed);
+        });
         let mut cell = pin!(cell);
         poll_fn(|context| {
             let start = Instant::now();
@@ -348,5 +374,9 @@ mod tests {
         assert!(root.cpu_time() >= Duration::from_millis(2));
         assert_eq!(child.out_of_time().unwrap().to_string(), "the limit `cpu-time` is reached, which is 1ms");
         assert_eq!(Account::new(Limits::default()).out_of_time(), None);
+        child.count_call();
+        child.below(Limits::default()).unwrap().time(async {}).await;
+        assert_eq!((root.children_started(), child.children_started()), (2, 1));
+        assert_eq!((root.calls(), child.calls()), (1, 1));
     }
 }

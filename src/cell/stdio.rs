@@ -60,6 +60,11 @@ impl Arrival {
         self.0.changed.notify_waiters();
     }
 
+    /// How many bytes the guest has written, whether or not they have arrived.
+    pub fn written_bytes(&self) -> u64 {
+        self.0.written.load(Ordering::Relaxed)
+    }
+
     /// Says that no more bytes will arrive, and why.
     pub fn fail(&self, error: &io::Error) {
         // The first reason counts.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::error::Failure;
-use super::size::Size;
+use crate::grant::Bytes;
 use super::{env, exit_code, ui};
 use crate::cell::compile_child::{ChildCompiler, CompileLimits};
 use crate::cell::{CodeCache, CompilerOptions};
@@ -40,7 +40,7 @@ fn cache() -> Result<Option<CodeCache>, Failure> {
 
 fn limit() -> Result<u64, Failure> {
     let Some(text) = env::variable(LIMIT_VARIABLE) else { return Ok(LIMIT_BYTES) };
-    let size: Result<Size, _> = text.parse();
+    let size: Result<Bytes, _> = text.parse();
     size.map(|size| size.0).map_err(|error| {
         let message = format!("{LIMIT_VARIABLE} is `{}`: {error}", escape::text(&text));
         Failure::message(exit_code::USAGE, message).with_help("such as 500MiB, or 0 to keep no compiled code")

@@ -31,6 +31,8 @@ pub(super) const NOT_COMPONENT: u8 = 12;
 pub(super) const NOT_PROGRAM: u8 = 13;
 /// `ww verify`: a program imports what no cell has.
 pub(super) const IMPORT: u8 = 14;
+/// `ww verify`: what an image asks for cannot be told. It comes before the following two.
+pub(super) const REQUEST: u8 = 17;
 /// `ww verify`: a CID was made under another profile.
 pub(super) const PROFILE: u8 = 15;
 /// `ww verify`: a guest was compiled by a toolchain that the lock does not know, and all else agrees.

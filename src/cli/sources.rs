@@ -8,7 +8,6 @@ use clap::Args;
 use super::error::Failure;
 use super::kubo::{Kubo, KuboArgs};
 use super::meter::Meter;
-use super::size::Size;
 use super::unrepeated::Unrepeated;
 use super::{exit_code, ui};
 use crate::blockstore::Blockstore;
@@ -16,6 +15,7 @@ use crate::dag::unixfs::WalkError;
 use crate::dag::{ContentPath, Scope};
 use crate::escape;
 use crate::ops::fetch::{self, DagRequest, FetchError, FetchEvent, FetchLimits, Fetched, Missing, Source};
+use crate::quantity::Bytes;
 use crate::remote::{Deadlines, gateway, kubo};
 
 /// Whom to ask for content that is not in the local blockstore.
@@ -33,8 +33,8 @@ pub(in crate::cli) struct SourceArgs {
     pub(in crate::cli) offline: bool,
 
     /// How much content to fetch at most, and to write as files to run it, such as 500MiB
-    #[arg(long, value_name = "SIZE", default_value_t = Size(FetchLimits::BYTES), help_heading = HEADING)]
-    pub(in crate::cli) fetch_max: Size,
+    #[arg(long, value_name = "SIZE", default_value_t = Bytes(FetchLimits::BYTES), help_heading = HEADING)]
+    pub(in crate::cli) fetch_max: Bytes,
 }
 
 /// What helps who has more than [`SourceArgs::fetch_max`].

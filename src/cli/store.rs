@@ -6,13 +6,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::error::Failure;
-use super::size::Size;
 use super::{env, exit_code, ui};
 use crate::blockstore::{Blockstore, DiskBlockstore, GcReport, Hold, Options, Pin, StoreError, StoreEvent};
 use crate::build::Cancel;
 use crate::dag::{Block, Cid, ContentPath};
 use crate::escape;
 use crate::ops::{self, ReadError};
+use crate::quantity::Bytes;
 use crate::tree::BoxError;
 
 /// The folder of the blockstore in the state folder.
@@ -58,7 +58,7 @@ fn limit() -> Result<Option<u64>, Failure> {
     if text == "none" {
         return Ok(None);
     }
-    let size: Result<Size, _> = text.parse();
+    let size: Result<Bytes, _> = text.parse();
     size.map(|size| Some(size.0)).map_err(|error| {
         let message = format!("{LIMIT_VARIABLE} is `{}`: {error}", escape::text(&text));
         Failure::message(exit_code::USAGE, message).with_help("such as 20GiB, or none")

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Bytes, Span};
+use crate::quantity::{Bytes, NoQuantity, Span};
 
 /// What is limited. The order is that of the documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,11 +151,9 @@ impl Limit {
     pub fn parse_value(self, text: &str) -> Result<LimitValue, LimitError> {
         let wrong = |reason: String| LimitError::Value { limit: self, value: text.to_owned(), reason };
         let value = match self.default_value() {
-            None => {
-                LimitValue::Time(text.parse().map_err(|error: super::quantity::NoQuantity| wrong(error.to_string()))?)
-            }
+            None => LimitValue::Time(text.parse().map_err(|error: NoQuantity| wrong(error.to_string()))?),
             Some(LimitValue::Bytes(_)) => {
-                LimitValue::Bytes(text.parse().map_err(|error: super::quantity::NoQuantity| wrong(error.to_string()))?)
+                LimitValue::Bytes(text.parse().map_err(|error: NoQuantity| wrong(error.to_string()))?)
             }
             Some(_) => LimitValue::Count(text.parse().map_err(|_| wrong("it is not a number".into()))?),
         };

@@ -8,7 +8,6 @@
 //! Nothing here opens a file or enforces anything.
 
 mod limits;
-mod quantity;
 mod request;
 
 use std::fmt;
@@ -16,8 +15,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 pub use limits::{Limit, LimitError, LimitValue, Limits};
-pub use quantity::{Bytes, Span};
 pub use request::{REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError};
+
+pub use crate::quantity::{Bytes, Span};
 
 /// Something that a cell may do beyond the minimum.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +80,9 @@ const NETWORK_FORM: &str = "network or network:NETWORK, such as network:192.168.
 const TERMINAL_FORM: &str = "terminal";
 
 impl Grant {
+    /// The names of all kinds, in the order of the documentation.
+    pub const NAMES: [&str; 5] = ["connect", "network", "mount", "env", "terminal"];
+
     /// Reads what an image asks for, where a mount has no source.
     ///
     /// # Errors
@@ -113,6 +116,17 @@ impl Grant {
             "terminal" if rest.is_none() => Ok(Self::Terminal),
             "terminal" => Err(malformed(TERMINAL_FORM)),
             _ => Err(GrantError::Unknown { name: name.to_owned() }),
+        }
+    }
+
+    /// What is given to a cell that asks for this, as `--grant` takes it: what only its user can know is `SRC`.
+    pub fn to_give(&self) -> String {
+        match self {
+            Self::Mount(MountGrant { source: None, target, writable }) => {
+                let source = Some("SRC".to_owned());
+                Self::Mount(MountGrant { source, target: target.clone(), writable: *writable }).to_string()
+            }
+            grant => grant.to_string(),
         }
     }
 
@@ -278,6 +292,14 @@ impl Grants {
         })
     }
 
+    /// These and others, of which a mount takes the place of one of these that has the same target.
+    pub fn overridden_by(mut self, others: Self) -> Self {
+        let targets: Vec<_> = others.mounts().map(|mount| mount.target.as_str()).collect();
+        self.0.retain(|grant| !matches!(grant, Grant::Mount(mount) if targets.contains(&mount.target.as_str())));
+        self.0.extend(others.0);
+        self
+    }
+
     /// What is asked for and was not given.
     pub fn lacking<'a>(&self, asked: &'a [Grant]) -> Vec<&'a Grant> {
         asked.iter().filter(|asked| !self.0.iter().any(|given| given.covers(asked))).collect()
@@ -395,6 +417,22 @@ mod tests {
             check(text, &format!("`{text}` is not of the form {MOUNT_FORM}"));
         }
         assert!(Grant::parse_request("mount:a:/b").is_err());
+    }
+
+    #[test]
+    fn the_names_are_those_that_are_read() {
+        for name in Grant::NAMES {
+            assert!(!matches!(name.parse::<Grant>(), Err(GrantError::Unknown { .. })), "{name}");
+        }
+        let shown = |text: &str| Grant::parse_request(text).unwrap().to_give();
+        assert_eq!((shown("mount:/b:rw"), shown("connect")), ("mount:SRC:/b:rw".to_owned(), "connect".to_owned()));
+    }
+
+    #[test]
+    fn later_mounts_take_the_place_of_earlier_ones() {
+        let grants = |texts: &[&str]| Grants(texts.iter().map(|text| text.parse().unwrap()).collect());
+        let joined = grants(&["connect", "mount:/a:/x", "mount:/b:/y"]).overridden_by(grants(&["mount:/c:/x:rw"]));
+        assert_eq!(joined, grants(&["connect", "mount:/b:/y", "mount:/c:/x:rw"]));
     }
 
     #[test]

@@ -1,16 +1,19 @@
-//! What an image asks for: `etc/cell.toml`.
+//! What an image asks for: `etc/cell.toml`; and what a user gives it in a file of the same form.
 
 use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use super::{Grant, GrantError, Limit, LimitError, Limits};
+use super::{Grant, GrantError, Grants, Limit, LimitError, Limits};
 
 /// Where an image has it.
 pub const REQUEST_PATH: &str = "etc/cell.toml";
 
 /// The most bytes that it may have. A request that uses every name takes a few hundred.
 pub const REQUEST_BYTES_MAX: u64 = 64 * 1024;
+
+/// Deepest nesting in it; two is enough.
+const NESTING_MAX: usize = 8;
 
 /// The version of the format.
 const VERSION: i64 = 1;
@@ -25,11 +28,16 @@ pub struct Request {
 }
 
 /// Why a text is no request.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// It is not TOML, or not of this form.
-    #[error("it is not valid: {}", crate::escape::text(.0))]
-    Toml(String),
+    #[error("it is not valid{}: {}", at_line(*.line), crate::escape::text(.message))]
+    Toml {
+        /// The line, counted from 1, where one is to blame.
+        line: Option<usize>,
+        /// What is wrong there. Foreign text.
+        message: String,
+    },
     /// It is longer than any request.
     #[error("it has {size} bytes, and at most {REQUEST_BYTES_MAX} are read")]
     TooLong {
@@ -53,6 +61,10 @@ pub enum RequestError {
     Limit(#[from] LimitError),
 }
 
+fn at_line(line: Option<usize>) -> String {
+    line.map(|line| format!(" in line {line}")).unwrap_or_default()
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -69,11 +81,31 @@ impl Request {
     /// # Errors
     /// If it is malformed, or asks for something that does not exist.
     pub fn parse(text: &str) -> Result<Self, RequestError> {
-        let written: Written = toml::from_str(text).map_err(|error| RequestError::Toml(error.message().to_owned()))?;
+        Self::parse_with(text, Grant::parse_request)
+    }
+
+    /// Reads the text of a file in which a user gives, where a mount has its source.
+    ///
+    /// # Errors
+    /// If it is malformed, or gives something that does not exist.
+    pub fn parse_given(text: &str) -> Result<(Grants, Limits), RequestError> {
+        Self::parse_with(text, str::parse).map(|given| (Grants(given.grants), given.limits))
+    }
+
+    fn parse_with(text: &str, parse_grant: impl Fn(&str) -> Result<Grant, GrantError>) -> Result<Self, RequestError> {
+        if let Some(place) = crate::toml_nesting::deeper_than(NESTING_MAX, text) {
+            let message = "it is nested too deep".to_owned();
+            return Err(RequestError::Toml { line: Some(line(text, place.start)), message });
+        }
+        let written: Written = toml::from_str(text).map_err(|error| RequestError::Toml {
+            // Where something is missing, the place is all of the file, or none.
+            line: error.span().filter(|place| place.start > 0).map(|place| line(text, place.start)),
+            message: error.message().to_owned(),
+        })?;
         if written.cell != VERSION {
             return Err(RequestError::Version { found: written.cell });
         }
-        let grants = written.grants.iter().map(|text| Grant::parse_request(text)).collect::<Result<_, _>>()?;
+        let grants = written.grants.iter().map(|text| parse_grant(text)).collect::<Result<_, _>>()?;
         let mut limits = Limits::default();
         for (name, value) in written.limits {
             let limit: Limit = name.parse()?;
@@ -114,6 +146,11 @@ impl Request {
     }
 }
 
+/// The number of the line that a byte is in.
+fn line(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,5 +178,18 @@ mod tests {
         check("cell = 1\n[limits]\ndisk = 1", "`disk` is no limit");
         check("\0", "it is not valid");
         check("cell = 1\ngrants = [\"mount:/a:/b\"]", "is not of the form mount:DST");
+        check("cell = 1\n\ngrants = [", "it is not valid in line 3: ");
+        let deep = format!("cell = 1\nlimits{} = 1", ".a = {a".repeat(70).repeat(70));
+        check(&deep, "it is not valid in line 2: it is nested too deep");
+    }
+
+    #[test]
+    fn what_is_given_names_the_folders_that_are_mounted() {
+        let text = "cell = 1\ngrants = [\"env:A\", \"mount:/a:/b\"]\nlimits = { children = 4 }";
+        let (grants, limits) = Request::parse_given(text).unwrap();
+        assert_eq!(grants.0, ["env:A", "mount:/a:/b"].map(|text| text.parse().unwrap()));
+        assert_eq!(limits, "children=4".parse().unwrap());
+        let error = Request::parse_given("cell = 1\ngrants = [\"mount:/b\"]").unwrap_err().to_string();
+        assert!(error.contains("is not of the form mount:SRC:DST"), "{error}");
     }
 }

@@ -102,11 +102,13 @@ impl Host {
                 let _token = token;
                 tracing::debug!(cell = name, "started");
                 let _admission = admission;
-                let children = Children::new(host.clone(), name.clone(), account);
+                let children = Children::new(host.clone(), name.clone(), account.clone());
                 // Ends the children when this future ends or is dropped.
                 let _children_end = children.kill.clone().drop_guard();
                 let bootstrap = caps::host(host.0.swarm.clone(), caps::executor(children), connect).client;
-                run_with_vat(run, vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits), &name).await;
+                let on_call = move || account.count_call();
+                let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, on_call);
+                run_with_vat(run, vat, &name).await;
                 tracing::debug!(cell = name, "ended");
             }
             .boxed_local()

@@ -365,13 +365,19 @@ impl Sources<'_> {
         Ok(())
     }
 
-    /// Opens a file and reads its beginning, or all of it where it is small enough to be a private key: it is none.
-    fn open_checked(&self, source: &FileSource) -> Result<(Vec<u8>, File), ImageError> {
+    /// Opens a file and reads its beginning, or all of it where it is small enough to be a private key: it is none. Of a
+    /// text that is in no file there is no more than that.
+    fn open_checked(&self, source: &FileSource) -> Result<(Vec<u8>, Option<File>), ImageError> {
         self.check_stopped()?;
         let mut file = source.open(&self.root).map_err(ImageError::io("open", source.path()))?;
-        let mut head = Vec::new();
-        let mut limited = Read::by_ref(&mut file).take(private_key::CONTENT_BYTES_MAX + 1);
-        limited.read_to_end(&mut head).map_err(ImageError::io("read", source.path()))?;
+        let mut head = match source {
+            FileSource::Text(text) => text.clone().into_bytes(),
+            FileSource::Project(_) | FileSource::Artifact(_) => Vec::new(),
+        };
+        if let Some(file) = &mut file {
+            let mut limited = Read::by_ref(file).take(private_key::CONTENT_BYTES_MAX + 1);
+            limited.read_to_end(&mut head).map_err(ImageError::io("read", source.path()))?;
+        }
         if head.len() as u64 <= private_key::CONTENT_BYTES_MAX && private_key::is_key_content(&head) {
             let path = source.path().to_string_lossy().into_owned();
             return Err(ImageError::PrivateKey { path, evidence: KeyEvidence::Content });
@@ -381,9 +387,10 @@ impl Sources<'_> {
 
     /// Copies a file and returns its size in bytes.
     fn copy(&self, source: &FileSource, mut to: File, to_path: &Path) -> Result<u64, ImageError> {
-        let (head, mut rest) = self.open_checked(source)?;
+        let (head, rest) = self.open_checked(source)?;
         to.write_all(&head).map_err(ImageError::io("write", to_path))?;
         let mut size_bytes = head.len() as u64;
+        let Some(mut rest) = rest else { return Ok(size_bytes) };
         loop {
             let mut part = Read::by_ref(&mut rest).take(COPIED_BYTES_MAX);
             let copied = io::copy(&mut part, &mut to).map_err(ImageError::io("copy", source.path()))?;
@@ -430,10 +437,15 @@ impl Sources<'_> {
     fn is_same_file(&self, source: &FileSource, mut present: File, path: &Path) -> Result<bool, ImageError> {
         let (head, rest) = self.open_checked(source)?;
         let size = |file: &File| Ok(file.metadata().map_err(ImageError::io("read", path))?.len());
-        if size(&rest)? != size(&present)? {
+        let source_size = rest.as_ref().map_or(Ok(head.len() as u64), size)?;
+        if source_size != size(&present)? {
             return Ok(false);
         }
-        let mut bytes = io::Cursor::new(head).chain(rest);
+        let head = io::Cursor::new(head);
+        let mut bytes: Box<dyn Read> = match rest {
+            Some(rest) => Box::new(head.chain(rest)),
+            None => Box::new(head),
+        };
         loop {
             self.check_stopped()?;
             match compare_next(&mut bytes, &mut present).map_err(ImageError::io("read", path))? {

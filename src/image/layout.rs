@@ -12,7 +12,9 @@ use super::private_key::{self, KeyEvidence};
 use crate::escape;
 use crate::folder::{Folder, Kind};
 use crate::wasm_binary;
-use crate::wetfile::{COMPONENTS_MAX, GuestName, Image, ImagePath, MAIN_PATH, PATH_BYTES_MAX, ProjectPath, Source};
+use crate::wetfile::{
+    COMPONENTS_MAX, FILE_NAME, GuestName, Image, ImagePath, MAIN_PATH, PATH_BYTES_MAX, ProjectPath, Source,
+};
 
 /// The folders that every image has, empty or not: programs, configuration, libraries (FHS 3.0).
 pub const STANDARD_FOLDERS: [&str; 3] = ["bin", "etc", "usr/lib"];
@@ -59,17 +61,20 @@ pub(super) enum FileSource {
     Project(String),
     /// The artifact of a guest, in the build's own folder.
     Artifact(PathBuf),
+    /// In no file: these are the bytes.
+    Text(String),
 }
 
 impl FileSource {
-    /// Opens the file for reading, without following a symlink below the project's root.
-    pub(super) fn open(&self, root: &Folder) -> io::Result<File> {
+    /// Opens the file for reading, without following a symlink below the project's root; `None` for a text.
+    pub(super) fn open(&self, root: &Folder) -> io::Result<Option<File>> {
         match self {
-            Self::Artifact(path) => File::open(path),
+            Self::Artifact(path) => File::open(path).map(Some),
             Self::Project(path) => match path.rsplit_once('/') {
-                None => root.file(path),
-                Some((folders, name)) => descend(root, folders.split('/'))?.file(name),
+                None => root.file(path).map(Some),
+                Some((folders, name)) => descend(root, folders.split('/'))?.file(name).map(Some),
             },
+            Self::Text(_) => Ok(None),
         }
     }
 
@@ -78,6 +83,7 @@ impl FileSource {
         match self {
             Self::Artifact(path) => path,
             Self::Project(path) => Path::new(path),
+            Self::Text(_) => Path::new(FILE_NAME),
         }
     }
 }
@@ -105,6 +111,7 @@ impl Layout {
             let node = match source {
                 Source::Guest(guest) => artifact(guest, artifacts),
                 Source::Path(source) => read(root, path, source)?,
+                Source::Text(text) => written(text),
             };
             insert(&mut tree, path, node)?;
         }
@@ -122,8 +129,10 @@ impl Layout {
             Some(Content::Symlink(_)) => return Err(ImageError::MainNotFile { found: "a symlink" }),
             None => return Err(ImageError::NoMain),
         };
-        let file = source.open(root).map_err(ImageError::io("open", source.path()))?;
-        wasm_binary::check_size(&file).map_err(ImageError::io("read", source.path()))
+        match source.open(root).map_err(ImageError::io("open", source.path()))? {
+            Some(file) => wasm_binary::check_size(&file).map_err(ImageError::io("read", source.path())),
+            None => Ok(()),
+        }
     }
 
     /// The object at a path, if there is one.
@@ -157,6 +166,11 @@ fn standard_folder() -> Node {
 fn artifact(guest: &GuestName, artifacts: &BTreeMap<GuestName, PathBuf>) -> Node {
     let path = artifacts[guest].clone();
     Node { content: Content::File(FileSource::Artifact(path)), source: format!("guest `{guest}`") }
+}
+
+/// A file of which the Wetfile says what is in it.
+fn written(text: &str) -> Node {
+    Node { content: Content::File(FileSource::Text(text.to_owned())), source: "what the Wetfile says".to_owned() }
 }
 
 /// Puts a node into the tree; folders that lead to it are made, and folders at the same path are merged.

@@ -151,6 +151,24 @@ fn everything_listed_and_nothing_else() {
 }
 
 #[test]
+fn what_the_wetfile_says_is_a_file() {
+    let mut fixture = Fixture::new().source("etc", "config");
+    fixture.write("config/motd", "hello");
+    let text = |text: &str| Source::Text(text.to_owned());
+    let path = ImagePath::new("etc/cell.toml").unwrap();
+    fixture.image.files.insert(path.clone(), text("cell = 1\n"));
+    assert!(fixture.assemble().unwrap().changed);
+    assert_eq!(fs::read(fixture.path("images/pid0/etc/cell.toml")).unwrap(), b"cell = 1\n");
+    assert!(!fixture.assemble().unwrap().changed);
+    for other in ["cell = 2\n", "cell = 12\n"] {
+        fixture.image.files.insert(path.clone(), text(other));
+        assert!(fixture.assemble().unwrap().changed, "{other}");
+    }
+    fixture.write("config/cell.toml", "");
+    assert_eq!(fixture.error(), "two sources give `etc/cell.toml`: config/cell.toml and what the Wetfile says");
+}
+
+#[test]
 fn standard_folders_exist_when_nothing_is_in_them() {
     let fixture = Fixture::new();
     fixture.assemble().unwrap();

@@ -6,10 +6,13 @@ use std::path::Path;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::blocks::{CONTENT_BYTES_MAX, GetBlock, ReadError, Source};
+use super::blocks::{self, CONTENT_BYTES_MAX, GetBlock, ReadError, Source};
 use super::listing::{Listed, ListedKind, Listing, ListingError};
+use super::request::{self, AskedError, At};
+use super::verify;
 use crate::dag::Cid;
 use crate::dag::unixfs::{self, Profile, Subtree};
+use crate::grant::{REQUEST_BYTES_MAX, REQUEST_PATH, Request};
 use crate::image::{self, EntryKind, ImageError};
 use crate::tree::ImportOptions;
 use crate::{escape, wasm_binary};
@@ -46,6 +49,8 @@ pub struct Inspected {
     pub profile: Profile,
     /// Everything in it: each folder before what is in it, the names of a folder sorted by bytes.
     pub objects: Vec<InspectedObject>,
+    /// What it asks for, or why that cannot be told; `None` if it does not ask.
+    pub request: Option<Result<Request, AskedError>>,
 }
 
 /// One object of an image.
@@ -76,7 +81,41 @@ pub fn inspect(image: &Path, profile: Profile) -> Result<Inspected, InspectError
     let objects = entries.into_iter().zip(listing.objects);
     let objects =
         objects.map(|(entry, object)| InspectedObject { path: entry.path, cid: object.cid, kind: entry.kind });
-    Ok(Inspected { root: listing.root, profile, objects: objects.collect() })
+    let objects = objects.collect::<Vec<_>>();
+    let request = request(&objects, |object| {
+        let read = verify::read_file(image, &object.path);
+        read.map_err(|source| ImageError::Io { action: "read", path: image.join(&object.path), source }.into())
+    })?;
+    Ok(Inspected { root: listing.root, profile, objects, request })
+}
+
+/// What the image asks for; `read` gives the bytes of a file in it.
+fn request(
+    objects: &[InspectedObject],
+    read: impl FnOnce(&InspectedObject) -> Result<Vec<u8>, InspectError>,
+) -> Result<Option<Result<Request, AskedError>>, InspectError> {
+    let find = |path: &str| objects.iter().find(|object| object.path == path);
+    let located = request::locate(|path| {
+        Some(match &find(path)?.kind {
+            EntryKind::Folder => At::Folder,
+            EntryKind::File { size_bytes, .. } => At::File { size_bytes: *size_bytes },
+            EntryKind::Symlink { target } => At::Symlink(target),
+        })
+    });
+    match located {
+        Ok(None) => Ok(None),
+        Ok(Some(path)) => {
+            let object = find(&path).ok_or(InspectError::Changed)?;
+            let bytes = read(object)?;
+            // What was listed is what is read.
+            match &object.kind {
+                EntryKind::File { sha256, .. } if Sha256::digest(&bytes)[..] == sha256[..] => {}
+                _ => return Err(InspectError::Changed),
+            }
+            Ok(Some(request::parse(bytes)))
+        }
+        Err(error) => Ok(Some(Err(error))),
+    }
 }
 
 /// Looks into the image that a DAG is, as [`inspect`] does. `block` gives its blocks.
@@ -95,8 +134,12 @@ pub fn inspect_dag(root: Cid, profile: Profile, block: GetBlock<'_>) -> Result<I
         };
         Ok(InspectedObject { path: object.path, cid: object.cid, kind })
     };
-    let objects = listing.objects.into_iter().map(object).collect::<Result<_, ReadError>>()?;
-    Ok(Inspected { root: listing.root, profile, objects })
+    let objects = listing.objects.into_iter().map(object).collect::<Result<Vec<_>, ReadError>>()?;
+    let request = request(&objects, |object| {
+        let read = blocks::read_file(block, object.cid, REQUEST_BYTES_MAX);
+        read.map_err(|source| ImageError::Io { action: "read", path: (&object.path).into(), source }.into())
+    })?;
+    Ok(Inspected { root: listing.root, profile, objects, request })
 }
 
 /// What a file amounts to. One that is larger than programs are is not looked into.
@@ -120,10 +163,10 @@ fn describe(cid: Cid, block: GetBlock<'_>, budget: &mut u64) -> Result<EntryKind
 ///
 /// Components are shown by what they import and export, since their bytes belong to a compiler. Patch versions are left
 /// out, and of WASI 0.2 only that it is imported: which of its interfaces, is the standard library's choice.
-/// Everything else is shown by its size and digest.
-pub fn snapshot(objects: &[InspectedObject]) -> String {
+/// Everything else is shown by its size and digest. What the image asks for, if it does, comes last.
+pub fn snapshot(inspected: &Inspected) -> String {
     let mut shown = String::new();
-    for object in objects {
+    for object in &inspected.objects {
         let path = escape::text(&object.path);
         match &object.kind {
             EntryKind::Folder => line(&mut shown, format_args!("{path}/")),
@@ -147,6 +190,18 @@ pub fn snapshot(objects: &[InspectedObject]) -> String {
                 line(&mut shown, format_args!("{path}: {size_bytes} bytes, sha256 {digest}"));
             }
         }
+    }
+    match &inspected.request {
+        None => {}
+        Some(Ok(request)) => {
+            for grant in &request.grants {
+                line(&mut shown, format_args!("asks for {}", escape::text(&grant.to_string())));
+            }
+            for (limit, value) in request.limits.set_values() {
+                line(&mut shown, format_args!("asks for {limit}={value}"));
+            }
+        }
+        Some(Err(error)) => line(&mut shown, format_args!("{REQUEST_PATH} cannot be used: {error}")),
     }
     shown
 }

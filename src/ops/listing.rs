@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use bytes::Bytes;
+
 use crate::dag::block::CODEC_RAW;
-use crate::dag::unixfs::{BuildError, DirectoryWalk, Entry, Node, NodeError, Subtree, WalkError};
+use crate::dag::unixfs::{self, BuildError, DirectoryWalk, Entry, Node, NodeError, Profile, Subtree, WalkError};
 use crate::dag::{Block, Cid};
 use crate::escape;
 use crate::tree::{self, BlockSink, BoxError, ImportError, ImportOptions, StatCache};
@@ -145,6 +147,20 @@ impl Listing {
         // What is no node is a piece of a file, or a file that the cache knew.
         let node = |cid: &Cid| if cid.codec() == CODEC_RAW { None } else { nodes.0.get(cid).cloned() };
         Self::of_blocks(imported.subtree, &|cid| Ok(node(cid)), false)
+    }
+
+    /// Lists a file with this content, which is short enough for one piece.
+    ///
+    /// # Panics
+    ///
+    /// If it is longer than a block may be.
+    pub(super) fn of_text(profile: &Profile, text: &str) -> Self {
+        let part = unixfs::leaf(profile, Bytes::copy_from_slice(text.as_bytes()));
+        let (_, part) = part.expect("the text is short enough for a block");
+        let root = part.subtree();
+        let kind = ListedKind::File { size_bytes: part.size() };
+        let file = Listed { path: String::new(), cid: root.cid, dag_size: root.dag_size, kind };
+        Self { root, objects: vec![file] }
     }
 
     /// Lists a DAG. `block` gives its blocks, `None` for those that are not there; of files the first block is enough,
@@ -291,7 +307,6 @@ impl Lister<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dag::unixfs::Profile;
     use std::fs;
 
     fn list(path: &Path) -> Listing {
@@ -324,6 +339,18 @@ mod tests {
         assert_eq!(leaves["etc-x"].to_string(), "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e");
         // head -c 1048577 /dev/zero, under this profile
         assert_eq!(leaves["etc/large"].to_string(), "bafybeihd4yzq7n5umhjngdum4r6k2to7egxfkf2jz6thvwzf6djus22cmq");
+    }
+
+    #[test]
+    fn a_text_is_listed_as_if_it_were_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cell.toml");
+        fs::write(&path, "cell = 1\n").unwrap();
+        for profile in Profile::ALL {
+            let listed = Listing::of_disk(&path, &ImportOptions::new(profile), None).unwrap();
+            let text = Listing::of_text(&profile, "cell = 1\n");
+            assert_eq!((text.root, text.leaves()), (listed.root, listed.leaves()), "{profile}");
+        }
     }
 
     #[test]
@@ -378,7 +405,7 @@ mod tests {
 
     #[test]
     fn long_names_and_paths_are_refused() {
-        let empty = crate::dag::unixfs::symlink(&Profile::default(), b"x").unwrap();
+        let empty = unixfs::symlink(&Profile::default(), b"x").unwrap();
         let list = |names: &[String], depth: usize, leaf: &(Block, Subtree)| {
             let mut blocks = HashMap::from([(*leaf.0.cid(), leaf.0.clone())]);
             let root = nested(names, depth, leaf.1, &mut blocks);
@@ -390,7 +417,7 @@ mod tests {
         // Few blocks that stand for many bytes, in paths and in targets.
         let names = ["a", "b"].map(|name| name.repeat(58));
         assert!(matches!(list(&names, 17, &empty), Err(ListingError::TooMuchText)));
-        let large = crate::dag::unixfs::symlink(&Profile::default(), &vec![b'x'; 100_000]).unwrap();
+        let large = unixfs::symlink(&Profile::default(), &vec![b'x'; 100_000]).unwrap();
         let names = ["a", "b"].map(str::to_owned);
         assert!(matches!(list(&names, 12, &large), Err(ListingError::TooMuchText)));
     }

@@ -72,12 +72,18 @@ impl<'a> Reading<'a> {
     pub(super) fn plan<'i>(&self, image: &'i Image) -> Result<Plan<'i>, (ProjectPath, ListingError)> {
         let mut sources = BTreeMap::new();
         for (place, source) in &image.files {
-            if let Source::Path(source) = source {
-                let path = source.to_path(self.root);
-                let listing =
-                    self.with_cache(&source_cache(source), |options, cache| Listing::of_disk(&path, options, cache));
-                sources.insert(place.clone(), listing.map_err(|error| (source.clone(), error))?);
-            }
+            let listing = match source {
+                Source::Guest(_) => continue,
+                Source::Path(source) => {
+                    let path = source.to_path(self.root);
+                    let read = |options: &ImportOptions<'a>, cache: Option<&mut StatCache>| {
+                        Listing::of_disk(&path, options, cache)
+                    };
+                    self.with_cache(&source_cache(source), read).map_err(|error| (source.clone(), error))?
+                }
+                Source::Text(text) => Listing::of_text(&self.profile, text),
+            };
+            sources.insert(place.clone(), listing);
         }
         Ok(Plan { image, profile: self.profile, sources })
     }
@@ -242,7 +248,7 @@ fn differing_entries<'a>(image: &'a Image, locked: &'a ImageLock) -> BTreeMap<&'
     for (place, source) in &image.files {
         let is_locked = match source {
             Source::Guest(guest) => locked.files.get(place.as_str()) == Some(&LockedFile::Guest(guest.clone())),
-            Source::Path(_) => locked.sources.contains_key(place),
+            Source::Path(_) | Source::Text(_) => locked.sources.contains_key(place),
         };
         if !is_locked {
             found.insert(place.as_str(), "its entry {} is not in the lock");
@@ -299,6 +305,11 @@ fn differing_files(
                 let path = join(source.as_str(), below);
                 let problem = format!("its source `{}` {problem}", escape::text(&path));
                 OutOfDate::image(&image.name, problem).with_path(path)
+            }
+            Some((_, Source::Text(_))) => {
+                let problem =
+                    format!("its file `{}`, of which the Wetfile says what is in it, {problem}", escape::text(path));
+                OutOfDate::image(&image.name, problem).with_path("Wetfile.toml")
             }
             _ => OutOfDate::image(&image.name, format!("its file `{}` {problem}", escape::text(path))),
         });

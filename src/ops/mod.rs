@@ -19,7 +19,9 @@ mod pin;
 mod plan;
 mod publish;
 mod push;
+mod request;
 mod run;
+mod usage;
 pub mod verify;
 
 use std::io;
@@ -44,7 +46,9 @@ pub use lock::OutOfDate;
 pub use pin::{PinError, pin, unpin};
 pub use publish::{PrivateKeys, PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
-pub use run::{RunError, RunEvent, RunOptions, RunOutcome, run};
+pub use request::{AskedError, flags_of};
+pub use run::{Ran, RunError, RunEvent, RunOptions, RunOutcome, run};
+pub use usage::Usage;
 
 /// Why an operation on a project failed. The cause is the source.
 #[derive(Debug, thiserror::Error)]

@@ -16,15 +16,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::compile::{CompileEvent, with_events};
+use super::request;
+use super::usage::{Gauge, Usage};
 use crate::caps::SpawnError;
 use crate::cell::{
     Account, Compiler, CompilerOptions, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input,
     InputFile, Launch,
 };
 use crate::escape;
-use crate::grant::{
-    Grant, Grants, Limit, LimitValue, Limits, MountGrant, REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError,
-};
+use crate::grant::{Grants, Limit, Limits, MountGrant, REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError};
 use crate::host::{self, Host};
 use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
 use crate::vfs::memory::MemoryTree;
@@ -75,6 +75,15 @@ pub enum RunOutcome<S> {
     Ended(ExitStatus),
     /// The run was stopped from outside, by this.
     Stopped(S),
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Ran<S> {
+    /// How it ended.
+    pub outcome: RunOutcome<S>,
+    /// What it has used; `None` if it was stopped before the guest started.
+    pub usage: Option<Usage>,
 }
 
 /// Why an image could not be run.
@@ -224,20 +233,23 @@ pub async fn run<S>(
     options: RunOptions,
     tell: &dyn Fn(RunEvent),
     stop: impl Future<Output = S>,
-) -> Result<RunOutcome<S>, RunError> {
+) -> Result<Ran<S>, RunError> {
+    let gauge = Gauge::default();
     let kill = CancellationToken::new();
     let _kill_on_return = kill.clone().drop_guard();
-    tokio::select! {
+    let outcome = tokio::select! {
         biased;
-        stopped = stop => Ok(RunOutcome::Stopped(stopped)),
-        status = run_to_end(options, tell, kill) => status.map(RunOutcome::Ended),
-    }
+        stopped = stop => RunOutcome::Stopped(stopped),
+        status = run_to_end(options, tell, kill, &gauge) => RunOutcome::Ended(status?),
+    };
+    Ok(Ran { outcome, usage: gauge.usage() })
 }
 
 async fn run_to_end(
     options: RunOptions,
     tell: &dyn Fn(RunEvent),
     kill: CancellationToken,
+    gauge: &Gauge,
 ) -> Result<ExitStatus, RunError> {
     let named = |error: RunError| error.renamed(&options.image, &options.name);
     let wasm = read_program(&options.image).map_err(named)?;
@@ -245,7 +257,7 @@ async fn run_to_end(
         .map_err(|source| named(RunError::Read { path: options.image.clone(), source }))?;
     let request = read_request(&root).await.map_err(named)?;
     let (limits, refused) = request.limits.grant(&options.limits);
-    let lacking = lacking(&options.grants.lacking(&request.grants), &refused);
+    let lacking = request::flags(&options.grants.lacking(&request.grants), &refused);
     if !lacking.is_empty() {
         tell(RunEvent::Lacking(lacking));
     }
@@ -265,6 +277,8 @@ async fn run_to_end(
     let host = Host::new(compiler, swarm.clone()).map_err(RunError::Thread)?;
     let (stdout, stdout_drain) = host::output(options.stdout);
     let (stderr, stderr_drain) = host::output(options.stderr);
+    let account = Account::new(limits);
+    gauge.begin(account.clone(), stdout.arrival.clone(), stderr.arrival.clone());
     let launch = Launch {
         program,
         args: options.args,
@@ -274,7 +288,7 @@ async fn run_to_end(
         stderr,
         files: Some(files),
         network: options.grants.network(),
-        account: Account::new(limits),
+        account,
         rpc: None,
     };
     let process = host.start("root".into(), launch, options.grants.connect(), kill).await.map_err(RunError::Cell)?;
@@ -283,6 +297,7 @@ async fn run_to_end(
         status = process.wait() => status,
         error = node_failed(started, &swarm, tell) => return Err(error.into()),
     };
+    gauge.end();
     let arrived = stdout_drain.finished().await.and(stderr_drain.finished().await);
     // What the guest said last over RPC is still on its way into the log.
     let _ = timeout(LAST_WORDS, host.ended()).await;
@@ -334,7 +349,7 @@ async fn read_request(root: &Arc<dyn Directory>) -> Result<Request, RunError> {
     let namespace = Namespace::new(root.clone(), &[])?;
     let file = match namespace.root().walk(REQUEST_PATH, Follow::Last).await.map(|target| target.node) {
         Ok(Some(Node::File(file))) => file,
-        Ok(None) | Err(VfsError::NoEntry) => return Ok(Request::default()),
+        Ok(None) | Err(VfsError::NoEntry | VfsError::NotDirectory) => return Ok(Request::default()),
         Ok(Some(_)) => return Err(RunError::NotAFile { path: REQUEST_PATH.into() }),
         Err(error) => return Err(unreadable(error)),
     };
@@ -356,12 +371,6 @@ async fn read_request(root: &Arc<dyn Directory>) -> Result<Request, RunError> {
     }
     let text = String::from_utf8(bytes).map_err(|_| wrong(RequestError::NotText))?;
     Request::parse(&text).map_err(wrong)
-}
-
-/// The flags that would give the image what it asks for and is not given.
-fn lacking(grants: &[&Grant], limits: &[(Limit, LimitValue)]) -> Vec<String> {
-    let grants = grants.iter().map(|grant| format!("--grant {grant}"));
-    grants.chain(limits.iter().map(|(limit, value)| format!("--limit {limit}={value}"))).collect()
 }
 
 /// Reads the program of the image at `image`.

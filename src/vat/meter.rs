@@ -35,6 +35,8 @@ pub(super) struct Meter(Rc<State>);
 
 struct State {
     limits: Limits,
+    /// Called for each call of the peer.
+    on_call: Box<dyn Fn()>,
     /// The peer's unanswered questions.
     questions: RefCell<HashMap<u32, Question>>,
     /// The sum of the sizes of `questions`.
@@ -54,9 +56,10 @@ struct Question {
 }
 
 impl Meter {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, on_call: impl Fn() + 'static) -> Self {
         Self(Rc::new(State {
             limits,
+            on_call: Box::new(on_call),
             questions: RefCell::default(),
             questions_size: Cell::default(),
             unread: RefCell::default(),
@@ -76,6 +79,7 @@ impl Meter {
             message::Bootstrap(bootstrap) => self.ask(bootstrap?.get_question_id(), Question { chain: 0, size }),
             message::Call(call) => {
                 let call = call?;
+                (self.0.on_call)();
                 let mut chain = match call.get_target()?.which()? {
                     message_target::ImportedCap(_) => 0,
                     message_target::PromisedAnswer(answer) => self.chain_after(answer?),
@@ -203,7 +207,7 @@ mod tests {
         Limits { message_size: 64 * 1024 * 1024, calls: 16 * 1024, calls_size: 4 * 64 * 1024 * 1024 };
 
     fn meter() -> Meter {
-        Meter::new(LIMITS)
+        Meter::new(LIMITS, || ())
     }
 
     fn receive(meter: &Meter, message: &Message) -> Result<(), Error> {
@@ -247,6 +251,17 @@ mod tests {
         let end = CHAIN_MAX as u32;
         let error = receive(&meter, &call(end + 1, Some(end), 0)).unwrap_err();
         assert!(error.to_string().contains("64 calls are chained"), "{error}");
+    }
+
+    #[test]
+    fn calls_are_told() {
+        let calls = Rc::new(Cell::new(0));
+        let counted = calls.clone();
+        let meter = Meter::new(LIMITS, move || counted.update(|calls| calls + 1));
+        for message in [call(0, None, 0), finish(0), call(1, None, 0)] {
+            receive(&meter, &message).unwrap();
+        }
+        assert_eq!(calls.get(), 2);
     }
 
     #[test]

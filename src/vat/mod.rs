@@ -48,7 +48,7 @@ impl Limits {
 const NESTING_MAX: i32 = 64;
 
 /// Speaks RPC over `input` and `output` until the peer closes its side or breaks the protocol, and serves `bootstrap`
-/// to it. `name` says in the log which connection it is.
+/// to it. `name` says in the log which connection it is, and `on_call` is told of each call that the peer makes.
 ///
 /// The future is not `Send`, like everything of capnp-rpc; dropping it drops all capabilities that the peer holds, and
 /// ends the calls that it made.
@@ -58,11 +58,12 @@ pub fn serve(
     output: impl AsyncWrite + Unpin + 'static,
     bootstrap: capnp::capability::Client,
     limits: Limits,
+    on_call: impl Fn() + 'static,
 ) -> impl Future<Output = ()> + 'static {
     let mut options = ReaderOptions::new();
     options.traversal_limit_in_words(Some(limits.message_size / size_of::<capnp::Word>()));
     options.nesting_limit(NESTING_MAX);
-    let meter = meter::Meter::new(limits);
+    let meter = meter::Meter::new(limits, on_call);
     let network = twoparty::VatNetwork::new(input, meter.watch(output), Side::Server, options);
     let network = network::Watched::new(network, name.clone(), meter);
     let system = RpcSystem::new(Box::new(network), Some(bootstrap));

@@ -91,7 +91,8 @@ pub struct Image {
     /// another image or of an input, and no symlink on the way to it. If something is there, it is a folder; whether
     /// `ww` wrote it is for the assembler to find out.
     pub out: ProjectPath,
-    /// What it holds. No entry that is a single file is an ancestor of another entry.
+    /// What it holds. No entry that is a single file is an ancestor of another entry. Where the image asks for something,
+    /// `etc/cell.toml` is among them.
     pub files: BTreeMap<ImagePath, Source>,
 }
 
@@ -102,6 +103,8 @@ pub enum Source {
     Guest(GuestName),
     /// A file, a folder with all that is in it, or a symlink, which is stored and not followed.
     Path(ProjectPath),
+    /// A file with this content, which the Wetfile gives in other words.
+    Text(String),
 }
 
 impl Project {
@@ -121,7 +124,7 @@ impl Image {
     pub fn guests(&self) -> BTreeSet<&GuestName> {
         let guests = self.files.values().filter_map(|source| match source {
             Source::Guest(name) => Some(name),
-            Source::Path(_) => None,
+            Source::Path(_) | Source::Text(_) => None,
         });
         guests.collect()
     }

@@ -26,7 +26,7 @@ pub(super) const ELEMENTS_MAX: usize = 10_000;
 const ROOT_KEYS: &[&str] = &["wetfile", "project", "guest", "image", "tool"];
 const PROJECT_KEYS: &[&str] = &["name", "version"];
 const GUEST_KEYS: &[&str] = &["path", "lang", "build", "inputs", "embeds", "env"];
-const IMAGE_KEYS: &[&str] = &["out", "files"];
+const IMAGE_KEYS: &[&str] = &["out", "files", "grants", "limits"];
 const ENV_KEYS: &[&str] = &["inherit"];
 const SOURCE_KEYS: &[&str] = &["guest", "path"];
 
@@ -130,6 +130,9 @@ pub(super) struct ImageTable {
     pub(super) out: Field<String>,
     /// In the order of the file.
     pub(super) files: Field<Vec<FileEntry>>,
+    pub(super) grants: Field<Vec<Written<String>>>,
+    /// Names and values in the order of the file, numbers as texts. Those that could not be read were reported.
+    pub(super) limits: Field<Vec<(Written<String>, Written<String>)>>,
 }
 
 /// A line of `files`.
@@ -330,7 +333,40 @@ impl Reader<'_, '_> {
         self.unknown_keys(section, IMAGE_KEYS);
         self.require(section, "out", "add `out = \"images/out\"`, the folder that the image is written to");
         self.require(section, "files", "add `files.\"bin/main.wasm\" = { guest = \"NAME\" }`");
-        ImageTable { name, out: self.string(section, "out"), files: self.files(section) }
+        ImageTable {
+            name,
+            out: self.string(section, "out"),
+            files: self.files(section),
+            grants: self.strings(section, "grants"),
+            limits: self.limits(section),
+        }
+    }
+
+    fn limits(&mut self, section: &Section<'_, '_>) -> Field<Vec<(Written<String>, Written<String>)>> {
+        let Some(value) = section.get("limits") else { return Field::Absent };
+        let Some(limits) = self.section(value, format!("`limits` of {}", section.title)) else {
+            return Field::Invalid;
+        };
+        let entries = limits.entries().into_iter();
+        let entries = entries.filter_map(|(name, value)| Some((self.limit(&name.value, value)?, name)));
+        let entries = entries.map(|(value, name)| (name, value)).collect();
+        Field::Given(Written { value: entries, span: value.span() })
+    }
+
+    fn limit(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> Option<Written<String>> {
+        match value.get_ref() {
+            DeValue::String(text) => Some(written(value.span(), text)),
+            // What is negative or too large is told of the value.
+            DeValue::Integer(integer) => {
+                let number = integer_value(integer).map(|number| number.to_string());
+                Some(written(value.span(), number.as_deref().unwrap_or(integer.as_str())))
+            }
+            _ => {
+                let help = "write a number, or a size or time in quotes, such as `\"64MiB\"` and `\"10s\"`";
+                self.wrong_type(value, &format!("the limit {}", quoted(name)), "a string or an integer", help);
+                None
+            }
+        }
     }
 
     fn files(&mut self, section: &Section<'_, '_>) -> Field<Vec<FileEntry>> {

@@ -3,14 +3,11 @@
 use std::ops::Range;
 
 use toml::de::DeTable;
-use toml_parser::Source;
-use toml_parser::lexer::TokenKind;
 
 use super::diagnostic::{Code, Diagnostic, Sink, quoted};
-use crate::escape;
+use crate::{escape, toml_nesting};
 
-/// Deepest nesting of a value, counting brackets and the dots of keys. The parser bounds each of the two, but not
-/// their product, and a table that deep overflows the stack when it is dropped. A Wetfile needs about five.
+/// Deepest nesting of a value, counting brackets and the dots of keys. A Wetfile needs about five.
 const NESTING_MAX: usize = 64;
 
 /// How the parser calls it when a key is there twice.
@@ -49,25 +46,7 @@ pub(super) fn read<'t>(text: &'t str, sink: &mut Sink<'t>) -> DeTable<'t> {
 
 /// The first place that is nested deeper than [`NESTING_MAX`].
 pub(super) fn too_deep(text: &str) -> Option<Range<usize>> {
-    let mut open = Vec::new();
-    let (mut depth, mut dots) = (0, 0);
-    for token in Source::new(text).lex() {
-        match token.kind() {
-            TokenKind::Dot => dots += 1,
-            TokenKind::Comma | TokenKind::Newline => dots = 0,
-            TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket => {
-                depth += dots + 1;
-                open.push(dots + 1);
-                dots = 0;
-            }
-            TokenKind::RightSquareBracket | TokenKind::RightCurlyBracket => depth -= open.pop().unwrap_or(0),
-            _ => {}
-        }
-        if depth + dots > NESTING_MAX {
-            return Some(token.span().start()..token.span().end());
-        }
-    }
-    None
+    toml_nesting::deeper_than(NESTING_MAX, text)
 }
 
 /// Drops what may be wrong only because lines could not be understood.

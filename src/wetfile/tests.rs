@@ -43,6 +43,7 @@ fn files() -> Files {
         ("guests/child/Cargo.toml", Kind::File),
         ("guests/hello/Cargo.toml", Kind::File),
         ("hello.c", Kind::File),
+        ("images/asking/etc/cell.toml", Kind::File),
         ("images/empty", Kind::Folder),
         ("images/pid0/bin/main.wasm", Kind::File),
         ("images/pid0/etc/motd", Kind::File),
@@ -160,6 +161,8 @@ fn the_example_of_the_documentation_is_read_as_documented() {
     assert_eq!(image.files[&ImagePath::new("bin/main.wasm").unwrap()], Source::Guest(guest("pid0")));
     let etc = ProjectPath::new("images/pid0/etc").unwrap();
     assert_eq!(image.files[&ImagePath::new("etc").unwrap()], Source::Path(etc));
+    let request = "cell = 1\ngrants = [\"connect\"]\n\n[limits]\nmemory = \"64MiB\"\n";
+    assert_eq!(image.files[&ImagePath::new("etc/cell.toml").unwrap()], Source::Text(request.to_owned()));
     assert_eq!(image.guests().into_iter().cloned().collect::<Vec<_>>(), [guest("pid0"), guest("stub")]);
     let order: Vec<&str> = project.build_order([&guest("pid0")]).into_iter().map(GuestName::as_str).collect();
     assert_eq!(order, ["child-echo", "hello-c", "pid0"]);

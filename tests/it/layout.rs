@@ -9,7 +9,7 @@ use crate::support::root;
 
 fn layout(image: &str) -> String {
     let path = root().join("examples/images").join(image);
-    ops::snapshot(&ops::inspect(&path, Profile::default()).unwrap().objects)
+    ops::snapshot(&ops::inspect(&path, Profile::default()).unwrap())
 }
 
 #[test]

@@ -11,10 +11,10 @@ const LAYERS: &[&[&str]] = &[
     &["host"],
     &["caps"],
     &["cell", "vat", "swarm", "build", "image", "remote", "serve"],
-    &["wetfile", "blockstore"],
+    &["wetfile", "blockstore", "vfs"],
     &["tree"],
-    &["dag"],
-    &["atomic_file", "escape", "folder", "private_file", "wasm_binary"],
+    &["dag", "grant"],
+    &["atomic_file", "escape", "folder", "private_file", "quantity", "toml_nesting", "wasm_binary"],
 ];
 
 /// Crates that only some modules may name.

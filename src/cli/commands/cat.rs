@@ -8,12 +8,12 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::error::Failure;
-use crate::cli::size::Size;
 use crate::cli::sources::SourceArgs;
 use crate::cli::{content, exit_code, store, ui};
 use crate::dag::{Cid, ContentPath, Scope};
 use crate::escape;
 use crate::ops::{self, ContentError};
+use crate::quantity::Bytes;
 use crate::tree::{ExportError, ExportLimits};
 
 /// Print files
@@ -27,8 +27,8 @@ pub(in crate::cli) struct CatArgs {
     contents: Vec<ContentPath>,
 
     /// How much to print at most, all files together
-    #[arg(long, value_name = "SIZE", default_value_t = Size(ExportLimits::BYTES))]
-    size_max: Size,
+    #[arg(long, value_name = "SIZE", default_value_t = Bytes(ExportLimits::BYTES))]
+    size_max: Bytes,
 
     /// Print one JSON object with the content of each file in base64
     #[arg(long)]

@@ -9,12 +9,12 @@ use crate::build::Cancel;
 use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::Failure;
 use crate::cli::meter::Meter;
-use crate::cli::size::Size;
 use crate::cli::sources::SourceArgs;
 use crate::cli::{content, exit_code, store, ui};
 use crate::dag::{ContentPath, Scope};
 use crate::escape;
 use crate::ops;
+use crate::quantity::Bytes;
 use crate::tree::{ExportError, ExportLimits, ExportOptions};
 
 /// Write content to disk: a file, or a directory with everything in it
@@ -34,8 +34,8 @@ pub(in crate::cli) struct GetArgs {
     output: Option<PathBuf>,
 
     /// How much to write at most
-    #[arg(long, value_name = "SIZE", default_value_t = Size(ExportLimits::BYTES))]
-    size_max: Size,
+    #[arg(long, value_name = "SIZE", default_value_t = Bytes(ExportLimits::BYTES))]
+    size_max: Bytes,
 
     /// How many files, directories and symlinks to write at most
     #[arg(long, value_name = "NUMBER", default_value_t = ExportLimits::ENTRIES)]

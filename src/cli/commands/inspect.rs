@@ -11,12 +11,13 @@ use crate::cli::store::HeldContent;
 use crate::cli::{exit_code, project, ui};
 use crate::dag::unixfs::Profile;
 use crate::escape;
+use crate::grant::{Limit, LimitValue, REQUEST_PATH, Request};
 use crate::ops::{self, Inspected, InspectedKind, InspectedObject};
 
 /// Show what is in an image
 ///
-/// Lists files and folders with their sizes and CIDs, and what components import and export. Nothing is built and
-/// nothing is run.
+/// Lists files and folders with their sizes and CIDs, what components import and export, and what the image asks for in
+/// etc/cell.toml. Nothing is built and nothing is run.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InspectArgs {
     /// The image's folder, its name in the Wetfile, or its CID in the local blockstore, with a path below it if need be
@@ -60,9 +61,16 @@ pub(in crate::cli) fn run(args: &InspectArgs) -> Result<(), Failure> {
     let text = match (args.json, args.format) {
         (true, _) => escape::json(&as_json(&inspected).to_string()),
         (_, Format::Text) => as_text(&inspected),
-        (_, Format::Snapshot) => ops::snapshot(&inspected.objects).trim_end().to_owned(),
+        (_, Format::Snapshot) => ops::snapshot(&inspected).trim_end().to_owned(),
     };
-    ui::result_line(&text).map_err(|error| Failure::new(exit_code::FAILURE, &error))
+    ui::result_line(&text).map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
+    match &inspected.request {
+        Some(Err(error)) => {
+            let message = format!("the image's {REQUEST_PATH} cannot be used");
+            Err(Failure::caused(exit_code::IMAGE, message, error).with_help("`ww run` refuses such an image"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn inspect(path: &Path, profile: Profile) -> Result<Inspected, Failure> {
@@ -91,7 +99,25 @@ fn as_text(inspected: &Inspected) -> String {
             lines.extend(imports.chain(exports).map(|line| format!("{:width$}    {line}", "")));
         }
     }
+    if let Some(Ok(request)) = &inspected.request {
+        lines.extend(asked(request));
+    }
     lines.join("\n")
+}
+
+/// What the image asks for, and what gives it that.
+fn asked(request: &Request) -> Vec<String> {
+    let grants = request.grants.iter().map(|grant| format!("asks for {}", escape::text(&grant.to_string())));
+    let limits = request.limits.set_values().map(|(limit, value)| match limit.default_value() {
+        Some(default) => format!("asks for {limit}={value}, where the default is {default}"),
+        None => format!("asks for {limit}={value}, where the default is no limit"),
+    });
+    let mut lines: Vec<_> = grants.chain(limits).collect();
+    let flags = ops::flags_of(request);
+    if !flags.is_empty() {
+        lines.push(format!("gets beyond the default only with {}", escape::text(&flags.join(" "))));
+    }
+    lines
 }
 
 fn size(object: &InspectedObject) -> u64 {
@@ -123,9 +149,30 @@ fn as_json(inspected: &Inspected) -> Value {
         }
         shown
     };
-    json!({
+    let mut shown = json!({
         "cid": inspected.root.cid.to_string(),
         "profile": inspected.profile.name,
         "objects": inspected.objects.iter().map(object).collect::<Vec<_>>(),
+    });
+    match &inspected.request {
+        None => {}
+        Some(Ok(request)) => shown["request"] = request_as_json(request),
+        Some(Err(error)) => shown["request"] = json!({ "error": error.to_string() }),
+    }
+    shown
+}
+
+fn request_as_json(request: &Request) -> Value {
+    let limit = |(limit, value): (Limit, LimitValue)| {
+        let value = match value {
+            LimitValue::Count(count) => json!(count),
+            LimitValue::Bytes(_) | LimitValue::Time(_) => json!(value.to_string()),
+        };
+        (limit.name().to_owned(), value)
+    };
+    json!({
+        "grants": request.grants.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "limits": request.limits.set_values().map(limit).collect::<serde_json::Map<_, _>>(),
+        "beyond_default": ops::flags_of(request),
     })
 }

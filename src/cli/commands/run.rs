@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -11,10 +12,10 @@ use crate::cell::{ExitStatus, LimitReached};
 use crate::cli::error::Failure;
 use crate::cli::signals::{StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
-use crate::cli::{checkout, compiler, env, exit_code, project, ui};
+use crate::cli::{checkout, compiler, env, exit_code, grant_file, project, ui};
 use crate::dag::ContentPath;
 use crate::grant::{Grant, Grants, Limit, Limits, MountGrant};
-use crate::ops::{self, BuildOptions, RunEvent, RunOptions, RunOutcome};
+use crate::ops::{self, BuildOptions, Ran, RunEvent, RunOptions, RunOutcome, Usage};
 use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
 use crate::wetfile::ImageName;
 use crate::{atomic_file, escape};
@@ -69,6 +70,13 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, value_name = "SRC:DST[:rw]")]
     mount: Vec<MountGrant>,
 
+    /// File that says what to let the guest do and how much it may use; --grant, --mount and --limit count more
+    ///
+    /// It has the form of an image's etc/cell.toml, but for mounts, which are mount:SRC:DST[:rw]. It must belong to you,
+    /// and nobody else may be able to change it. See docs/authority.md.
+    #[arg(long, value_name = "FILE")]
+    grant_file: Option<PathBuf>,
+
     /// Set how much the guest may use, such as memory=64MiB; may be repeated
     ///
     /// See docs/authority.md for all limits and their defaults.
@@ -78,6 +86,10 @@ pub(in crate::cli) struct RunArgs {
     /// Compile debug information in, and show files and lines in the backtrace of a trap
     #[arg(long)]
     wasm_debug: bool,
+
+    /// Say at the end what the guest has used, on standard error and in the status file
+    #[arg(long)]
+    stats: bool,
 
     /// Write how the run ended to this file, as JSON
     ///
@@ -102,8 +114,11 @@ fn variable(text: &str) -> Result<(String, String), String> {
 
 /// Runs the image and returns what the process is to end with.
 pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
-    let status_file = args.status_file.clone();
-    let ended = try_run(args, verbose);
+    let (status_file, is_measured) = (args.status_file.clone(), args.stats);
+    let (ended, usage) = match try_run(args, verbose) {
+        Ok(Ran { outcome, usage }) => (Ok(outcome), usage.filter(|_| is_measured)),
+        Err(failure) => (Err(failure), None),
+    };
     let code = match &ended {
         Ok(outcome) => code(outcome),
         Err(failure) => failure.code,
@@ -117,9 +132,15 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
     if let Err(failure) = &ended {
         ui::failure(failure);
     }
+    if let Some(usage) = &usage {
+        ui::status(&stats(usage));
+    }
     if let Some(path) = status_file {
-        let mut text = status(&ended, code).to_string();
-        text.push('\n');
+        let mut status = status(&ended, code);
+        if let Some(usage) = &usage {
+            status["usage"] = usage_as_json(usage);
+        }
+        let text = format!("{status}\n");
         if let Err(error) = atomic_file::write(&path, text.as_bytes(), 0o644) {
             let message = format!("failed to write the status file {}", escape::path(&path));
             ui::failure(&Failure::caused(exit_code::RUN_FAILURE, message, &error));
@@ -129,14 +150,16 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failure> {
+fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
+    let stopped = |signal| Ran { outcome: RunOutcome::Stopped(signal), usage: None };
     let failed = |error: std::io::Error| Failure::new(exit_code::RUN_FAILURE, &error);
     let [stdin, stdout, stderr] = env::standard_streams().map_err(failed)?;
+    let (grants, limits) = authority(&args)?;
     let swarm = swarm_config(&args)?;
     let compiler = compiler::options().map_err(|failure| Failure { code: exit_code::RUN_FAILURE, ..failure })?;
     let image = match image(&args, verbose) {
         Ok(image) => image,
-        Err(failure) => return StopSignal::of(&failure).map(RunOutcome::Stopped).ok_or(failure),
+        Err(failure) => return StopSignal::of(&failure).map(stopped).ok_or(failure),
     };
     // One thread is enough for the node, and for what a network brings: cells and disks have others. More of them would take
     // longer to start than a small guest takes to run.
@@ -147,12 +170,9 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
             Image::Folder(folder) => (folder.clone(), folder, None),
             Image::Content(content) => match checkout::check_out(content, args.sources, &mut signals).await? {
                 ControlFlow::Continue(checkout) => (args.image, checkout.image(), Some(checkout)),
-                ControlFlow::Break(signal) => return Ok(RunOutcome::Stopped(signal)),
+                ControlFlow::Break(signal) => return Ok(stopped(signal)),
             },
         };
-        let mut limits = Limits::default();
-        limits.extend(args.limit);
-        let grants = Grants(args.grant.into_iter().chain(args.mount.into_iter().map(Grant::Mount)).collect());
         let options = RunOptions {
             swarm,
             name,
@@ -176,6 +196,14 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<RunOutcome<StopSignal>, Failu
     // Whatever is still on its way, a compiler or a killed cell, does not hold up the end of the process.
     runtime.shutdown_background();
     ended
+}
+
+/// What the guest may do and how much it may use: what the file says, and more than that what the command line says.
+fn authority(args: &RunArgs) -> Result<(Grants, Limits), Failure> {
+    let (grants, mut limits) = args.grant_file.as_deref().map(grant_file::read).transpose()?.unwrap_or_default();
+    limits.extend(args.limit.iter().cloned());
+    let mounts = args.mount.iter().cloned().map(Grant::Mount);
+    Ok((grants.overridden_by(Grants(args.grant.iter().cloned().chain(mounts).collect())), limits))
 }
 
 /// The variables of this process that the guest may have, as far as they are set, and to texts.
@@ -291,4 +319,34 @@ fn status(ended: &Result<RunOutcome<StopSignal>, Failure>, code: u8) -> serde_js
             json!({ "status": "failed", "code": code, "error": failure.message, "causes": failure.causes })
         }
     }
+}
+
+/// What a guest has used, for people.
+fn stats(usage: &Usage) -> String {
+    let Usage { wall_time, cpu_time, memory_peak_bytes, children, calls, stdout_bytes, stderr_bytes } = usage;
+    [
+        "usage:".to_owned(),
+        format!("  wall time    {wall_time:.1?}"),
+        format!("  cpu time     {cpu_time:.1?}"),
+        format!("  memory peak  {} KiB", memory_peak_bytes.div_ceil(1024)),
+        format!("  children     {children}"),
+        format!("  rpc calls    {calls}"),
+        format!("  stdout       {stdout_bytes} bytes"),
+        format!("  stderr       {stderr_bytes} bytes"),
+    ]
+    .join("\n")
+}
+
+/// The same for the status file. Documented in `docs/run.md`.
+fn usage_as_json(usage: &Usage) -> serde_json::Value {
+    let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    json!({
+        "wall_time_us": microseconds(usage.wall_time),
+        "cpu_time_us": microseconds(usage.cpu_time),
+        "memory_peak_bytes": usage.memory_peak_bytes,
+        "children": usage.children,
+        "rpc_calls": usage.calls,
+        "stdout_bytes": usage.stdout_bytes,
+        "stderr_bytes": usage.stderr_bytes,
+    })
 }

@@ -26,7 +26,7 @@ use crate::ops::verify::{
 ///
 /// Prints one line for each image, and whatever does not agree; of several findings the first in this order decides the
 /// exit code: 10 the lock is missing or out of date, 11 a file was altered, is missing or extra, 12 a program is empty or no
-/// component, 13 bin/main.wasm does not export wasi:cli/run, 14 a program imports what no cell has, 15 a CID was made under
+/// component, 13 bin/main.wasm does not export wasi:cli/run, 14 a program imports what no cell has, 17 what the image asks for in etc/cell.toml cannot be told, 15 a CID was made under
 /// another profile, 16 a guest was compiled by a toolchain that the lock does not know.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct VerifyArgs {
@@ -148,6 +148,7 @@ fn code(kind: FindingKind) -> u8 {
         FindingKind::NotComponent => exit_code::NOT_COMPONENT,
         FindingKind::NotProgram => exit_code::NOT_PROGRAM,
         FindingKind::Import => exit_code::IMPORT,
+        FindingKind::Request => exit_code::REQUEST,
         FindingKind::Profile => exit_code::PROFILE,
         FindingKind::Inconclusive => exit_code::INCONCLUSIVE,
     }

@@ -16,7 +16,7 @@ use crate::wetfile::lock::{Digest, ImageLock, LOCK_FILE_NAME, Lock, LockedFile, 
 use crate::wetfile::{GuestName, Project};
 
 /// Reads a file of the tree at `root` whole, following no symlink.
-pub(super) fn read_file(root: &Path, path: &str) -> io::Result<Vec<u8>> {
+pub(in crate::ops) fn read_file(root: &Path, path: &str) -> io::Result<Vec<u8>> {
     let mut folder = Folder::open(root)?;
     let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
     for component in folders.split('/').filter(|component| !component.is_empty()) {

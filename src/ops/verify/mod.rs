@@ -21,6 +21,7 @@ pub use archive::verify_archive;
 pub use dag::{DagTarget, verify_dag};
 pub use folder::{verify_cid, verify_folder};
 pub use host::is_provided;
+pub(super) use image::read_file;
 pub use project::verify_project;
 
 /// What kind of thing is wrong. The most basic first: of several findings the first in this order decides how the
@@ -37,6 +38,8 @@ pub enum FindingKind {
     NotProgram,
     /// A program imports what no cell has.
     Import,
+    /// What the image asks for cannot be told.
+    Request,
     /// A CID was made under another profile than it is said to be.
     Profile,
     /// A guest was compiled by a toolchain of which the lock holds nothing.
@@ -52,6 +55,7 @@ impl FindingKind {
             Self::NotComponent => "not-component",
             Self::NotProgram => "not-program",
             Self::Import => "import",
+            Self::Request => "request",
             Self::Profile => "profile",
             Self::Inconclusive => "inconclusive",
         }

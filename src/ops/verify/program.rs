@@ -1,11 +1,13 @@
-//! Whether what an image has in `bin/` can be run.
+//! Whether what an image has in `bin/` can be run, and what it asks for be told.
 
 use std::io;
 
 use super::host::is_provided;
 use super::{Finding, FindingKind};
 use crate::escape;
+use crate::grant::REQUEST_PATH;
 use crate::ops::listing::{ListedKind, Listing};
+use crate::ops::request::{self, At};
 use crate::wasm_binary::{self, Kind};
 use crate::wetfile::MAIN_PATH;
 
@@ -16,7 +18,7 @@ const EXTENSION: &str = ".wasm";
 /// Reads a file of an image whole, if it is no larger than programs are.
 pub(super) type ReadFile<'a> = &'a dyn Fn(&str) -> io::Result<Vec<u8>>;
 
-/// Looks at `bin/main.wasm`, and at what the other components in `bin/` import.
+/// Looks at `bin/main.wasm`, at what the other components in `bin/` import, and at `etc/cell.toml`.
 ///
 /// Libraries in `usr/lib/` are not looked at: they satisfy nobody's imports yet.
 pub(super) fn check(subject: &str, listing: &Listing, read: ReadFile<'_>, findings: &mut Vec<Finding>) {
@@ -34,6 +36,29 @@ pub(super) fn check(subject: &str, listing: &Listing, read: ReadFile<'_>, findin
         };
         findings.extend(found.into_iter().map(|finding| finding.with_path(&object.path)));
     }
+    findings.extend(check_request(subject, listing, read));
+}
+
+/// Looks at what the image asks for.
+fn check_request(subject: &str, listing: &Listing, read: ReadFile<'_>) -> Option<Finding> {
+    let located = request::locate(|path| {
+        let object = listing.objects.iter().find(|object| object.path == path)?;
+        Some(match &object.kind {
+            ListedKind::Folder { .. } => At::Folder,
+            ListedKind::File { size_bytes } => At::File { size_bytes: *size_bytes },
+            ListedKind::Symlink { target } => At::Symlink(target),
+        })
+    });
+    let problem = match located {
+        Ok(None) => return None,
+        Ok(Some(path)) => match read(&path) {
+            Ok(bytes) => request::parse(bytes).err()?.to_string(),
+            Err(error) => format!("it cannot be read: {error}"),
+        },
+        Err(error) => error.to_string(),
+    };
+    let message = format!("`{REQUEST_PATH}` cannot be used: {}", escape::text(&problem));
+    Some(Finding::new(FindingKind::Request, subject, message).with_path(REQUEST_PATH))
 }
 
 fn not_component(subject: &str, problem: &str) -> Vec<Finding> {

@@ -1,8 +1,8 @@
 //! The file in which a running Kubo node says where its RPC is.
 
 use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::{Address, AddressError};
 use crate::escape;
+use crate::private_file::{self, Distrusted, Refused};
 
 /// The name of the file in Kubo's folder.
 pub const API_FILE: &str = "api";
@@ -80,23 +81,14 @@ impl Address {
             Ok(file) => file,
             Err(error) => return Err(open_error(path, error)),
         };
-        let metadata = match file.metadata() {
-            Ok(metadata) => metadata,
-            Err(source) => return Err(ApiFileError::Read { path, source }),
+        let bytes = match private_file::read_trusted(file, FILE_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(Distrusted::Owner(_)) => return Err(ApiFileError::Owner { path }),
+            Err(Distrusted::Refused(Refused::Io(source))) => return Err(ApiFileError::Read { path, source }),
+            Err(Distrusted::Refused(Refused::NotAFile)) => return Err(ApiFileError::NotAFile { path }),
+            Err(Distrusted::Refused(Refused::Permissions(_))) => return Err(ApiFileError::Writable { path }),
+            Err(Distrusted::Refused(Refused::TooLong)) => return Err(ApiFileError::Address { path, source: None }),
         };
-        if !metadata.is_file() {
-            return Err(ApiFileError::NotAFile { path });
-        }
-        if metadata.uid() != rustix::process::geteuid().as_raw() {
-            return Err(ApiFileError::Owner { path });
-        }
-        if metadata.mode() & 0o022 != 0 {
-            return Err(ApiFileError::Writable { path });
-        }
-        let mut bytes = Vec::new();
-        if let Err(source) = file.take(FILE_BYTES_MAX).read_to_end(&mut bytes) {
-            return Err(ApiFileError::Read { path, source });
-        }
         let Ok(text) = std::str::from_utf8(&bytes) else { return Err(ApiFileError::Address { path, source: None }) };
         text.parse().map_err(|source| ApiFileError::Address { path, source: Some(source) })
     }

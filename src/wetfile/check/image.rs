@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Context, Input, guest_name, out, place};
+use super::{Context, Input, guest_name, out, place, request};
 use crate::escape;
+use crate::grant::REQUEST_PATH;
 use crate::wetfile::MAIN_PATH;
 use crate::wetfile::diagnostic::{Code, Diagnostic, Sink, quoted};
 use crate::wetfile::name::ImageName;
@@ -16,6 +17,10 @@ use crate::wetfile::tree::Kind;
 /// The folder of [`MAIN_PATH`], and the name in it.
 const MAIN_FOLDER: &str = "bin";
 const MAIN_FILE: &str = "main.wasm";
+
+/// The folder of [`REQUEST_PATH`], and the name in it.
+const REQUEST_FOLDER: &str = "etc";
+const REQUEST_FILE: &str = "cell.toml";
 
 /// An entry that is in order.
 struct Entry<'e> {
@@ -32,6 +37,7 @@ pub(super) fn check(
     sink: &mut Sink<'_>,
 ) -> Option<Image> {
     let out = table.out.given().and_then(|text| out::check(ctx, table, text, sink));
+    let request = request::check(table, sink);
     let files = table.files.given()?;
     let entries = entries(ctx, table, &files.value, inputs, sink);
     check_ancestors(table, &entries, sink);
@@ -39,7 +45,14 @@ pub(super) fn check(
     if entries.len() == files.value.len() {
         check_main(ctx, table, &files.span, &entries, sink);
     }
-    let files = entries.into_iter().map(|(path, entry)| (path, entry.source)).collect();
+    if let Some(asked) = asked(table) {
+        check_request(ctx, table, asked, &entries, sink);
+    }
+    let mut files: BTreeMap<_, _> = entries.into_iter().map(|(path, entry)| (path, entry.source)).collect();
+    if !request.is_empty() {
+        let path = ImagePath::new(REQUEST_PATH).expect("it is an image path");
+        files.insert(path, Source::Text(request.to_text()));
+    }
     Some(Image { name: ImageName::new(&table.name.value).ok()?, out: out?, files })
 }
 
@@ -150,6 +163,44 @@ fn check_main(
     let guest = ctx.guests.keys().next().filter(|_| ctx.guests.len() == 1).copied().unwrap_or("NAME");
     let help = format!("add `\"{MAIN_PATH}\" = {{ guest = \"{}\" }}`", escape::text(guest));
     sink.push(Diagnostic::error(Code::NoMain, message, label, help));
+}
+
+/// Where an image asks for something, if it does.
+fn asked(table: &ImageTable) -> Option<(&'static str, &Range<usize>)> {
+    let grants = table.grants.given().filter(|grants| !grants.value.is_empty()).map(|grants| ("grants", &grants.span));
+    let limits = table.limits.given().filter(|limits| !limits.value.is_empty()).map(|limits| ("limits", &limits.span));
+    grants.or(limits)
+}
+
+/// Reports an entry at the path of the file that is made of what the image asks for.
+fn check_request(
+    ctx: &Context<'_>,
+    table: &ImageTable,
+    (key, asked): (&str, &Range<usize>),
+    entries: &BTreeMap<ImagePath, Entry<'_>>,
+    sink: &mut Sink<'_>,
+) {
+    for (path, entry) in entries {
+        let is_below = path.ancestors().any(|ancestor| ancestor.as_str() == REQUEST_PATH);
+        let problem = match (path.as_str(), &entry.source) {
+            (REQUEST_PATH, _) => "an entry gives it, too",
+            (REQUEST_FOLDER, Source::Path(folder)) if entry.kind == Kind::Folder => {
+                let file = folder.join(REQUEST_FILE).ok();
+                if file.and_then(|file| kind_of(ctx, &file)).is_none() {
+                    continue;
+                }
+                "there is a `cell.toml` in this folder, too"
+            }
+            (REQUEST_FOLDER, _) => "this is a file, not a folder",
+            _ if is_below => "this is below it",
+            _ => continue,
+        };
+        let label = sink.label(&entry.key.span, problem);
+        let other = sink.label(asked, format!("`{REQUEST_PATH}` is made of this"));
+        let message = format!("image {} has two sources of `{REQUEST_PATH}`", quoted(&table.name.value));
+        let help = format!("keep one of the two: the entry, or `{key}`");
+        sink.push(Diagnostic::error(Code::CollidingFiles, message, label, help).with_secondary([other]));
+    }
 }
 
 /// What lies at a path, if it can be reached.

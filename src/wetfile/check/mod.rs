@@ -7,6 +7,7 @@ mod guest;
 mod image;
 mod out;
 mod place;
+mod request;
 
 pub use guest::RESERVED_FOR_RUST;
 

@@ -1,4 +1,4 @@
-//! Numbers of bytes and spans of time, as people write them.
+//! Numbers of bytes and spans of time, as people write them: in flags, variables, manifests and messages.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,0 +1,109 @@
+//! The file of `--grant-file`: what a user gives a guest, written down once and not typed for each run.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::error::Failure;
+use super::exit_code;
+use crate::escape;
+use crate::grant::{Grants, Limits, REQUEST_BYTES_MAX, Request, RequestError};
+use crate::private_file::{self, Distrusted, Refused};
+
+/// Why a file gives nothing.
+#[derive(Debug, thiserror::Error)]
+enum GrantFileError {
+    /// It cannot be read.
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
+    /// It is a folder, a pipe or a device.
+    #[error("it is not a file")]
+    NotAFile,
+    /// Somebody else decides what is in it.
+    #[error("it belongs to another user, whose number is {0}")]
+    Owner(u32),
+    /// Somebody else can change it.
+    #[error("others can change it (its mode is {0:04o})")]
+    Writable(u32),
+    /// It is no such file.
+    #[error(transparent)]
+    Malformed(#[from] RequestError),
+}
+
+/// Reads what a file gives. What it says is believed only if it belongs to this user, and nobody else can change it.
+pub(super) fn read(path: &Path) -> Result<(Grants, Limits), Failure> {
+    parse(path).map_err(|error| {
+        let message = format!("the grant file {} cannot be used", escape::path(path));
+        let failure = Failure::caused(exit_code::RUN_FAILURE, message, &error);
+        match error {
+            GrantFileError::Owner(_) => failure.with_help("use a copy of your own: what it gives, you give"),
+            GrantFileError::Writable(_) => failure.with_help("`chmod go-w` takes that from them"),
+            GrantFileError::Malformed(_) => failure.with_help("docs/authority.md has the form"),
+            GrantFileError::Read(_) | GrantFileError::NotAFile => failure,
+        }
+    })
+}
+
+fn parse(path: &Path) -> Result<(Grants, Limits), GrantFileError> {
+    // Whoever opens a pipe would wait for its writer.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(GrantFileError::Read)?;
+    let bytes = private_file::read_trusted(file, REQUEST_BYTES_MAX).map_err(|distrusted| match distrusted {
+        Distrusted::Owner(user) => GrantFileError::Owner(user),
+        Distrusted::Refused(Refused::Io(source)) => GrantFileError::Read(source),
+        Distrusted::Refused(Refused::NotAFile) => GrantFileError::NotAFile,
+        Distrusted::Refused(Refused::Permissions(mode)) => GrantFileError::Writable(mode),
+        Distrusted::Refused(Refused::TooLong) => RequestError::TooLong { size: REQUEST_BYTES_MAX + 1 }.into(),
+    })?;
+    let text = String::from_utf8(bytes).map_err(|_| RequestError::NotText)?;
+    Ok(Request::parse_given(&text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    /// What is said of a file with this content and mode: an error with its cause, or what it gives.
+    fn read_file(content: &[u8], mode: u32) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), content).unwrap();
+        fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
+        match read(file.path()) {
+            Ok(given) => format!("{given:?}"),
+            Err(failure) => {
+                assert!(failure.message.starts_with("the grant file /"), "{}", failure.message);
+                failure.causes.join(": ")
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_ones_own_is_believed() {
+        for mode in [0o600, 0o400, 0o644] {
+            let given = read_file(b"cell = 1\ngrants = [\"mount:/a:/b:rw\"]\n[limits]\nchildren = 2\n", mode);
+            assert!(given.contains("source: Some(\"/a\")") && given.contains("Children"), "{given}");
+        }
+    }
+
+    #[test]
+    fn what_others_can_change_is_not_believed() {
+        assert_eq!(read_file(b"cell = 1", 0o664), "others can change it (its mode is 0664)");
+        assert_eq!(read_file(b"cell = 1", 0o602), "others can change it (its mode is 0602)");
+    }
+
+    #[test]
+    fn what_is_no_grant_file_is_said() {
+        assert_eq!(read_file(b"cell = 2", 0o600), "its format is version 2, and this ww knows version 1");
+        assert_eq!(read_file(b"\xff", 0o600), "it is not text in UTF-8");
+        assert_eq!(read_file(&[b'#'; 65_537], 0o600), "it has 65537 bytes, and at most 65536 are read");
+        assert!(read_file(b"cell = 1\ngrants = [\"\x1b[2J\"]", 0o600).starts_with("it is not valid in line 2"));
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read(folder.path()).unwrap_err().causes, ["it is not a file"]);
+        assert_eq!(read(&folder.path().join("gone")).unwrap_err().causes[0], "it cannot be read");
+    }
+}
