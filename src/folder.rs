@@ -200,11 +200,13 @@ impl Folder {
     }
 
     /// What the file system knows of this folder itself.
+    #[cfg(feature = "cell")]
     pub(crate) fn metadata(&self) -> io::Result<std::fs::Metadata> {
         self.0.metadata()
     }
 
     /// Lets nobody but its owner look into this folder.
+    #[cfg(feature = "cell")]
     pub(crate) fn make_private(&self) -> io::Result<()> {
         Ok(fs::fchmod(&self.0, Mode::from_raw_mode(PRIVATE_FOLDER_MODE))?)
     }

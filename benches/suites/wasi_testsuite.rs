@@ -6,6 +6,8 @@
 //! Each test is an image of its own; one with files gets a copy of them as its whole file system, to be written. What fails is
 //! listed, and it is an error if that is more or less than what is known to fail.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsStr;

@@ -184,12 +184,8 @@ impl CellState {
 impl preopens::Host for FilesystemView<'_> {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
         let Some(namespace) = self.namespace else { return Ok(Vec::new()) };
-        let mut directories = Vec::new();
-        for (path, place) in namespace.opened() {
-            let descriptor = self.table.push(Open::Directory(place.clone()))?;
-            directories.push((owned(&descriptor), path.clone()));
-        }
-        Ok(directories)
+        let root = self.table.push(Open::Directory(namespace.root().clone()))?;
+        Ok(vec![(owned(&root), "/".to_owned())])
     }
 }
 

@@ -3,11 +3,11 @@
 use std::cell::Cell;
 
 use super::error::Failure;
-use crate::grant::Bytes;
 use super::{env, exit_code, ui};
 use crate::cell::compile_child::{ChildCompiler, CompileLimits};
 use crate::cell::{CodeCache, CompilerOptions};
 use crate::escape;
+use crate::grant::Bytes;
 use crate::ops::CompileEvent;
 
 /// The variable with the size limit of the cache.

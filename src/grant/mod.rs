@@ -88,7 +88,7 @@ impl Grant {
     /// # Errors
     /// If it is no such grant.
     pub fn parse_request(text: &str) -> Result<Self, GrantError> {
-        Self::parse(text, |rest| MountGrant::parse_request(rest), MOUNT_REQUEST_FORM)
+        Self::parse(text, MountGrant::parse_request, MOUNT_REQUEST_FORM)
     }
 
     fn parse(

@@ -331,13 +331,13 @@ fn files(root: Arc<dyn Directory>, grants: &Grants, limits: &Limits) -> Result<N
     // Who brings a whole file system of his own has a `/tmp` in it, or wants none.
     if grants.mounts().all(|mount| mount.target != "/") {
         let tmp = MemoryTree::new(limits.number(Limit::Tmp).unwrap_or(u64::MAX));
-        mounts.push(Mount { path: "/tmp".into(), directory: tmp.root(), links_may_leave: true, is_opened: false });
+        mounts.push(Mount { path: "/tmp".into(), directory: tmp.root(), links_may_leave: true });
     }
     for MountGrant { source, target, writable } in grants.mounts() {
         let path = PathBuf::from(source.as_deref().unwrap_or_default());
         let directory =
             vfs::folder::open_mount(&path, *writable).map_err(|source| RunError::MountSource { path, source })?;
-        mounts.push(Mount { path: target.clone(), directory, links_may_leave: false, is_opened: true });
+        mounts.push(Mount { path: target.clone(), directory, links_may_leave: false });
     }
     Ok(Namespace::new(root, &mounts)?)
 }

@@ -8,6 +8,8 @@
 //!
 //! What the kernel can answer without waiting for a disk is asked on the spot, and all else on a blocking thread.
 
+#![allow(clippy::unnecessary_cast, reason = "the types of what the system tells differ between systems")]
+
 use std::any::Any;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};

@@ -8,11 +8,10 @@ use futures::FutureExt;
 use super::walk::DEPTH_MAX;
 use super::{Answer, Directory, Entry, Identity, Kind, Metadata, Name, Node, VfsError};
 
-/// The root of a cell's files and the places that a guest finds already open.
+/// A cell's files.
 #[derive(Clone)]
 pub struct Namespace {
     root: Place,
-    opened: Vec<(String, Place)>,
 }
 
 /// A tree that is mounted below the root.
@@ -24,8 +23,6 @@ pub struct Mount {
     pub directory: Arc<dyn Directory>,
     /// Whether symbolic links in it may lead out of it, into the rest of the namespace.
     pub links_may_leave: bool,
-    /// Whether a guest finds it open beside `/`.
-    pub is_opened: bool,
 }
 
 /// Why trees cannot be mounted together.
@@ -88,21 +85,12 @@ impl Namespace {
             is_mount: false,
             links_may_leave,
         }));
-        let mut opened = vec![("/".to_owned(), root.clone())];
-        for mount in mounts.iter().filter(|mount| mount.is_opened) {
-            opened.push((mount.path.clone(), root.mounted_at(&mount.path)));
-        }
-        Ok(Self { root, opened })
+        Ok(Self { root })
     }
 
-    /// The root.
+    /// Its root, the only place that a guest finds open: from there it sees all that is mounted, as in POSIX.
     pub fn root(&self) -> &Place {
         &self.root
-    }
-
-    /// What a guest finds open: the root first, then mounts, each with its path.
-    pub fn opened(&self) -> &[(String, Place)] {
-        &self.opened
     }
 }
 
@@ -231,21 +219,6 @@ impl Place {
             entries.sort_unstable_by(|first, second| first.name.cmp(&second.name));
         }
         Ok(entries)
-    }
-
-    /// The place of a mount; its path was checked when the namespace was made.
-    fn mounted_at(&self, path: &str) -> Place {
-        let mut place = self.clone();
-        for text in path.split('/').filter(|text| !text.is_empty()) {
-            let Ok(name) = Name::new(text) else { continue };
-            let point = place.0.mounts.0.get(text);
-            let directory: Arc<dyn Directory> = match point.and_then(|point| point.mount.as_ref()) {
-                Some(mount) => mount.directory.clone(),
-                None => Arc::new(WayToMount(super::content::child_identity(place.0.directory.identity(), name))),
-            };
-            place = place.enter(name, directory).unwrap_or(place);
-        }
-        place
     }
 }
 

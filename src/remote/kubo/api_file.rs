@@ -83,7 +83,10 @@ impl Address {
         };
         let bytes = match private_file::read_trusted(file, FILE_BYTES_MAX) {
             Ok(bytes) => bytes,
-            Err(Distrusted::Owner(_)) => return Err(ApiFileError::Owner { path }),
+            Err(Distrusted::Owner(user)) => {
+                tracing::debug!(user, "whose it is");
+                return Err(ApiFileError::Owner { path });
+            }
             Err(Distrusted::Refused(Refused::Io(source))) => return Err(ApiFileError::Read { path, source }),
             Err(Distrusted::Refused(Refused::NotAFile)) => return Err(ApiFileError::NotAFile { path }),
             Err(Distrusted::Refused(Refused::Permissions(_))) => return Err(ApiFileError::Writable { path }),
