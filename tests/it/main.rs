@@ -6,6 +6,7 @@
 mod authority;
 mod build;
 mod build_command;
+mod capabilities;
 mod children;
 mod content;
 mod docs;
