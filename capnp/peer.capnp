@@ -1,7 +1,7 @@
 # The interfaces between a cell and its host.
 #
-# A cell's bootstrap capability is a `Host`. Everything else that a cell may use is reached from it, or was handed to
-# it by somebody who holds it.
+# The bootstrap capability of a cell that a person runs is a `Host`, that of a child what its parent hands it. Everything
+# else that a cell may use is reached from there, or was handed to it by somebody who holds it.
 #
 # Text is UTF-8. Peer ids are in base58 (`12D3KooW…`) and addresses are multiaddrs in their text form
 # (`/ip4/127.0.0.1/tcp/2020`): the forms that people type and that programs in every language can handle as strings.
@@ -43,6 +43,50 @@ interface Host {
 
   executor @4 () -> (executor :Executor);
   # What starts other cells.
+
+  restrict @5 (capability :Capability, methods :List(Method)) -> (capability :Capability);
+  # Returns `capability` as far as `methods` go: a call of another method is an error that names it ("not permitted"). The
+  # list holds for every capability that is got through the returned one, too, in a result or as a promise, however many
+  # calls away: what the holder is to do with a `Process` must be in the list as well as what it is to do with an
+  # `Executor`.
+  #
+  # A capability that the holder passes in can be called back with any method; what it is given in such a call is
+  # restricted. One that comes back to where it came from stays restricted.
+  #
+  # Waits where `capability` is a promise. It is an error if it is null, if `methods` names more than 1024, or if there
+  # are 16 restrictions around the capability already; and each capability that is held through one counts for the limit
+  # `handles` of the cell that made it.
+  #
+  # Whoever may call `Executor.runBytes` can start a child that has a whole `Host`. A restricted executor that is to give
+  # away less has `Executor.load` and `Module.spawn`.
+
+  revocable @6 (capability :Capability) -> (capability :Capability, revoker :Revoker);
+  # Returns `capability` in a form that can be taken away again. Errors and limits are those of `restrict`.
+}
+
+struct Method {
+  # Methods of an interface.
+
+  interface @0 :UInt64;
+  # The number of the interface in its schema, after the `@`, or as the schema compiler computes it.
+
+  union {
+    method @1 :UInt16;
+    # The one with this number.
+
+    all @2 :Void;
+    # All that it has, and will have.
+  }
+}
+
+interface Revoker {
+  # Takes a capability away from all who hold it.
+
+  revoke @0 () -> ();
+  # From now on each call of the capability fails with "revoked", and so does each of whatever was got through it, and each
+  # call back of what was passed in. Calls that are on their way fail, too; what they have done stays done. No error where
+  # it was revoked before. Dropping a `Revoker` revokes nothing. Children that were started through a revoked `Executor` are
+  # those of the cell that it belongs to; they run on, and nobody who had it holds them any more.
 }
 
 interface Executor {
@@ -50,7 +94,8 @@ interface Executor {
 
   runBytes @0 (wasm :Data, args :List(Text), env :List(Text)) -> (process :Process);
   # Compiles `wasm`, a component that exports `wasi:cli/run`, and starts it in a cell of its own, which has a `Host` as
-  # its bootstrap capability and no files. Equal bytes are compiled once.
+  # its bootstrap capability and no files. Equal bytes are compiled once. That `Host` is one of the child's own: its
+  # `executor` starts the child's children, and it cannot `connect`.
   #
   # `args` are the arguments after the program's name, which is always `main.wasm`. Each entry of `env` is
   # `NAME=value`; the child sees these and no others.
@@ -58,10 +103,63 @@ interface Executor {
   # The call returns when the child has been started. It is an error if `wasm` is not such a component, or imports what
   # the host does not have (the error names it), or an entry of `env` has no name or no `=`; the connection goes on.
   #
-  # The child runs until it ends, is killed, or the caller's cell ends. Dropping the `Process` does not end it.
+  # The child runs until it ends, is killed, or the cell ends to which this executor belongs. Dropping the `Process` does
+  # not end it.
 
   echo @1 (message :Text) -> (response :Text);
   # Returns `message`. Costs a round trip and nothing else, so it can be used to see whether the host is there.
+
+  load @2 (wasm :Data) -> (module :Module);
+  # Compiles `wasm`, as `runBytes` does, and starts nothing. It is an error if it is no such component, or if the cell to
+  # which this executor belongs has 64 modules already.
+}
+
+interface Module {
+  # A compiled component, which can be started any number of times.
+
+  spawn @0 (args :List(Text), env :List(Text), bootstrap :Capability, grants :List(Text), limits :List(Limit),
+      stdio :Stdio) -> (process :Process);
+  # Starts it in a cell of its own. `args` and `env` are as in `Executor.runBytes`, and what is left out is as it is there,
+  # except for the bootstrap capability:
+  #
+  # The child gets exactly what it is handed. `bootstrap` is its bootstrap capability; where it is null the child has
+  # none, and each call that it makes is an error that says so. It may be anything that the caller holds: its own `Host`,
+  # whose executor starts children of the caller then; something restricted or revocable; or a capability that the caller
+  # serves itself.
+  #
+  # `grants` has what the child may do besides, in the words of `ww run --grant`: `network` and `network:NETWORK`, as far
+  # as the parent may. `limits` bounds it; those that are not named are the parent's, and what the child uses is taken
+  # from what its parent may use in any case.
+  #
+  # It is an error, before anything runs, if a grant or a limit is unknown, malformed, or more than the parent has. The
+  # parent is the cell to which the executor belongs that has loaded the module. The child ends with it.
+}
+
+struct Limit {
+  # A bound on what a cell may use up.
+
+  name @0 :Text;
+  # One of those of `ww run --limit`, such as `memory`.
+
+  value @1 :Text;
+  # In the form that it has there: `64MiB`, `500ms`, `16`.
+}
+
+struct Stdio {
+  # What the standard streams of a new cell are.
+
+  stdin @0 :Stream;
+  stdout @1 :Stream;
+  stderr @2 :Stream;
+
+  enum Stream {
+    pipe @0;
+    # One that `Process` has the other end of.
+
+    null @1;
+    # Nothing: the child reads the end at once, and what it writes is thrown away. The other end behaves as if the child
+    # had closed it.
+  }
 }
 
 struct ExitStatus {
@@ -77,6 +175,9 @@ struct ExitStatus {
 
     killed @2 :Void;
     # Somebody called `Process.kill`, or its parent ended.
+
+    limit @3 :Limit;
+    # It was ended, since it had used up what it, or a cell above it, may use of this.
   }
 }
 
@@ -103,6 +204,10 @@ interface Process {
   kill @4 () -> ();
   # Ends the process, whatever it is doing: computing, or waiting in a call to its host. Returns when it has ended. No
   # error where it has ended already.
+
+  usage @5 () -> (cpuTimeNanos :UInt64, memoryBytes :UInt64, memoryPeakBytes :UInt64);
+  # What it uses and has used, with all its children: how long they had a processor, up to the last time that they gave it
+  # back; what their memories and tables take now; and the most that they ever took. Also after it has ended.
 }
 
 interface ByteStream {

@@ -4,7 +4,7 @@
 //! generated from them and committed, so that a build needs no schema compiler. After changing a schema, run
 //! `cargo run -p ww-schema --example generate` (needs `capnp`, from Debian's `capnproto` and `libcapnp-dev`).
 
-/// Generated from `peer.capnp`: `Host`, `Executor`, `Process`, `ByteStream`.
+/// Generated from `peer.capnp`: `Host`, `Executor`, `Module`, `Process`, `ByteStream`, `Revoker`.
 #[allow(
     missing_docs,
     unreachable_pub,

@@ -1,25 +1,68 @@
-//! `Executor`: what starts other cells.
+//! `Executor`: what compiles programs and starts cells.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
 use capnp::Error;
+use capnp::capability::Client;
 use futures::future::LocalBoxFuture;
 use ww_schema::peer_capnp::executor;
 
+use super::module::{Slots, module};
 use super::process::process;
-use crate::cell::{ComponentError, LimitReached, PipeReader, PipeWriter, Process};
+use crate::cell::{ComponentError, LimitReached, PipeReader, PipeWriter, Process, Program};
+use crate::grant::{LimitError, Limits, Reach};
 
-/// Starts cells for the holder of an `Executor`; each child belongs to that holder's cell.
+/// Starts cells for the holder of an `Executor`; each child belongs to the cell that the executor belongs to.
 pub trait Spawn {
-    /// Compiles `wasm` and starts it with these arguments and this environment. The returned future is dropped when the
-    /// caller cancels; a child that was started by then runs on.
-    fn spawn(
-        &self,
-        wasm: Bytes,
-        args: Vec<String>,
-        env: Vec<(String, String)>,
-    ) -> LocalBoxFuture<'static, Result<Child, SpawnError>>;
+    /// Compiles a program.
+    fn load(&self, wasm: Bytes) -> LocalBoxFuture<'static, Result<Program, SpawnError>>;
+
+    /// Starts a program. The returned future is dropped when the caller cancels; a child that was started by then runs on.
+    fn spawn(&self, program: Program, order: Order) -> LocalBoxFuture<'static, Result<Child, SpawnError>>;
+}
+
+/// What a child is to have.
+#[derive(Default)]
+pub struct Order {
+    /// The arguments after the program's name.
+    pub args: Vec<String>,
+    /// The environment, in order.
+    pub env: Vec<(String, String)>,
+    /// What its first capability is.
+    pub bootstrap: Bootstrap,
+    /// Where it may open connections to, if anywhere.
+    pub network: Option<Reach>,
+    /// The limits that are set for it.
+    pub limits: Limits,
+    /// Its standard input.
+    pub stdin: Stream,
+    /// Its standard output.
+    pub stdout: Stream,
+    /// Its standard error.
+    pub stderr: Stream,
+}
+
+/// The first capability of a child.
+#[derive(Clone, Default)]
+pub enum Bootstrap {
+    /// None: each call is an error.
+    #[default]
+    Nothing,
+    /// A `Host` of its own, which starts the child's children and cannot connect.
+    Host,
+    /// What its parent hands it.
+    Given(Client),
+}
+
+/// What one of a child's standard streams is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stream {
+    /// A pipe to its parent.
+    #[default]
+    Pipe,
+    /// Nothing.
+    Null,
 }
 
 /// A started cell, with the other ends of its standard streams.
@@ -44,6 +87,12 @@ pub enum SpawnError {
     /// The parent may not have it.
     #[error(transparent)]
     Limit(#[from] LimitReached),
+    /// The child is to have more than its parent.
+    #[error(transparent)]
+    MoreThanParent(#[from] LimitError),
+    /// The child is to open connections that its parent may not.
+    #[error("a child cannot have the grant `network` beyond that of its parent")]
+    Network,
     /// The host is shutting down.
     #[error("the host is shutting down")]
     ShuttingDown,
@@ -51,11 +100,13 @@ pub enum SpawnError {
 
 /// The capability that starts children through `spawn`.
 pub fn executor(spawn: impl Spawn + 'static) -> executor::Client {
-    capnp_rpc::new_client(Server { spawn })
+    capnp_rpc::new_client(Server { spawn: Rc::new(spawn), slots: Slots::default() })
 }
 
 struct Server<S> {
-    spawn: S,
+    spawn: Rc<S>,
+    /// Room for the modules that were loaded.
+    slots: Slots,
 }
 
 impl<S: Spawn + 'static> executor::Server for Server<S> {
@@ -64,14 +115,18 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
         params: executor::RunBytesParams,
         mut results: executor::RunBytesResults,
     ) -> Result<(), Error> {
-        let spawned = {
+        let (wasm, order) = {
             let params = params.get()?;
-            let wasm = Bytes::copy_from_slice(params.get_wasm()?);
             let args = texts(params.get_args()?)?;
-            let env = texts(params.get_env()?)?.into_iter().map(variable).collect::<Result<_, _>>()?;
-            self.spawn.spawn(wasm, args, env)
+            let env = variables(params.get_env()?)?;
+            (
+                Bytes::copy_from_slice(params.get_wasm()?),
+                Order { args, env, bootstrap: Bootstrap::Host, ..Order::default() },
+            )
         };
-        let child = spawned.await.map_err(|error| failed(&error))?;
+        drop(params);
+        let program = self.spawn.load(wasm).await.map_err(|error| failed(&error))?;
+        let child = self.spawn.spawn(program, order).await.map_err(|error| failed(&error))?;
         results.get().set_process(process(child));
         Ok(())
     }
@@ -84,11 +139,29 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
         results.get().set_response(params.get()?.get_message()?);
         Ok(())
     }
+
+    async fn load(
+        self: Rc<Self>,
+        params: executor::LoadParams,
+        mut results: executor::LoadResults,
+    ) -> Result<(), Error> {
+        let slot = self.slots.take()?;
+        let wasm = Bytes::copy_from_slice(params.get()?.get_wasm()?);
+        drop(params);
+        let program = self.spawn.load(wasm).await.map_err(|error| failed(&error))?;
+        results.get().set_module(module(self.spawn.clone(), program, slot));
+        Ok(())
+    }
 }
 
 /// The texts of a list; one that is not UTF-8 is an error.
 pub(super) fn texts(list: capnp::text_list::Reader<'_>) -> Result<Vec<String>, Error> {
     list.iter().map(|text| Ok(text?.to_string()?)).collect()
+}
+
+/// The variables of an environment.
+pub(super) fn variables(list: capnp::text_list::Reader<'_>) -> Result<Vec<(String, String)>, Error> {
+    texts(list)?.into_iter().map(variable).collect()
 }
 
 fn variable(entry: String) -> Result<(String, String), Error> {

@@ -61,6 +61,15 @@ impl process::Server for Server {
         self.process.wait().await;
         Ok(())
     }
+
+    async fn usage(self: Rc<Self>, _: process::UsageParams, mut results: process::UsageResults) -> Result<(), Error> {
+        let account = self.process.account();
+        let mut usage = results.get();
+        usage.set_cpu_time_nanos(u64::try_from(account.cpu_time().as_nanos()).unwrap_or(u64::MAX));
+        usage.set_memory_bytes(account.memory_bytes());
+        usage.set_memory_peak_bytes(account.memory_peak_bytes());
+        Ok(())
+    }
 }
 
 fn write_status(status: &ExitStatus, mut builder: exit_status::Builder<'_>) {
@@ -68,7 +77,10 @@ fn write_status(status: &ExitStatus, mut builder: exit_status::Builder<'_>) {
         ExitStatus::Exited(code) => builder.set_code(*code),
         ExitStatus::Trapped(text) => builder.set_trap(text.as_str()),
         ExitStatus::Killed => builder.set_killed(()),
-        // The schema knows no reason yet; the text says it.
-        ExitStatus::LimitReached(reached) => builder.set_trap(reached.to_string().as_str()),
+        ExitStatus::LimitReached(reached) => {
+            let mut limit = builder.init_limit();
+            limit.set_name(reached.limit.name());
+            limit.set_value(reached.value.to_string());
+        }
     }
 }

@@ -113,6 +113,16 @@ pub enum LimitError {
         /// The text.
         text: String,
     },
+    /// A child is to have more than its parent.
+    #[error("a child cannot have the limit {limit} of {asked}, since its parent has {most}")]
+    MoreThanParent {
+        /// The limit.
+        limit: Limit,
+        /// What the child was to have.
+        asked: LimitValue,
+        /// What its parent has.
+        most: LimitValue,
+    },
 }
 
 fn names() -> String {
@@ -260,6 +270,22 @@ impl Limits {
         }
         (granted, refused)
     }
+
+    /// The limits of a child for which `asked` are set, where these are its parent's. Those that are not set are the
+    /// parent's.
+    ///
+    /// # Errors
+    /// If one is more than the parent has.
+    pub fn of_child(&self, asked: &Self) -> Result<Self, LimitError> {
+        let mut limits = self.clone();
+        for (limit, asked) in asked.set_values() {
+            match self.value(limit) {
+                Some(most) if asked > most => return Err(LimitError::MoreThanParent { limit, asked, most }),
+                _ => limits.set(limit, asked),
+            }
+        }
+        Ok(limits)
+    }
 }
 
 /// Reads `NAME=VALUE`.
@@ -335,13 +361,32 @@ mod tests {
         check("depth=65", "`65` is no value for the limit depth: it is more than 64");
     }
 
+    fn limits(texts: &[&str]) -> Limits {
+        let mut limits = Limits::default();
+        limits.extend(texts.iter().map(|text| text.parse::<Limits>().unwrap()));
+        limits
+    }
+
+    #[test]
+    fn a_child_has_no_more_than_its_parent() {
+        let check = |parent: &[&str], asked: &[&str], expected: Result<&[&str], &str>| {
+            let child = limits(parent).of_child(&limits(asked)).map_err(|error| error.to_string());
+            assert_eq!(child, expected.map(limits).map_err(str::to_owned));
+        };
+        check(&[], &[], Ok(&[]));
+        check(&["memory=64MiB"], &[], Ok(&["memory=64MiB"]));
+        check(&["memory=64MiB", "tmp=0B"], &["memory=64MiB"], Ok(&["memory=64MiB", "tmp=0B"]));
+        check(&[], &["cpu-time=1h", "children=0"], Ok(&["cpu-time=1h", "children=0"]));
+        check(&[], &["memory=2GiB"], Err("a child cannot have the limit memory of 2GiB, since its parent has 1GiB"));
+        check(
+            &["wall-time=1s"],
+            &["children=1", "wall-time=1001ms"],
+            Err("a child cannot have the limit wall-time of 1001ms, since its parent has 1s"),
+        );
+    }
+
     #[test]
     fn asking_gives_less_and_never_more() {
-        let limits = |texts: &[&str]| {
-            let mut limits = Limits::default();
-            limits.extend(texts.iter().map(|text| text.parse::<Limits>().unwrap()));
-            limits
-        };
         let check = |asked: &[&str], given: &[&str], expected: &[&str], refused: &[&str]| {
             let (granted, not) = limits(asked).grant(&limits(given));
             assert_eq!(granted, limits(expected));

@@ -241,6 +241,12 @@ impl Reach {
         self.public && is_public(address) || self.networks.iter().any(|network| network.contains(address))
     }
 
+    /// Whether a cell that has this one may do all that `asked` allows.
+    pub fn covers(&self, asked: &Self) -> bool {
+        let has = |network: &Network| self.networks.iter().any(|own| own.covers(network));
+        (self.public || !asked.public) && asked.networks.iter().all(has)
+    }
+
     /// The union of grants of one kind; `None` if there is none.
     fn of(granted: impl Iterator<Item = Option<Network>>) -> Option<Self> {
         let mut reach = None;
@@ -494,6 +500,23 @@ mod tests {
         let both = grants(&["connect:127.0.0.0/8", "connect"]).connect().unwrap();
         assert!(both.allows("127.0.0.1".parse().unwrap()) && both.allows("1.1.1.1".parse().unwrap()));
         assert_eq!(grants(&["connect"]).network(), None);
+    }
+
+    #[test]
+    fn a_reach_covers_what_is_no_wider() {
+        let check = |own: &[&str], asked: &[&str], expected: bool| {
+            let reach = |texts: &[&str]| {
+                Grants(texts.iter().map(|text| text.parse().unwrap()).collect()).network().unwrap_or_default()
+            };
+            assert_eq!(reach(own).covers(&reach(asked)), expected, "{asked:?} of {own:?}");
+        };
+        check(&["network"], &["network"], true);
+        check(&["network"], &["network:10.0.0.0/8"], false);
+        check(&["network:10.0.0.0/8"], &["network"], false);
+        check(&["network:10.0.0.0/8"], &["network:10.1.0.0/16", "network:10.0.0.1"], true);
+        check(&["network:10.1.0.0/16"], &["network:10.0.0.0/8"], false);
+        check(&["network", "network:10.1.0.0/16"], &["network:10.1.0.0/16", "network"], true);
+        check(&[], &[], true);
     }
 
     #[test]

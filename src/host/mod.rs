@@ -2,7 +2,8 @@
 //!
 //! A [`Host`] is one per process. [`Host::start`] puts a cell on a worker thread and, beside it on the same thread, the
 //! RPC system that serves the cell its `Host` capability; calls from a cell to its host cross no thread. The children
-//! of a cell may be on other threads and reach their parent through pipes.
+//! of a cell may be on other threads and reach their parent through pipes. Where a parent hands its child a capability,
+//! that stays on the parent's thread, and so does the RPC system that serves it to the child.
 //!
 //! A cell's children end with it.
 
@@ -17,8 +18,11 @@ use futures::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::caps::{self, Child, Spawn, SpawnError};
-use crate::cell::{self, Account, Admission, Channel, Compiler, Input, Launch, Output, Process, pipe};
+use crate::caps::{self, Bootstrap, Child, Order, Spawn, SpawnError, Stream};
+use crate::cell::{
+    self, Account, Admission, CAPACITY, Channel, Compiler, Input, Launch, Output, PipeReader, PipeWriter, Process,
+    Program, pipe,
+};
 use crate::grant::{Limit, Reach};
 use crate::swarm::Swarm;
 use crate::vat;
@@ -27,7 +31,7 @@ mod terminal;
 mod workers;
 
 pub use terminal::{Drain, output};
-use workers::Workers;
+use workers::{Job, Workers};
 
 /// Runs the cells of this process; a cheap handle.
 #[derive(Clone)]
@@ -59,7 +63,9 @@ impl Host {
         self.0.cells.wait().await;
     }
 
-    /// Starts a cell on behalf of this machine's user. See [`Host::start_with`].
+    /// Starts a cell on behalf of this machine's user, which has a `Host` and may make the node connect as far as `connect`
+    /// goes. It runs until it ends or `kill` is cancelled, whether or not anybody waits for it. `name` says in the log which
+    /// cell it is.
     ///
     /// # Errors
     ///
@@ -71,21 +77,17 @@ impl Host {
         connect: Option<Reach>,
         kill: CancellationToken,
     ) -> Result<Process, SpawnError> {
-        self.start_with(name, launch, connect, None, kill).await
+        let first = First::Host { connect, network: launch.network.clone() };
+        self.start_with(name, launch, first, None, kill).await
     }
 
-    /// Starts a cell that has a `Host` capability, and returns when a thread has been found for it. It runs until it ends or
-    /// `kill` is cancelled, whether or not anybody waits for it. `name` says in the log which cell it is, `connect` where it
-    /// may make the node connect to, and `admission` is held until it has ended.
-    ///
-    /// # Errors
-    ///
-    /// The host is shutting down.
+    /// Starts a cell, and returns when a thread has been found for it. `admission` is held until it has ended. Its RPC is
+    /// served where its first capability is: on its own thread, or on the one that this is called on.
     async fn start_with(
         &self,
         name: String,
         mut launch: Launch,
-        connect: Option<Reach>,
+        first: First,
         admission: Option<Admission>,
         kill: CancellationToken,
     ) -> Result<Process, SpawnError> {
@@ -95,27 +97,63 @@ impl Host {
         let account = launch.account.clone();
         let limits = vat::Limits::of(account.limits());
         let (process, run) = cell::launch(launch, kill);
-        let host = self.clone();
         let token = self.0.cells.token();
-        let job = move || {
-            async move {
-                let _token = token;
-                tracing::debug!(cell = name, "started");
-                let _admission = admission;
-                let children = Children::new(host.clone(), name.clone(), account.clone());
-                // Ends the children when this future ends or is dropped.
-                let _children_end = children.kill.clone().drop_guard();
-                let bootstrap = caps::host(host.0.swarm.clone(), caps::executor(children), connect).client;
-                let on_call = move || account.count_call();
-                let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, on_call);
-                run_with_vat(run, vat, &name).await;
-                tracing::debug!(cell = name, "ended");
+        let counted = account.clone();
+        let on_call = move || counted.count_call();
+        match first {
+            First::Host { connect, network } => {
+                let host = self.clone();
+                let job = move || {
+                    async move {
+                        let _token = token;
+                        tracing::debug!(cell = name, "started");
+                        let _admission = admission;
+                        let children = Children::new(host.clone(), name.clone(), account.clone(), network);
+                        // Ends the children when this future ends or is dropped.
+                        let _children_end = children.kill.clone().drop_guard();
+                        let executor = caps::executor(children);
+                        let bootstrap = caps::host(host.0.swarm.clone(), executor, connect, &account).client;
+                        let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, on_call);
+                        run_with_vat(run, vat, &name).await;
+                        tracing::debug!(cell = name, "ended");
+                    }
+                    .boxed_local()
+                };
+                self.submit(Box::new(job)).await?;
             }
-            .boxed_local()
-        };
-        self.0.workers.submit(Box::new(job)).await.map_err(|_| SpawnError::ShuttingDown)?;
+            First::Other(bootstrap) => {
+                let (ended, running) = (process.clone(), name.clone());
+                let job = move || {
+                    async move {
+                        tracing::debug!(cell = running, "started");
+                        let _admission = admission;
+                        run.await;
+                        tracing::debug!(cell = running, "ended");
+                    }
+                    .boxed_local()
+                };
+                self.submit(Box::new(job)).await?;
+                let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, on_call);
+                tokio::task::spawn_local(async move {
+                    let _token = token;
+                    run_with_vat(async { drop(ended.wait().await) }, vat, &name).await;
+                });
+            }
+        }
         Ok(process)
     }
+
+    async fn submit(&self, job: Job) -> Result<(), SpawnError> {
+        self.0.workers.submit(job).await.map_err(|_| SpawnError::ShuttingDown)
+    }
+}
+
+/// The first capability of a cell.
+enum First {
+    /// A `Host` that may make the node connect so far, for a cell that may itself connect so far.
+    Host { connect: Option<Reach>, network: Option<Reach> },
+    /// One that is there already, and cannot leave its thread.
+    Other(vat::Capability),
 }
 
 /// Runs a cell to its end, and its RPC beside it in a task of its own: what goes wrong there, even a panic, ends the
@@ -140,6 +178,8 @@ struct Children {
     parent: String,
     /// What the parent may use, of which they use a part.
     account: Account,
+    /// Where the parent may open connections to.
+    network: Option<Reach>,
     /// Ends all of them.
     kill: CancellationToken,
     /// How many were started, to tell them apart in the log.
@@ -147,50 +187,87 @@ struct Children {
 }
 
 impl Children {
-    fn new(host: Host, parent: String, account: Account) -> Self {
-        Self { host, parent, account, kill: CancellationToken::new(), count: AtomicU64::new(0) }
+    fn new(host: Host, parent: String, account: Account, network: Option<Reach>) -> Self {
+        Self { host, parent, account, network, kill: CancellationToken::new(), count: AtomicU64::new(0) }
+    }
+
+    /// Checks that the parent may have such a child, and makes room for it.
+    fn admit(&self, order: &Order) -> Result<(Account, Admission), SpawnError> {
+        let limits = self.account.limits().of_child(&order.limits)?;
+        if let Some(asked) = &order.network
+            && !self.network.as_ref().is_some_and(|own| own.covers(asked))
+        {
+            return Err(SpawnError::Network);
+        }
+        let admission = self.account.admit_child()?;
+        Ok((self.account.below(limits)?, admission))
     }
 }
 
 impl Spawn for Children {
-    fn spawn(
-        &self,
-        wasm: Bytes,
-        args: Vec<String>,
-        env: Vec<(String, String)>,
-    ) -> LocalBoxFuture<'static, Result<Child, SpawnError>> {
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}/{number}", self.parent);
-        let host = self.host.clone();
-        let kill = self.kill.child_token();
+    fn load(&self, wasm: Bytes) -> LocalBoxFuture<'static, Result<Program, SpawnError>> {
         let account = self.account.clone();
+        let compiler = self.host.0.compiler.clone();
         async move {
             if wasm.len() > account.limits().size(Limit::Wasm) {
                 return Err(account.reached(Limit::Wasm).into());
             }
-            let admission = account.admit_child()?;
-            // It may use what its parent may, of which it takes what it takes.
-            let limits = account.limits().clone();
-            let account = account.below(limits)?;
-            let program = host.0.compiler.compile(wasm).await?;
-            let (stdin, child_stdin) = pipe();
-            let (child_stdout, stdout) = pipe();
-            let (child_stderr, stderr) = pipe();
+            Ok(compiler.compile(wasm).await?)
+        }
+        .boxed_local()
+    }
+
+    fn spawn(&self, program: Program, order: Order) -> LocalBoxFuture<'static, Result<Child, SpawnError>> {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}/{number}", self.parent);
+        let host = self.host.clone();
+        let kill = self.kill.child_token();
+        let admitted = self.admit(&order);
+        async move {
+            let (account, admission) = admitted?;
+            let (stdin, child_stdin) = input(order.stdin);
+            let (child_stdout, stdout) = output_to(order.stdout);
+            let (child_stderr, stderr) = output_to(order.stderr);
+            let first = match order.bootstrap {
+                Bootstrap::Host => First::Host { connect: None, network: order.network.clone() },
+                Bootstrap::Nothing => First::Other(caps::nothing()),
+                Bootstrap::Given(capability) => First::Other(capability),
+            };
             let launch = Launch {
                 program,
-                args,
-                env,
+                args: order.args,
+                env: order.env,
                 stdin: Input::Pipe(child_stdin),
                 stdout: Output { pipe: child_stdout, is_terminal: false, arrival: None },
                 stderr: Output { pipe: child_stderr, is_terminal: false, arrival: None },
                 files: None,
-                network: None,
+                network: order.network,
                 account,
                 rpc: None,
             };
-            let process = host.start_with(name, launch, None, Some(admission), kill).await?;
+            let process = host.start_with(name, launch, first, Some(admission), kill).await?;
             Ok(Child { process, stdin, stdout, stderr })
         }
         .boxed_local()
     }
+}
+
+/// What a child reads, and the other end of it.
+fn input(stream: Stream) -> (PipeWriter, PipeReader) {
+    let (writer, reader) = pipe();
+    if stream == Stream::Null {
+        writer.close();
+    }
+    (writer, reader)
+}
+
+/// What a child writes to, and the other end of it.
+fn output_to(stream: Stream) -> (PipeWriter, PipeReader) {
+    let (writer, reader) = pipe();
+    if stream == Stream::Pipe {
+        return (writer, reader);
+    }
+    tokio::task::spawn_local(async move { while !reader.read(CAPACITY).await.is_empty() {} });
+    let (_, at_its_end) = pipe();
+    (writer, at_its_end)
 }

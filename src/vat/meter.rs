@@ -41,12 +41,21 @@ struct State {
     questions: RefCell<HashMap<u32, Question>>,
     /// The sum of the sizes of `questions`.
     questions_size: Cell<usize>,
-    /// The costs of the messages that were sent and not written, in their order.
-    unread: RefCell<VecDeque<usize>>,
-    /// The sum of `unread`.
+    /// The messages that were sent and not written, in their order.
+    unread: RefCell<VecDeque<Unread>>,
+    /// The sum of the costs of `unread`.
     unread_size: Cell<usize>,
+    /// The part of it that answers the peer's own calls.
+    unread_answers_size: Cell<usize>,
     /// Signalled when messages have been written.
     written: Notify,
+    /// Signalled when more answers wait than may.
+    overrun: Notify,
+}
+
+struct Unread {
+    cost: usize,
+    is_answer: bool,
 }
 
 struct Question {
@@ -64,7 +73,9 @@ impl Meter {
             questions_size: Cell::default(),
             unread: RefCell::default(),
             unread_size: Cell::default(),
+            unread_answers_size: Cell::default(),
             written: Notify::new(),
+            overrun: Notify::new(),
         }))
     }
 
@@ -103,17 +114,22 @@ impl Meter {
     /// Notes a message to the peer.
     pub(super) fn sent(&self, body: capnp::Result<capnp::any_pointer::Reader<'_>>, size_words: usize) {
         let cost = size_words.saturating_mul(8).max(MESSAGE_COST_MIN);
-        self.0.unread.borrow_mut().push_back(cost);
-        self.0.unread_size.update(|size| size + cost);
         let returned =
             body.and_then(|body| body.get_as::<message::Reader<'_>>()).and_then(|message| match message.which() {
                 Ok(message::Return(returned)) => returned.map(Some),
                 _ => Ok(None),
             });
-        if let Ok(Some(returned)) = returned
-            && returned.get_no_finish_needed()
-        {
-            self.forget(returned.get_answer_id());
+        let returned = returned.unwrap_or_default();
+        self.0.unread.borrow_mut().push_back(Unread { cost, is_answer: returned.is_some() });
+        self.0.unread_size.update(|size| size + cost);
+        if let Some(returned) = returned {
+            self.0.unread_answers_size.update(|size| size + cost);
+            if self.0.unread_answers_size.get() > self.0.limits.calls_size {
+                self.0.overrun.notify_one();
+            }
+            if returned.get_no_finish_needed() {
+                self.forget(returned.get_answer_id());
+            }
         }
     }
 
@@ -122,6 +138,16 @@ impl Meter {
         while self.0.unread_size.get() > UNREAD_SIZE_MAX {
             self.0.written.notified().await;
         }
+    }
+
+    /// Waits until more answers wait for the peer than may. Those who answer may be other cells, so how large their answers
+    /// are is not for this host to say, and nothing that was asked for is still to be taken from the peer.
+    pub(super) async fn overrun(&self) -> Error {
+        let size_max = self.0.limits.calls_size;
+        while self.0.unread_answers_size.get() <= size_max {
+            self.0.overrun.notified().await;
+        }
+        Error::overloaded(format!("answers that were not read have more than {size_max} bytes, the limit `call-bytes`"))
     }
 
     /// Watches a writer, which must be flushed once after each message.
@@ -164,8 +190,11 @@ impl Meter {
     }
 
     fn message_written(&self) {
-        if let Some(cost) = self.0.unread.borrow_mut().pop_front() {
+        if let Some(Unread { cost, is_answer }) = self.0.unread.borrow_mut().pop_front() {
             self.0.unread_size.update(|size| size - cost);
+            if is_answer {
+                self.0.unread_answers_size.update(|size| size - cost);
+            }
             self.0.written.notify_one();
         }
     }
@@ -308,6 +337,29 @@ mod tests {
             receive(&meter, &call(question, None, 60 * 1024 * 1024)).unwrap();
         }
         receive(&meter, &call(4, None, 60 * 1024 * 1024)).unwrap_err();
+    }
+
+    #[test]
+    fn answers_that_nobody_reads_end_the_connection() {
+        let limits = Limits { calls_size: 100_000, ..LIMITS };
+        let meter = Meter::new(limits, || ());
+        let mut message = Message::new_default();
+        message.init_root::<message::Builder<'_>>().init_call();
+        meter.sent(message.get_root_as_reader(), 1_000_000);
+        let mut overrun = Box::pin(meter.overrun());
+        assert!(overrun.as_mut().now_or_never().is_none(), "calls of others are no answers");
+        let mut message = Message::new_default();
+        message.init_root::<message::Builder<'_>>().init_return();
+        meter.sent(message.get_root_as_reader(), 12_000);
+        assert!(overrun.as_mut().now_or_never().is_none());
+        meter.sent(message.get_root_as_reader(), 1_000);
+        let error = overrun.now_or_never().unwrap();
+        assert!(error.to_string().contains("more than 100000 bytes, the limit `call-bytes`"), "{error}");
+        let mut writer = meter.watch(futures::io::sink());
+        for _ in 0..3 {
+            writer.flush().now_or_never().unwrap().unwrap();
+        }
+        assert_eq!((meter.0.unread_size.get(), meter.0.unread_answers_size.get()), (0, 0));
     }
 
     #[test]

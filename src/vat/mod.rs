@@ -10,6 +10,8 @@
 
 use std::future::Future;
 
+/// What a cell can be given to call.
+pub use capnp::capability::Client as Capability;
 use capnp::message::ReaderOptions;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::{RpcSystem, twoparty};
@@ -56,7 +58,7 @@ pub fn serve(
     name: String,
     input: impl AsyncRead + Unpin + 'static,
     output: impl AsyncWrite + Unpin + 'static,
-    bootstrap: capnp::capability::Client,
+    bootstrap: Capability,
     limits: Limits,
     on_call: impl Fn() + 'static,
 ) -> impl Future<Output = ()> + 'static {

@@ -68,8 +68,15 @@ impl<Id: 'static> Connection<Id> for WatchedConnection<Id> {
         let Watcher { name, meter } = self.watcher.clone();
         let received = self.connection.receive_incoming_message();
         Promise::from_future(async move {
-            meter.wait_for_reader().await;
-            let message = received.await?;
+            let received = async {
+                meter.wait_for_reader().await;
+                received.await
+            };
+            let message = tokio::select! {
+                biased;
+                error = meter.overrun() => return Err(error),
+                message = received => message?,
+            };
             if let Some(message) = &message {
                 tracing::trace!(cell = name, "received {}", describe(message.get_body()));
                 meter.received(message.get_body()?)?;

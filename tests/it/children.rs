@@ -85,16 +85,15 @@ fn a_status_can_be_waited_for_again() {
 #[test]
 fn children_end_with_their_parent() {
     ok(&["abandon", PROBE]);
-    // Three levels: the one in the middle ends while its child sleeps for ever and the root lives on.
+    // Three levels: the one in the middle ends while its children sleep for ever and the root lives on.
     let image = probe_image();
     let mut command = ww_run(image.path(), &["--", "nest", PROBE]);
     let mut root =
         command.env("RUST_LOG", "ww::host=debug").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(root.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("ended cell=\"root/0/0\"") {
-        line.clear();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the root ended, and its grandchild had not");
+    let mut said = String::new();
+    while !["root/0/0", "root/0/1"].iter().all(|cell| said.contains(&format!("ended cell=\"{cell}\""))) {
+        assert_ne!(log.read_line(&mut said).unwrap(), 0, "the root ended, and its grandchildren had not: {said}");
     }
     drop(root.stdin.take());
     assert!(wait(&mut root).success());

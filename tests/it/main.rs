@@ -7,6 +7,7 @@ mod asks;
 mod authority;
 mod build;
 mod build_command;
+mod capabilities;
 mod children;
 mod compile;
 mod content;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use futures::future;
 use futures::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use ww_guest::peer_capnp::{executor, host};
-use ww_guest::{ByteReader, ByteWriter, Child, Command, Status};
+use ww_guest::{ByteReader, ByteWriter, Child, Command, Module, Status};
 
 use crate::calls::{self, echo, timed_echo};
 use crate::measure::Times;
@@ -16,6 +16,7 @@ use crate::{Outcome, require};
 
 /// What it takes to have children.
 pub(crate) struct Parent {
+    pub(crate) host: host::Client,
     pub(crate) executor: executor::Client,
     path: String,
     /// The component at `path`, once the first child was started.
@@ -24,14 +25,18 @@ pub(crate) struct Parent {
 
 impl Parent {
     pub(crate) fn new(host: &host::Client, path: &str) -> Self {
-        Self { executor: calls::executor(host), path: path.to_owned(), wasm: OnceCell::new() }
+        Self { host: host.clone(), executor: calls::executor(host), path: path.to_owned(), wasm: OnceCell::new() }
+    }
+
+    pub(crate) async fn load(&self) -> Result<Module, Box<dyn Error>> {
+        Ok(Module::load(&self.executor, self.wasm()?).await?)
     }
 
     pub(crate) async fn spawn(&self, args: &[&str]) -> Result<Child, Box<dyn Error>> {
         Ok(Command::new(self.wasm()?).args(args.iter().copied()).spawn(&self.executor).await?)
     }
 
-    fn wasm(&self) -> Result<&[u8], Box<dyn Error>> {
+    pub(crate) fn wasm(&self) -> Result<&[u8], Box<dyn Error>> {
         if let Some(wasm) = self.wasm.get() {
             return Ok(wasm);
         }
@@ -116,7 +121,7 @@ pub(crate) async fn beside_spinning(parent: &Parent, count: usize, calls: usize)
 }
 
 /// Waits until the child says that it is about to do what it was started for.
-async fn wait_for_line(child: &mut Child) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn wait_for_line(child: &mut Child) -> Result<(), Box<dyn Error>> {
     let mut line = String::new();
     futures::io::BufReader::new(stdout(child)?).read_line(&mut line).await?;
     require(line.ends_with('\n'), "the child gets as far as its first line")
@@ -169,14 +174,18 @@ pub(crate) async fn nest(parent: &Parent) -> Outcome {
 pub(crate) async fn nested(host: &host::Client) -> Outcome {
     let mut wasm = Vec::new();
     ww_guest::stdin().read_to_end(&mut wasm).await?;
-    let parent = Parent { executor: calls::executor(host), path: "stdin".to_owned(), wasm: wasm.into() };
+    let parent =
+        Parent { host: host.clone(), executor: calls::executor(host), path: "stdin".to_owned(), wasm: wasm.into() };
     abandon(&parent).await
 }
 
 pub(crate) async fn abandon(parent: &Parent) -> Outcome {
     let mut child = parent.spawn(&["sleep-forever"]).await?;
     wait_for_line(&mut child).await?;
-    Ok("a child is left".to_owned())
+    let module = parent.load().await?;
+    let mut child = module.command().arg("sleep-forever").bootstrap(parent.host.clone()).spawn().await?;
+    wait_for_line(&mut child).await?;
+    Ok("two children are left".to_owned())
 }
 
 pub(crate) async fn run_garbage(host: &host::Client) -> Outcome {

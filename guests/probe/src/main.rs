@@ -29,6 +29,7 @@
 //! | `write-file PATH` | ok: neither the file nor a folder at PATH could be made, nor anything removed |
 //! | `malformed-rpc KIND` | ok: the host ended the session after `garbage`, `segments`, `nonsense`, `huge`, `truncated` or `chain` |
 //! | `close-rpc` | ok: the host ended the session after this end was closed |
+//! | `guess-ids N` | ok: the host ended the session after a call of the capability N, which it was not given |
 //! | `flood-rpc` | sends messages and reads no answer, for ever; ok: the host ended the session |
 //!
 //! With the session, alone:
@@ -44,6 +45,8 @@
 //! | `bad-address` | ok: each call of `connect` that makes no sense is an error; prints them |
 //! | `run-garbage` | ok: bytes that are no component are an error, and the session goes on |
 //! | `bad-env` | ok: entries without a name are errors, and the session goes on |
+//! | `restricted-roundtrips N` | ok: N echoes through a restricted executor; times on stderr |
+//! | `has-nothing`, `has-host`, `has-restricted`, `has-revoked`, `is-served` | the children of those below |
 //!
 //! With children:
 //!
@@ -57,8 +60,18 @@
 //! | `wait-twice PATH` | ok: two calls at once and one afterwards all have the status |
 //! | `wait-dropped PATH` | ok: a wait that was cancelled took nothing with it |
 //! | `nest PATH` | ok: a child started a child of its own, and ended; waits for the end of stdin before it ends |
-//! | `nested` | the child of `nest`: reads a program from stdin, starts it with `sleep-forever`, and ends |
-//! | `abandon PATH` | ok: ends while a child does `sleep-forever` |
+//! | `nested` | the child of `nest`: reads a program from stdin, does `abandon` with it |
+//! | `abandon PATH` | ok: ends while two children do `sleep-forever`, one of them from a module |
+//! | `module-spawn PATH` | ok: a loaded module was started several times |
+//! | `module-time PATH N ARG…` | as `spawn-time`, from a loaded module, with the host handed over |
+//! | `handed-nothing PATH` | ok: to a child that is handed nothing each call is an error; prints them |
+//! | `handed-host PATH` | ok: a child uses the host of its parent |
+//! | `restricted PATH` | ok: a child and its child had no more of the host than was listed; prints what is refused |
+//! | `revoked PATH` | ok: after a revocation each use was an error |
+//! | `serves PATH` | ok: a child was served by its parent, as far as that allowed |
+//! | `limits-of-child PATH` | ok: limits and grants beyond its own are errors, which it prints, and others hold |
+//! | `usage PATH` | ok: what a child used was told |
+//! | `null-stdio PATH` | ok: null streams give nothing and take everything |
 //! | `throughput PATH BYTES` | ok: so many bytes went through a child that does `copy`; the rate on stderr |
 //! | `stderr-full PATH` | ok: 1 MiB went through a child that does `noisy-cat`, whose stderr nobody reads |
 //! | `never-read PATH` | ok: a child that floods a pipe that nobody reads harms nobody, and can be killed |
@@ -70,6 +83,7 @@
 //! | `wrong-direction PATH` | ok: writing a readable stream and reading a writable one are errors |
 
 mod calls;
+mod capabilities;
 mod children;
 mod ending;
 mod files;
@@ -121,6 +135,7 @@ fn without_session(words: &[&str]) -> Option<Outcome> {
         ["malformed-rpc", kind] => raw::malformed(kind),
         ["close-rpc"] => raw::close(),
         ["flood-rpc"] => raw::flood(),
+        ["guess-ids", count] => raw::guess_ids(number(count).ok()?),
         _ => return None,
     })
 }
@@ -138,6 +153,12 @@ async fn with_session(host: &host::Client, args: Vec<String>) -> Outcome {
         ["run-garbage"] => children::run_garbage(host).await,
         ["bad-env"] => children::bad_env(host).await,
         ["nested"] => children::nested(host).await,
+        ["has-nothing"] => capabilities::has_nothing(host).await,
+        ["has-host"] => capabilities::has_host(host).await,
+        ["has-restricted", ..] => capabilities::has_restricted(host).await,
+        ["has-revoked"] => capabilities::has_revoked(host).await,
+        ["is-served"] => capabilities::is_served(host).await,
+        ["restricted-roundtrips", count] => capabilities::restricted_roundtrips(host, number(count)?).await,
         [behaviour, path, args @ ..] => with_children(&children::Parent::new(host, path), behaviour, args).await,
         _ => Err(Usage.into()),
     }
@@ -155,6 +176,16 @@ async fn with_children(parent: &children::Parent, behaviour: &str, args: &[&str]
         ("wait-dropped", []) => children::wait_dropped(parent).await,
         ("nest", []) => children::nest(parent).await,
         ("abandon", []) => children::abandon(parent).await,
+        ("module-spawn", []) => capabilities::module_spawn(parent).await,
+        ("module-time", [count, args @ ..]) => capabilities::module_time(parent, number(count)?, args).await,
+        ("handed-nothing", []) => capabilities::handed_nothing(parent).await,
+        ("handed-host", []) => capabilities::handed_host(parent).await,
+        ("restricted", []) => capabilities::restricted(parent).await,
+        ("revoked", []) => capabilities::revoked(parent).await,
+        ("serves", []) => capabilities::serves(parent).await,
+        ("limits-of-child", []) => capabilities::limits_of_child(parent).await,
+        ("usage", []) => capabilities::usage(parent).await,
+        ("null-stdio", []) => capabilities::null_stdio(parent).await,
         ("throughput", [bytes]) => streams::throughput(parent, number(bytes)?).await,
         ("stderr-full", []) => streams::stderr_full(parent).await,
         ("never-read", []) => streams::never_read(parent).await,

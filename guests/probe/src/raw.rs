@@ -66,6 +66,23 @@ pub(crate) fn close() -> Outcome {
     read_to_end(input)
 }
 
+/// Calls `Host.id` of the export with this number, of which there is none besides that of the bootstrap capability, 0.
+pub(crate) fn guess_ids(number: u32) -> Outcome {
+    let mut bootstrap = Builder::new_default();
+    bootstrap.init_root::<message::Builder<'_>>().init_bootstrap().set_question_id(0);
+    let mut message = Builder::new_default();
+    let mut call = message.init_root::<message::Builder<'_>>().init_call();
+    call.set_question_id(1);
+    call.set_interface_id(<host::Client as HasTypeId>::TYPE_ID);
+    call.reborrow().init_target().set_imported_cap(number);
+    let (input, mut output) = channel()?;
+    for message in [&bootstrap, &message] {
+        let _ = output.write_all(&serialize::write_message_to_words(message));
+    }
+    let _ = Write::flush(&mut output);
+    read_to_end(input)
+}
+
 /// Asks for the bootstrap capability again and again. Waits for ever when the host takes no more.
 pub(crate) fn flood() -> Outcome {
     let (input, mut output) = channel()?;

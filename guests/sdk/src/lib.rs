@@ -1,7 +1,7 @@
 //! Runs an async program inside a cell.
 //!
-//! A guest is a WASI 0.2 command, compiled for `wasm32-wasip2`. Its [bootstrap capability](peer_capnp::host) is the host;
-//! [`run`] opens the session and passes it to the program:
+//! A guest is a WASI 0.2 command, compiled for `wasm32-wasip2`. Its bootstrap capability is the [host](peer_capnp::host), or
+//! what its parent hands it; [`run`] opens the session and passes it to the program:
 //!
 //! ```no_run
 //! use std::error::Error;
@@ -25,7 +25,8 @@
 //!   in its host until one of the streams that the tasks wait for is ready.
 //! - [`stdin`], [`stdout`], [`stderr`], [`StreamReader`], [`StreamWriter`]: the cell's own streams.
 //! - [`ByteReader`], [`ByteWriter`]: the byte streams of other processes. [`copy`] moves bytes between any two.
-//! - [`Command`], [`Child`], [`Status`]: child cells.
+//! - [`Command`], [`Module`], [`Child`], [`Status`]: child cells.
+//! - [`restrict`], [`revocable`]: capabilities to hand to them that are less than this cell's own.
 //! - [`exit`], [`ExitCode`], [`Termination`]: how a program ends, with any code from 0 to 255.
 //!
 //! The arguments are those of [`std::env::args`]; the first is `main.wasm`. Messages of the [`log`] crate go to
@@ -47,11 +48,13 @@
     reason = "generated; see examples/generate.rs"
 )]
 mod bindings;
+mod attenuate;
 mod budget;
 mod byte_stream;
 mod executor;
 mod exit;
 mod logger;
+mod module;
 mod process;
 mod reactor;
 mod rpc;
@@ -59,10 +62,12 @@ mod stream;
 
 use std::future::Future;
 
+pub use attenuate::{Method, restrict, revocable};
 pub use byte_stream::{ByteReader, ByteWriter};
 pub use executor::{block_on, spawn};
 pub use exit::{ExitCode, Termination, exit};
-pub use process::{Child, Command, Output, Status};
+pub use module::{Module, ModuleCommand};
+pub use process::{Child, Command, Output, Status, Usage};
 pub use rpc::take_channel;
 pub use stream::{StreamReader, StreamWriter, copy, stderr, stdin, stdout};
 
@@ -74,7 +79,10 @@ use peer_capnp::host;
 /// The largest piece that a stream moves at once, in bytes: what a pipe between cells holds.
 pub const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Runs `main` with the host's bootstrap capability, and ends the program with what it returns.
+/// Runs `main` with the bootstrap capability of this cell, and ends the program with what it returns.
+///
+/// A parent that hands its child something else than a `Host` hands it a capability of another type, to which
+/// [`cast_to`](capnp::capability::FromClientHook::cast_to) changes this one.
 ///
 /// When `main` is done, every other task is dropped, then the RPC session with whatever it had not sent yet; std's
 /// stdout is flushed, and the program exits with the code of [`Termination::report`]. Where the host offers no RPC

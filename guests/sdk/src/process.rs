@@ -1,7 +1,9 @@
 //! Child cells.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
@@ -50,19 +52,8 @@ impl<'wasm> Command<'wasm> {
     /// When the host refuses, because `wasm` is not a component that it can run, or the connection has failed.
     pub async fn spawn(&self, executor: &executor::Client) -> Result<Child, capnp::Error> {
         let started = self.request(executor)?.send();
-        // The streams are asked for before the answer is there.
-        let pipeline = started.pipeline.get_process();
-        let stdin = pipeline.stdin_request().send().promise;
-        let stdout = pipeline.stdout_request().send().promise;
-        let stderr = pipeline.stderr_request().send().promise;
-        let process = started.promise.await?.get()?.get_process()?;
-        let (stdin, stdout, stderr) = futures::try_join!(stdin, stdout, stderr)?;
-        Ok(Child {
-            stdin: Some(ByteWriter::new(stdin.get()?.get_stream()?)),
-            stdout: Some(ByteReader::new(stdout.get()?.get_stream()?)),
-            stderr: Some(ByteReader::new(stderr.get()?.get_stream()?)),
-            process,
-        })
+        let process = started.pipeline.get_process();
+        Child::started(process, async { started.promise.await?.get()?.get_process() }).await
     }
 
     fn request(&self, executor: &executor::Client) -> Result<RunBytes, capnp::Error> {
@@ -94,6 +85,40 @@ pub struct Child {
 }
 
 impl Child {
+    /// The child that `promised` is going to be, once it is `started`.
+    pub(crate) async fn started(
+        promised: process::Client,
+        started: impl Future<Output = Result<process::Client, capnp::Error>>,
+    ) -> Result<Self, capnp::Error> {
+        // The streams are asked for before the answer is there.
+        let stdin = promised.stdin_request().send().promise;
+        let stdout = promised.stdout_request().send().promise;
+        let stderr = promised.stderr_request().send().promise;
+        let process = started.await?;
+        let (stdin, stdout, stderr) = futures::try_join!(stdin, stdout, stderr)?;
+        Ok(Self {
+            stdin: Some(ByteWriter::new(stdin.get()?.get_stream()?)),
+            stdout: Some(ByteReader::new(stdout.get()?.get_stream()?)),
+            stderr: Some(ByteReader::new(stderr.get()?.get_stream()?)),
+            process,
+        })
+    }
+
+    /// What the child and all below it use and have used. May be called at any time.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has failed.
+    pub async fn usage(&self) -> Result<Usage, capnp::Error> {
+        let response = self.process.usage_request().send().promise.await?;
+        let usage = response.get()?;
+        Ok(Usage {
+            cpu_time: Duration::from_nanos(usage.get_cpu_time_nanos()),
+            memory_bytes: usage.get_memory_bytes(),
+            memory_peak_bytes: usage.get_memory_peak_bytes(),
+        })
+    }
+
     /// Waits until the child has ended. May be called at any time and any number of times.
     ///
     /// # Errors
@@ -156,6 +181,17 @@ pub struct Output {
     pub stderr: Vec<u8>,
 }
 
+/// What a child and all below it use and have used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// How long they had a processor, up to the last time that they gave it back.
+    pub cpu_time: Duration,
+    /// What their memories and tables take.
+    pub memory_bytes: u64,
+    /// The most that these ever took.
+    pub memory_peak_bytes: u64,
+}
+
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -165,6 +201,13 @@ pub enum Status {
     Trap(String),
     /// By [`Child::kill`], or because its parent ended.
     Killed,
+    /// It had used up what it, or a cell above it, may use.
+    Limit {
+        /// The name of the limit, such as `cpu-time`.
+        name: String,
+        /// What it is, such as `10s`.
+        value: String,
+    },
 }
 
 impl Status {
@@ -173,12 +216,14 @@ impl Status {
         *self == Self::Code(0)
     }
 
-    /// The code that a shell reports: 134 for a trap and 137 for a killed process, which a process could have chosen, too.
+    /// The code that a shell reports: 124 for a limit, 134 for a trap and 137 for a killed process, which a process could have
+    /// chosen, too.
     pub fn shell_code(&self) -> u8 {
         match self {
             Self::Code(code) => *code,
             Self::Trap(_) => 134,
             Self::Killed => 137,
+            Self::Limit { .. } => 124,
         }
     }
 
@@ -187,17 +232,22 @@ impl Status {
             exit_status::Code(code) => Self::Code(code),
             exit_status::Trap(reason) => Self::Trap(reason?.to_string()?),
             exit_status::Killed(()) => Self::Killed,
+            exit_status::Limit(limit) => {
+                let limit = limit?;
+                Self::Limit { name: limit.get_name()?.to_string()?, value: limit.get_value()?.to_string()? }
+            }
         })
     }
 }
 
-/// `exit code 3`, `killed`, or the text of the trap, which has several lines.
+/// `exit code 3`, `killed`, the limit that was reached, or the text of the trap, which has several lines.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Trap(reason) => write!(f, "trap: {reason}"),
             Self::Killed => f.write_str("killed"),
+            Self::Limit { name, value } => write!(f, "the limit `{name}` is reached, which is {value}"),
         }
     }
 }
@@ -346,5 +396,12 @@ mod tests {
         check(|mut it| it.set_code(255), Status::Code(255), "exit code 255", 255);
         check(|mut it| it.set_trap("why"), Status::Trap("why".into()), "trap: why", 134);
         check(|mut it| it.set_killed(()), Status::Killed, "killed", 137);
+        let limit = |it: exit_status::Builder<'_>| {
+            let mut limit = it.init_limit();
+            limit.set_name("cpu-time");
+            limit.set_value("10s");
+        };
+        let status = Status::Limit { name: "cpu-time".into(), value: "10s".into() };
+        check(limit, status, "the limit `cpu-time` is reached, which is 10s", 124);
     }
 }

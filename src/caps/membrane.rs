@@ -1,0 +1,265 @@
+//! Membranes: capabilities around others, which let pass what was granted, until they are revoked.
+//!
+//! A membrane stands between those who hold a capability, outside, and what is behind it, inside. Whatever passes is
+//! wrapped: a capability that comes out, in a result or in the parameters of a call back, is reached through the same
+//! membrane, and one that goes in can be called back only while the membrane is not revoked. So what holds for a
+//! capability holds for all that is ever got through it.
+//!
+//! A wrapped capability is never unwrapped, not even where it goes back to the side that it came from. Inside may be an
+//! `Executor`, which hands what it is given to somebody else; that must not be more than the giver had.
+//!
+//! To the RPC system a membrane is a local capability that is no promise. Hence nobody is ever referred to what is behind
+//! it: calls on promised results wait at the membrane until the result is there and is wrapped.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::rc::{Rc, Weak};
+
+use capnp::capability::{Client, DispatchCallResult, FromServer, Params, Promise, Results, Server, get_resolved_cap};
+use capnp::message::{Builder, HeapAllocator};
+use capnp::private::capability::ClientHook;
+use capnp::traits::{Imbue, ImbueMut};
+use capnp::{Error, any_pointer};
+use tokio_util::sync::CancellationToken;
+
+use super::methods::Methods;
+use crate::cell::{Account, LimitReached};
+use crate::grant::Limit;
+
+/// How many membranes may be around one capability. A call goes through them by recursion, and so does the end of the
+/// capability; each takes a few kilobytes of the stack. More than a chain of cells needs that each restrict what they pass
+/// on ([`Limit::Depth`] is 8 unless it is set).
+const LAYERS_MAX: usize = 16;
+
+/// Makes membranes on behalf of one cell, and counts what is held through them. A cheap handle.
+#[derive(Clone)]
+pub(super) struct Membranes(Rc<Tally>);
+
+struct Tally {
+    /// How many capabilities there are.
+    count: Cell<usize>,
+    max: usize,
+    /// What is said when there are as many as may be.
+    full: LimitReached,
+}
+
+impl Membranes {
+    /// For a cell with this account.
+    pub(super) fn new(account: &Account) -> Self {
+        let max = account.limits().size(Limit::Handles);
+        Self(Rc::new(Tally { count: Cell::new(0), max, full: account.reached(Limit::Handles) }))
+    }
+
+    /// The capability as far as these methods go.
+    ///
+    /// # Errors
+    ///
+    /// Too many membranes are around it, or are there.
+    pub(super) async fn restrict(&self, capability: Client, methods: Methods) -> Result<Client, Error> {
+        self.wrap(capability, Some(methods), CancellationToken::new()).await
+    }
+
+    /// The capability until the token is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// As [`Membranes::restrict`].
+    pub(super) async fn revocable(&self, capability: Client, revoked: CancellationToken) -> Result<Client, Error> {
+        self.wrap(capability, None, revoked).await
+    }
+
+    async fn wrap(
+        &self,
+        capability: Client,
+        methods: Option<Methods>,
+        revoked: CancellationToken,
+    ) -> Result<Client, Error> {
+        // Of a promise it cannot be told how many membranes are around it.
+        let capability = get_resolved_cap(capability).await;
+        let policy = Rc::new(Policy { methods, revoked, tally: self.0.clone() });
+        Ok(Client::new(policy.wrap(capability.hook, Side::Inside)?))
+    }
+}
+
+/// What a membrane lets pass.
+struct Policy {
+    /// What may be called inside; `None` is everything.
+    methods: Option<Methods>,
+    revoked: CancellationToken,
+    tally: Rc<Tally>,
+}
+
+/// Where a capability is that the other side holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Inside,
+    Outside,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Inside => Self::Outside,
+            Self::Outside => Self::Inside,
+        }
+    }
+}
+
+impl Policy {
+    /// What the other side gets for a capability of this one.
+    fn wrap(self: &Rc<Self>, inner: Box<dyn ClientHook>, side: Side) -> Result<Box<dyn ClientHook>, Error> {
+        if layers(&*inner) >= LAYERS_MAX {
+            return Err(Error::failed(format!("more than {LAYERS_MAX} restrictions are around a capability")));
+        }
+        let tally = self.tally.clone();
+        if tally.count.get() >= tally.max {
+            return Err(Error::failed(tally.full.to_string()));
+        }
+        tally.count.update(|count| count + 1);
+        let membrane = Rc::new(Membrane { inner, policy: self.clone(), side });
+        LIVE.with_borrow_mut(|live| live.insert(membrane.address(), Rc::downgrade(&membrane)));
+        Ok(capnp_rpc::new_client_from_rc::<Client, _>(membrane).hook)
+    }
+
+    fn check(&self, side: Side, interface: u64, method: u16) -> Result<(), Error> {
+        match &self.methods {
+            Some(methods) if side == Side::Inside => methods.check(interface, method),
+            _ => Ok(()),
+        }
+    }
+}
+
+thread_local! {
+    /// The membranes of this thread, by their addresses.
+    static LIVE: RefCell<HashMap<usize, Weak<Membrane>>> = RefCell::default();
+}
+
+/// How many membranes are around what is behind `hook`. Counts those around a promise until that is resolved.
+fn layers(hook: &dyn ClientHook) -> usize {
+    let mut hook = hook.add_ref();
+    for count in 0..LAYERS_MAX {
+        while let Some(resolved) = hook.get_resolved() {
+            hook = resolved;
+        }
+        // An address says what is there for as long as it is there, which `hook` sees to.
+        let found = LIVE.with_borrow(|live| live.get(&hook.get_ptr()).and_then(Weak::upgrade));
+        match found {
+            Some(membrane) => hook = membrane.inner.add_ref(),
+            None => return count,
+        }
+    }
+    LAYERS_MAX
+}
+
+/// One capability that is reached through a membrane.
+struct Membrane {
+    inner: Box<dyn ClientHook>,
+    policy: Rc<Policy>,
+    /// Where `inner` is.
+    side: Side,
+}
+
+impl Membrane {
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Makes the call on the other side, and returns what comes of it.
+    ///
+    /// Up to the first wait this does everything that the order of calls depends on.
+    async fn forward(
+        self: Rc<Self>,
+        interface: u64,
+        method: u16,
+        params: Params<any_pointer::Owned>,
+        mut results: Results<any_pointer::Owned>,
+    ) -> Result<(), Error> {
+        let revoked = &self.policy.revoked;
+        if revoked.is_cancelled() {
+            return Err(is_revoked());
+        }
+        self.policy.check(self.side, interface, method)?;
+        // Promises that were resolved since may have brought others along.
+        if layers(&*self.inner) >= LAYERS_MAX {
+            return Err(Error::failed(format!("more than {LAYERS_MAX} restrictions are around a capability")));
+        }
+        let mut request = self.inner.new_call(interface, method, None);
+        self.pass(params.hook.get()?, self.side.other(), request.hook.get())?;
+        drop(params);
+        let answered = revoked.run_until_cancelled(request.send().promise).await;
+        let answer = answered.ok_or_else(is_revoked)??;
+        self.pass(answer.hook.get()?, self.side, results.hook.get()?)
+    }
+
+    /// Copies a message to the other side, its capabilities wrapped. They are on `side`.
+    fn pass(&self, from: any_pointer::Reader<'_>, side: Side, mut to: any_pointer::Builder<'_>) -> Result<(), Error> {
+        // The capabilities of a message can be seen in a copy of it only.
+        let mut copy = Builder::new(HeapAllocator::new().first_segment_words(COPY_WORDS));
+        let mut capabilities = Vec::new();
+        let mut root: any_pointer::Builder<'_> = copy.init_root();
+        root.imbue_mut(&mut capabilities);
+        root.set_as(from)?;
+        let wrap = |inner: Option<Box<dyn ClientHook>>| inner.map(|inner| self.policy.wrap(inner, side)).transpose();
+        let wrapped = capabilities.into_iter().map(wrap).collect::<Result<Vec<_>, _>>()?;
+        let mut root: any_pointer::Reader<'_> = copy.get_root_as_reader()?;
+        root.imbue(&wrapped);
+        to.set_as(root)
+    }
+}
+
+/// The first piece of a message's copy, in words. Most messages are smaller; larger pieces follow as they are needed.
+const COPY_WORDS: u32 = 128;
+
+fn is_revoked() -> Error {
+    Error::failed("revoked: this capability was taken back by whoever handed it out".into())
+}
+
+impl Drop for Membrane {
+    fn drop(&mut self) {
+        let address = self.address();
+        // The thread may be ending.
+        let _ = LIVE.try_with(|live| live.borrow_mut().remove(&address));
+        self.policy.tally.count.update(|count| count - 1);
+    }
+}
+
+/// How the RPC system calls a membrane.
+#[derive(Clone)]
+struct Gate(Rc<Membrane>);
+
+impl Deref for Gate {
+    type Target = Membrane;
+
+    fn deref(&self) -> &Membrane {
+        &self.0
+    }
+}
+
+impl Server for Gate {
+    fn dispatch_call(
+        self,
+        interface: u64,
+        method: u16,
+        params: Params<any_pointer::Owned>,
+        results: Results<any_pointer::Owned>,
+    ) -> DispatchCallResult {
+        // Whether it is a streaming call is for the other side to know, which keeps such calls in order.
+        DispatchCallResult::new(Promise::from_future(self.0.forward(interface, method, params, results)), false)
+    }
+
+    fn as_ptr(&self) -> usize {
+        self.0.address()
+    }
+}
+
+impl FromServer<Membrane> for Client {
+    type Dispatch = Gate;
+
+    fn from_server(membrane: Rc<Membrane>) -> Gate {
+        Gate(membrane)
+    }
+}
+
+#[cfg(test)]
+mod tests;
