@@ -1,6 +1,6 @@
 //! Runs an async program inside a cell.
 //!
-//! A guest is a WASI 0.2 command, compiled for `wasm32-wasip2`. Its bootstrap capability is the [host](peer_capnp::host), or
+//! A guest is a WASI 0.2 command, compiled for `wasm32-wasip2`. Its bootstrap capability is the [host], or
 //! what its parent hands it; [`run`] opens the session and passes it to the program:
 //!
 //! ```no_run
