@@ -187,7 +187,7 @@ impl std::fmt::Debug for Hold {
 
 /// What [`Blockstore::lease`] gives: what can be reached from its root stays while it lives.
 pub struct Lease {
-    _guard: Box<dyn Send>,
+    _guard: Box<dyn Send + Sync>,
 }
 
 impl std::fmt::Debug for Lease {

@@ -70,7 +70,6 @@ impl From<RunError> for Failure {
             }
             RunError::NotAnImage { .. }
             | RunError::Request { .. }
-            | RunError::LeavesImage { .. }
             | RunError::NotAFile { .. }
             | RunError::TooLarge { .. }
             | RunError::Component { .. } => exit_code::RUN_NOT_RUNNABLE,

@@ -15,7 +15,6 @@ use crate::build::rustc_wrapper;
 use crate::cell::compile_child;
 
 mod cancel;
-mod checkout;
 mod commands;
 mod compiler;
 mod content;
@@ -29,6 +28,7 @@ mod logging;
 mod meter;
 mod progress;
 mod project;
+mod run_content;
 mod signals;
 mod sources;
 mod store;

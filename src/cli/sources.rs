@@ -32,7 +32,7 @@ pub(in crate::cli) struct SourceArgs {
     #[arg(long, conflicts_with_all = ["kubo", "gateway"], help_heading = HEADING)]
     pub(in crate::cli) offline: bool,
 
-    /// How much content to fetch at most, and to write as files to run it, such as 500MiB
+    /// How much content to fetch at most, such as 500MiB
     #[arg(long, value_name = "SIZE", default_value_t = Bytes(FetchLimits::BYTES), help_heading = HEADING)]
     pub(in crate::cli) fetch_max: Bytes,
 }

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use super::RunError;
-use super::run::read_program;
+use super::image::{self, ImageSource, read_program};
 use crate::cell::{Compiler, CompilerOptions, Engine, EngineOptions};
 use crate::wetfile::MAIN_PATH;
 
@@ -28,8 +28,10 @@ pub enum CompileEvent {
 ///
 /// As for [`run`](super::run()): the image cannot be run.
 pub fn compile(image: &Path, options: CompilerOptions, events: &dyn Fn(CompileEvent)) -> Result<(), RunError> {
-    let wasm = read_program(image)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(RunError::Thread)?;
+    let wasm = runtime.block_on(async {
+        read_program(&image::open(ImageSource::Folder(image.to_owned()), image).await?, image).await
+    })?;
     let engine = Engine::new(EngineOptions::default())?;
     let compiler = Compiler::with_options(engine, runtime.handle().clone(), options);
     let compiled = runtime.block_on(with_events(compiler.compile(wasm), events));

@@ -6,12 +6,12 @@
 mod blocks;
 mod build;
 pub mod car;
-mod checkout;
 mod cid;
 mod compile;
 mod content;
 pub mod fetch;
 mod gateway;
+mod image;
 mod inspect;
 mod listing;
 mod lock;
@@ -35,11 +35,11 @@ use crate::wetfile::{GuestName, ImageName};
 
 pub use blocks::{GetBlock, ReadError, resolve};
 pub use build::{BuildOptions, Built, BuiltImage, Environment, LockChange, build};
-pub use checkout::{Checkout, CheckoutError, checkout};
 pub use cid::cid;
 pub use compile::{CompileEvent, compile};
 pub use content::{ContentError, Details, EntryKind, ListedEntry, cat, file_size, get, look_up_details, ls};
 pub use gateway::{GatewayError, serve_gateway};
+pub use image::{ImageSource, LeasedContent};
 pub use inspect::{InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, snapshot};
 pub use listing::{Listed, ListedKind, Listing, ListingError};
 pub use lock::OutOfDate;

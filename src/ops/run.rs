@@ -1,21 +1,19 @@
 //! Running an image.
 
-use std::fs::{self, File};
 use std::future::Future;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::compile::{CompileEvent, with_events};
+use super::image::{self, ImageSource};
 use super::request;
 use super::usage::{Gauge, Usage};
 use crate::caps::SpawnError;
@@ -24,11 +22,11 @@ use crate::cell::{
     InputFile, Launch,
 };
 use crate::escape;
-use crate::grant::{Grants, Limit, Limits, MountGrant, REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError};
+use crate::grant::{Grants, Limit, Limits, MountGrant, REQUEST_PATH, RequestError};
 use crate::host::{self, Host};
 use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
 use crate::vfs::memory::MemoryTree;
-use crate::vfs::{self, Access, Directory, Follow, Mount, MountError, Namespace, Node, VfsError};
+use crate::vfs::{self, Directory, Mount, MountError, Namespace};
 use crate::wasm_binary::SIZE_BYTES_MAX;
 use crate::wetfile::MAIN_PATH;
 
@@ -42,9 +40,9 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// What to run and with what.
 #[derive(Debug)]
 pub struct RunOptions {
-    /// The image's folder.
-    pub image: PathBuf,
-    /// What messages call it: the path of the folder, or the content that was written there.
+    /// Where the image is.
+    pub image: ImageSource,
+    /// What messages call it: the path of the folder, or the content.
     pub name: PathBuf,
     /// The guest's arguments.
     pub args: Vec<String>,
@@ -115,12 +113,6 @@ pub enum RunError {
         /// What it says.
         target: PathBuf,
     },
-    /// The program is a link to something outside the image.
-    #[error("{} is a link that leaves the image", escape::path(.path))]
-    LeavesImage {
-        /// The link.
-        path: PathBuf,
-    },
     /// The program is a folder, a device, or something else without content.
     #[error("{} is not a file", escape::path(.path))]
     NotAFile {
@@ -185,28 +177,6 @@ pub enum RunError {
     Cell(#[source] SpawnError),
 }
 
-impl RunError {
-    /// The same error with the name of the image in place of its folder.
-    fn renamed(mut self, folder: &Path, name: &Path) -> Self {
-        let path = match &mut self {
-            Self::NoImage { path }
-            | Self::NotAnImage { path }
-            | Self::NoProgram { image: path }
-            | Self::DanglingLink { path, .. }
-            | Self::LeavesImage { path }
-            | Self::NotAFile { path }
-            | Self::TooLarge { path, .. }
-            | Self::Read { path, .. }
-            | Self::Component { path, .. } => path,
-            _ => return self,
-        };
-        if let Ok(below) = path.strip_prefix(folder) {
-            *path = if below.as_os_str().is_empty() { name.to_owned() } else { name.join(below) };
-        }
-        self
-    }
-}
-
 /// Something that whoever runs an image should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunEvent {
@@ -251,11 +221,9 @@ async fn run_to_end(
     kill: CancellationToken,
     gauge: &Gauge,
 ) -> Result<ExitStatus, RunError> {
-    let named = |error: RunError| error.renamed(&options.image, &options.name);
-    let wasm = read_program(&options.image).map_err(named)?;
-    let root = vfs::folder::open_image(&options.image)
-        .map_err(|source| named(RunError::Read { path: options.image.clone(), source }))?;
-    let request = read_request(&root).await.map_err(named)?;
+    let root = image::open(options.image, &options.name).await?;
+    let wasm = image::read_program(&root, &options.name).await?;
+    let request = image::read_request(&root, &options.name).await?;
     let (limits, refused) = request.limits.grant(&options.limits);
     let lacking = request::flags(&options.grants.lacking(&request.grants), &refused);
     if !lacking.is_empty() {
@@ -340,158 +308,4 @@ fn files(root: Arc<dyn Directory>, grants: &Grants, limits: &Limits) -> Result<N
         mounts.push(Mount { path: target.clone(), directory, links_may_leave: false });
     }
     Ok(Namespace::new(root, &mounts)?)
-}
-
-/// Reads what the image asks for; nothing if it has no such file.
-async fn read_request(root: &Arc<dyn Directory>) -> Result<Request, RunError> {
-    let wrong = |source| RunError::Request { source };
-    let unreadable = |error: VfsError| RunError::Read { path: REQUEST_PATH.into(), source: io::Error::other(error) };
-    let namespace = Namespace::new(root.clone(), &[])?;
-    let file = match namespace.root().walk(REQUEST_PATH, Follow::Last).await.map(|target| target.node) {
-        Ok(Some(Node::File(file))) => file,
-        Ok(None) | Err(VfsError::NoEntry | VfsError::NotDirectory) => return Ok(Request::default()),
-        Ok(Some(_)) => return Err(RunError::NotAFile { path: REQUEST_PATH.into() }),
-        Err(error) => return Err(unreadable(error)),
-    };
-    let size = file.metadata().await.map_err(unreadable)?.size_bytes;
-    if size > REQUEST_BYTES_MAX {
-        return Err(wrong(RequestError::TooLong { size }));
-    }
-    let file = file.open(Access::Read).await.map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    loop {
-        let piece = file.clone().read_at(bytes.len() as u64, REQUEST_BYTES_MAX as usize).await.map_err(unreadable)?;
-        if piece.is_empty() {
-            break;
-        }
-        bytes.extend_from_slice(&piece);
-        if bytes.len() as u64 > REQUEST_BYTES_MAX {
-            return Err(wrong(RequestError::TooLong { size: bytes.len() as u64 }));
-        }
-    }
-    let text = String::from_utf8(bytes).map_err(|_| wrong(RequestError::NotText))?;
-    Request::parse(&text).map_err(wrong)
-}
-
-/// Reads the program of the image at `image`.
-pub(super) fn read_program(image: &Path) -> Result<Bytes, RunError> {
-    check_image(image)?;
-    let path = image.join(MAIN_PATH);
-    let inside = resolve_inside(image, &path)?;
-    // Without O_NONBLOCK, opening a named pipe would wait for a writer.
-    let file = File::options()
-        .read(true)
-        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
-        .open(inside)
-        .map_err(|source| RunError::Read { path: path.clone(), source })?;
-    let metadata = file.metadata().map_err(|source| RunError::Read { path: path.clone(), source })?;
-    if !metadata.is_file() {
-        return Err(RunError::NotAFile { path });
-    }
-    if metadata.len() > SIZE_BYTES_MAX {
-        return Err(RunError::TooLarge { path, size: metadata.len() });
-    }
-    let mut wasm = Vec::with_capacity(metadata.len() as usize);
-    // The file may grow while it is read.
-    file.take(SIZE_BYTES_MAX).read_to_end(&mut wasm).map_err(|source| RunError::Read { path, source })?;
-    Ok(wasm.into())
-}
-
-fn check_image(image: &Path) -> Result<(), RunError> {
-    let path = image.to_owned();
-    match fs::metadata(image) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(RunError::NotAnImage { path }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(image) {
-            Ok(target) => Err(RunError::DanglingLink { path, target }),
-            Err(_) => Err(RunError::NoImage { path }),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(RunError::NoImage { path }),
-        Err(source) => Err(RunError::Read { path, source }),
-    }
-}
-
-/// Follows the links of `path`, which must stay inside `image`.
-fn resolve_inside(image: &Path, path: &Path) -> Result<PathBuf, RunError> {
-    let read = |source| RunError::Read { path: path.to_owned(), source };
-    let resolved = match fs::canonicalize(path) {
-        Ok(resolved) => resolved,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(match fs::read_link(path) {
-                Ok(target) => RunError::DanglingLink { path: path.to_owned(), target },
-                Err(_) => RunError::NoProgram { image: image.to_owned() },
-            });
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(RunError::NoProgram { image: image.to_owned() });
-        }
-        Err(error) => return Err(read(error)),
-    };
-    if !resolved.starts_with(fs::canonicalize(image).map_err(read)?) {
-        return Err(RunError::LeavesImage { path: path.to_owned() });
-    }
-    Ok(resolved)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-
-    fn image(prepare: impl FnOnce(&Path)) -> String {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("bin")).unwrap();
-        prepare(&dir.path().join("bin/main.wasm"));
-        let root = dir.path().to_str().unwrap();
-        match read_program(dir.path()) {
-            Ok(bytes) => format!("ok {}", String::from_utf8_lossy(&bytes)),
-            Err(error) => error.to_string().replace(root, "IMAGE"),
-        }
-    }
-
-    #[test]
-    fn a_file_is_read() {
-        assert_eq!(image(|program| fs::write(program, "x").unwrap()), "ok x");
-    }
-
-    #[test]
-    fn a_link_inside_the_image_is_followed() {
-        let prepare = |program: &Path| {
-            fs::write(program.with_file_name("real"), "x").unwrap();
-            symlink("real", program).unwrap();
-        };
-        assert_eq!(image(prepare), "ok x");
-    }
-
-    #[test]
-    fn what_is_not_a_program_has_a_message_of_its_own() {
-        assert_eq!(image(|_| ()), "the image IMAGE has no bin/main.wasm");
-        assert_eq!(image(|program| fs::create_dir(program).unwrap()), "IMAGE/bin/main.wasm is not a file");
-        assert_eq!(
-            image(|program| symlink("gone", program).unwrap()),
-            "IMAGE/bin/main.wasm is a link to gone, which is not there"
-        );
-        assert_eq!(
-            image(|program| symlink("/etc/passwd", program).unwrap()),
-            "IMAGE/bin/main.wasm is a link that leaves the image"
-        );
-        let pipe = |program: &Path| {
-            rustix::fs::mknodat(rustix::fs::CWD, program, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
-                .unwrap();
-        };
-        assert_eq!(image(pipe), "IMAGE/bin/main.wasm is not a file");
-    }
-
-    #[test]
-    fn what_is_not_an_image_has_a_message_of_its_own() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("file");
-        fs::write(&file, "x").unwrap();
-        assert!(matches!(read_program(&file), Err(RunError::NotAnImage { .. })));
-        assert!(matches!(read_program(&dir.path().join("gone")), Err(RunError::NoImage { .. })));
-        assert!(matches!(read_program(&file.join("below")), Err(RunError::NoImage { .. })));
-        let link = dir.path().join("link");
-        symlink("gone", &link).unwrap();
-        assert!(matches!(read_program(&link), Err(RunError::DanglingLink { .. })));
-    }
 }

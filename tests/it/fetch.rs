@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -43,11 +43,9 @@ impl Home {
         done.stdout.trim_end().to_owned()
     }
 
-    fn checkouts(&self) -> Vec<PathBuf> {
-        match fs::read_dir(self.0.path().join("checkouts")) {
-            Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
-            Err(_) => Vec::new(),
-        }
+    /// How many runs there are that say which blocks they read.
+    fn leases(&self) -> usize {
+        fs::read_dir(self.0.path().join("blockstore/leases")).map_or(0, Iterator::count)
     }
 }
 
@@ -187,7 +185,7 @@ fn an_image_behaves_the_same_from_a_folder_and_from_its_cid() {
         behaviour(|args| here.run(&format!("/ipfs/{cid}"), &[&["--offline", "--"], args].concat())),
         from_folder
     );
-    assert_eq!(here.checkouts(), Vec::<PathBuf>::new());
+    assert_eq!(here.leases(), 0);
 }
 
 #[test]
@@ -357,9 +355,9 @@ fn too_much_is_not_fetched() {
         done.stderr
     );
     finish(&mut here.run(&content, &["--offline"])).expect(127);
-    // The same for what is written.
-    let done = finish(&mut there.run(&content, &["--offline", "--fetch-max", "10KiB"])).expect(126);
-    assert!(done.stderr.contains("10240") && done.stderr.contains("--fetch-max"), "{}", done.stderr);
+    // What is here already is not fetched.
+    let sources = ["--offline", "--fetch-max", "10KiB", "--", "--exit", "3"];
+    finish(&mut there.run(&content, &sources)).expect(3);
 }
 
 #[test]
@@ -379,32 +377,34 @@ fn a_signal_stops_a_fetch_at_once() {
     assert_eq!(status["signal"], "SIGINT");
 }
 
-/// What a run that was killed left is removed by the next one; a run that goes on keeps what it has.
+/// What a run reads stays as long as it runs, however it ends.
 #[test]
-fn checkouts_go_with_their_runs() {
+fn what_a_run_reads_is_not_collected() {
     let home = Home::new();
     let cid = home.publish(probe_image().path());
+    finish(&mut home.ww(&["pin", "rm", "image"])).expect(0);
     let content = format!("/ipfs/{cid}");
     let start = || {
         let mut command = home.run(&content, &["--offline", "--", "sleep-forever"]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "sleeping\n");
+        child
     };
-    let count = |expected: usize| {
-        let is_whole = |checkout: &PathBuf| checkout.join("image/bin/main.wasm").exists();
-        while home.checkouts().iter().filter(|checkout| is_whole(checkout)).count() != expected {
-            thread::sleep(Duration::from_millis(5));
-        }
-    };
+    let has_all = || finish(home.ww(&["get", &content, "-o"]).arg(home.0.path().join("got"))).code == Some(0);
     let (mut killed, live) = (start(), start());
-    count(2);
+    assert_eq!(home.leases(), 2);
     killed.kill().unwrap();
     wait(&mut killed);
-    assert_eq!(home.checkouts().len(), 2);
-    finish(&mut home.run(&content, &["--offline", "--", "exit", "0"])).expect(0);
-    assert_eq!(home.checkouts().len(), 1);
+    finish(&mut home.ww(&["gc"])).expect(0);
+    assert_eq!(home.leases(), 1);
+    assert!(has_all());
     assert!(Command::new("kill").args(["-TERM", &live.id().to_string()]).status().unwrap().success());
     collect(live).expect(143);
-    assert_eq!(home.checkouts(), Vec::<PathBuf>::new());
+    finish(&mut home.ww(&["gc"])).expect(0);
+    assert_eq!(home.leases(), 0);
+    finish(&mut home.run(&content, &["--offline"])).expect(127);
 }
 
 #[test]

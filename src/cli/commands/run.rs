@@ -12,10 +12,10 @@ use crate::cell::{ExitStatus, LimitReached};
 use crate::cli::error::Failure;
 use crate::cli::signals::{StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
-use crate::cli::{checkout, compiler, env, exit_code, grant_file, project, ui};
+use crate::cli::{compiler, env, exit_code, grant_file, project, run_content as content, ui};
 use crate::dag::ContentPath;
 use crate::grant::{Grant, Grants, Limit, Limits, MountGrant};
-use crate::ops::{self, BuildOptions, Ran, RunEvent, RunOptions, RunOutcome, Usage};
+use crate::ops::{self, BuildOptions, ImageSource, Ran, RunEvent, RunOptions, RunOutcome, Usage};
 use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
 use crate::wetfile::ImageName;
 use crate::{atomic_file, escape};
@@ -166,17 +166,17 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let ended = runtime.block_on(async {
         let mut signals = StopSignals::new().map_err(failed)?;
-        let (name, folder, checkout) = match image {
-            Image::Folder(folder) => (folder.clone(), folder, None),
-            Image::Content(content) => match checkout::check_out(content, args.sources, &mut signals).await? {
-                ControlFlow::Continue(checkout) => (args.image, checkout.image(), Some(checkout)),
+        let (name, image) = match image {
+            Image::Folder(folder) => (folder.clone(), ImageSource::Folder(folder)),
+            Image::Content(content) => match content::bring(content, args.sources, &mut signals).await? {
+                ControlFlow::Continue(content) => (args.image, ImageSource::Content(content)),
                 ControlFlow::Break(signal) => return Ok(stopped(signal)),
             },
         };
         let options = RunOptions {
             swarm,
             name,
-            image: folder,
+            image,
             args: args.args,
             env: last_of_each(granted_env(&grants).into_iter().chain(args.env)),
             grants,
@@ -190,7 +190,6 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
         let shown = escape::path(&options.name);
         let status = compiler::Status::new(&shown);
         let ended = ops::run(options, &|event| say(event, &status), signals.next()).await;
-        drop(checkout);
         Ok(ended?)
     });
     // Whatever is still on its way, a compiler or a killed cell, does not hold up the end of the process.
