@@ -1,6 +1,7 @@
 //! How failures of operations become messages and exit codes.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use super::exit_code;
 use crate::blockstore::StoreError;
@@ -91,6 +92,7 @@ impl From<RunError> for Failure {
             RunError::Component { source: ComponentError::CoreModule, .. } => {
                 failure.with_help("build for the target wasm32-wasip2, whose programs are components")
             }
+            RunError::Read { .. } if is_damage_a_cause(&error) => failure.with_help(REPAIR),
             _ => failure,
         }
     }
@@ -174,15 +176,22 @@ impl Failure {
 impl Failure {
     /// A failure of which `error` is the nearest cause; with this code, unless the blockstore is damaged.
     pub(super) fn caused_in_store(code: u8, message: impl Into<String>, error: &(dyn Error + 'static)) -> Self {
-        let mut causes = std::iter::successors(Some(error), |error| (**error).source());
-        let is_damage = |cause: &(dyn Error + 'static)| {
-            matches!(cause.downcast_ref(), Some(StoreError::Damaged { .. } | StoreError::DamagedPack { .. }))
-        };
-        match causes.any(is_damage) {
+        match is_damage_a_cause(error) {
             true => Self::caused(exit_code::STORE_DAMAGED, message, error).with_help(REPAIR),
             false => Self::caused(code, message, error),
         }
     }
+}
+
+/// Whether damage in the blockstore is why it failed.
+fn is_damage_a_cause(error: &(dyn Error + 'static)) -> bool {
+    let is_damage = |cause: &(dyn Error + 'static)| {
+        // A cell's file system keeps its causes shared.
+        let shared = cause.downcast_ref::<Arc<dyn Error + Send + Sync>>();
+        let store = shared.map_or_else(|| cause.downcast_ref(), |shared| shared.downcast_ref());
+        matches!(store, Some(StoreError::Damaged { .. } | StoreError::DamagedPack { .. }))
+    };
+    std::iter::successors(Some(error), |error| (**error).source()).any(is_damage)
 }
 
 impl From<StoreError> for Failure {

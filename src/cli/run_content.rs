@@ -47,10 +47,9 @@ async fn fetch(content: ContentPath, sources: SourceArgs, stop: CancellationToke
         () = stop.cancelled() => return Err(stopped()),
     };
     let leased = spawn_blocking(move || {
-        let leased = LeasedContent::new(store.clone(), fetched.end);
+        let leased = LeasedContent::new(store, fetched.end);
         // Only now may anything go.
         drop(fetched.hold);
-        store::trim(&*store);
         leased
     });
     Ok(leased.await.map_err(thread_failed)??)

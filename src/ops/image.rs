@@ -44,6 +44,11 @@ impl LeasedContent {
         let lease = store.lease(&root)?;
         Ok(Self { root, blocks: LeasedBlocks { store, _lease: lease } })
     }
+
+    /// Where it is.
+    pub fn store(&self) -> Arc<dyn Blockstore> {
+        self.blocks.store.clone()
+    }
 }
 
 impl fmt::Debug for LeasedContent {

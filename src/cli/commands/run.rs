@@ -12,7 +12,7 @@ use crate::cell::{ExitStatus, LimitReached};
 use crate::cli::error::Failure;
 use crate::cli::signals::{StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
-use crate::cli::{compiler, env, exit_code, grant_file, project, run_content as content, ui};
+use crate::cli::{compiler, env, exit_code, grant_file, project, run_content as content, store, ui};
 use crate::dag::ContentPath;
 use crate::grant::{Grant, Grants, Limit, Limits, MountGrant};
 use crate::ops::{self, BuildOptions, ImageSource, Ran, RunEvent, RunOptions, RunOutcome, Usage};
@@ -166,10 +166,14 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let ended = runtime.block_on(async {
         let mut signals = StopSignals::new().map_err(failed)?;
+        let mut store = None;
         let (name, image) = match image {
             Image::Folder(folder) => (folder.clone(), ImageSource::Folder(folder)),
             Image::Content(content) => match content::bring(content, args.sources, &mut signals).await? {
-                ControlFlow::Continue(content) => (args.image, ImageSource::Content(content)),
+                ControlFlow::Continue(content) => {
+                    store = Some(content.store());
+                    (args.image, ImageSource::Content(content))
+                }
                 ControlFlow::Break(signal) => return Ok(stopped(signal)),
             },
         };
@@ -190,6 +194,10 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
         let shown = escape::path(&options.name);
         let status = compiler::Status::new(&shown);
         let ended = ops::run(options, &|event| say(event, &status), signals.next()).await;
+        // What was fetched may make the store too large, and only now is it of no more use.
+        if let Some(store) = store {
+            let _ = tokio::task::spawn_blocking(move || store::trim(&*store)).await;
+        }
         Ok(ended?)
     });
     // Whatever is still on its way, a compiler or a killed cell, does not hold up the end of the process.
