@@ -21,6 +21,8 @@
 //! | `flood-stdout [BYTES]`, `flood-stderr [BYTES]` | writes that many bytes, or for ever; stops at a closed stream |
 //! | `cat` | copies stdin to stdout with std |
 //! | `copy` | copies stdin to stdout with ww-guest |
+//! | `fill BYTES` | writes that many bytes with ww-guest, 64 KiB at a time |
+//! | `count BYTES` | exits with 0 if stdin had so many bytes; it is read with ww-guest |
 //! | `no-read` | exits at once; its stdin is not read |
 //! | `noisy-cat` | copies stdin to stdout while it floods stderr |
 //! | `args` | prints each argument, this one included, in a line of its own, as Rust writes a string |
@@ -72,7 +74,7 @@
 //! | `limits-of-child PATH` | ok: limits and grants beyond its own are errors, which it prints, and others hold |
 //! | `usage PATH` | ok: what a child used was told |
 //! | `null-stdio PATH` | ok: null streams give nothing and take everything |
-//! | `throughput PATH BYTES` | ok: so many bytes went through a child that does `copy`; the rate on stderr |
+//! | `throughput PATH BYTES` | ok: so many bytes went into a child that does `count`, out of one that does `fill`, and through one that does `copy`; the rates on stderr |
 //! | `stderr-full PATH` | ok: 1 MiB went through a child that does `noisy-cat`, whose stderr nobody reads |
 //! | `never-read PATH` | ok: a child that floods a pipe that nobody reads harms nobody, and can be killed |
 //! | `huge-read PATH` | ok: a read of 4 GiB returns at most 64 KiB, one of 0 returns nothing |
@@ -126,6 +128,8 @@ fn without_session(words: &[&str]) -> Option<Outcome> {
         ["flood-stderr", bytes @ ..] if bytes.len() < 2 => stdio::flood(io::stderr(), bytes.first()),
         ["cat"] => stdio::cat(),
         ["copy"] => stdio::copy(),
+        ["fill", bytes] => stdio::fill(number(bytes).ok()?),
+        ["count", bytes] => stdio::count(number(bytes).ok()?),
         ["no-read"] => Ok(String::new()),
         ["noisy-cat"] => stdio::noisy_cat(),
         ["args", ..] => stdio::args(),

@@ -2,7 +2,9 @@
 
 use std::io::{self, ErrorKind, Write};
 
-use crate::{Outcome, number};
+use futures::io::AsyncWriteExt;
+
+use crate::{Outcome, number, require};
 
 /// What a flood consists of.
 const LINE: &[u8; 64] = b"the quick brown fox jumps over the lazy dog, again and again...\n";
@@ -24,6 +26,27 @@ pub(crate) fn flood(mut stream: impl Write, bytes: Option<&&str>) -> Outcome {
 pub(crate) fn cat() -> Outcome {
     io::copy(&mut io::stdin(), &mut io::stdout())?;
     io::stdout().flush()?;
+    Ok(String::new())
+}
+
+pub(crate) fn count(bytes: u64) -> Outcome {
+    let read_bytes = ww_guest::block_on(async { crate::streams::count(&mut ww_guest::stdin()).await })?;
+    require(read_bytes == bytes, format!("{bytes} bytes come in, not {read_bytes}"))?;
+    Ok(String::new())
+}
+
+pub(crate) fn fill(bytes: u64) -> Outcome {
+    let block = vec![b'x'; ww_guest::CHUNK_BYTES];
+    ww_guest::block_on(async move {
+        let mut output = ww_guest::stdout();
+        let mut left = bytes;
+        while left > 0 {
+            let size = left.min(block.len() as u64);
+            output.write_all(&block[..size as usize]).await?;
+            left -= size;
+        }
+        output.flush().await
+    })?;
     Ok(String::new())
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use futures::future;
-use futures::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use futures::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use ww_guest::peer_capnp::byte_stream;
 use ww_guest::{ByteReader, ByteWriter, CHUNK_BYTES, Status};
 
@@ -14,11 +14,48 @@ use crate::children::{Parent, stdin, stdout};
 use crate::{Outcome, require};
 
 pub(crate) async fn throughput(parent: &Parent, size_bytes: u64) -> Outcome {
-    let start = Instant::now();
-    through(parent, "copy", size_bytes).await?;
-    let mib_per_second = size_bytes as f64 / (1 << 20) as f64 / start.elapsed().as_secs_f64();
-    writeln!(io::stderr(), "through a child and back: {mib_per_second:.0} MiB/s")?;
+    timed("into a child", size_bytes, into(parent, size_bytes)).await?;
+    timed("out of a child", size_bytes, out_of(parent, size_bytes)).await?;
+    timed("through a child and back", size_bytes, through(parent, "copy", size_bytes)).await?;
     Ok(format!("{size_bytes} bytes"))
+}
+
+async fn timed(what: &str, size_bytes: u64, moved: impl Future<Output = Result<(), Box<dyn Error>>>) -> io::Result<()> {
+    let start = Instant::now();
+    moved.await.map_err(|error| io::Error::other(error.to_string()))?;
+    let mib_per_second = size_bytes as f64 / (1 << 20) as f64 / start.elapsed().as_secs_f64();
+    writeln!(io::stderr(), "{what}: {mib_per_second:.0} MiB/s")
+}
+
+/// Sends bytes to a child that counts them.
+async fn into(parent: &Parent, size_bytes: u64) -> Result<(), Box<dyn Error>> {
+    let size = size_bytes.to_string();
+    let mut child = parent.spawn(&["count", &size]).await?;
+    let input = stdin(&mut child)?;
+    send(input, size_bytes).await?;
+    require(child.wait().await? == Status::Code(0), "the child has counted them")
+}
+
+/// Counts the bytes that a child writes.
+async fn out_of(parent: &Parent, size_bytes: u64) -> Result<(), Box<dyn Error>> {
+    let size = size_bytes.to_string();
+    let mut child = parent.spawn(&["fill", &size]).await?;
+    let read_bytes = count(&mut stdout(&mut child)?).await?;
+    require(read_bytes == size_bytes, format!("the child writes {size_bytes} bytes, not {read_bytes}"))?;
+    require(child.wait().await? == Status::Code(0), "the child ends well")
+}
+
+/// Reads to the end.
+pub(crate) async fn count(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<u64> {
+    let mut read_bytes = 0;
+    loop {
+        let block_bytes = input.fill_buf().await?.len();
+        if block_bytes == 0 {
+            return Ok(read_bytes);
+        }
+        input.consume_unpin(block_bytes);
+        read_bytes += block_bytes as u64;
+    }
 }
 
 pub(crate) async fn stderr_full(parent: &Parent) -> Outcome {
@@ -52,6 +89,14 @@ impl Pattern {
     }
 }
 
+/// Compares words, since `memcmp` compares bytes in WebAssembly, and would be what is measured.
+fn equal(left: &[u8], right: &[u8]) -> bool {
+    let (left_words, left_rest) = left.as_chunks::<8>();
+    let (right_words, right_rest) = right.as_chunks::<8>();
+    let same = |(left, right): (&[u8; 8], &[u8; 8])| u64::from_ne_bytes(*left) == u64::from_ne_bytes(*right);
+    left.len() == right.len() && left_words.iter().zip(right_words).all(same) && left_rest == right_rest
+}
+
 async fn send(mut input: ByteWriter, size_bytes: u64) -> Result<(), Box<dyn Error>> {
     let pattern = Pattern::new();
     let mut position = 0;
@@ -72,7 +117,7 @@ async fn receive(mut output: ByteReader, size_bytes: u64) -> Result<(), Box<dyn 
             return require(position == size_bytes, format!("{size_bytes} bytes come back, not {position}"));
         }
         let read_bytes = block.len();
-        let same = block == pattern.at(position, read_bytes as u64);
+        let same = equal(block, pattern.at(position, read_bytes as u64));
         require(same, format!("{read_bytes} bytes from {position} on come back as they were sent"))?;
         output.consume_unpin(read_bytes);
         position += read_bytes as u64;
