@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn registries_have_one_name() {
         let name = |path: &str| prefixes().with_registry_of(Path::new(path)).replace(Path::new(path));
-        for registry in ["index.crates.io-1949cf8c6b5b557f", "mirror-0123"] {
+        for registry in ["mirror.example-1949cf8c6b5b557f", "mirror-0123"] {
             let package = format!("/home/me/project/.cargo-home/registry/src/{registry}/serde-1.0.0");
             assert_eq!(name(&package), Path::new("/ww/registry/serde-1.0.0"));
         }

@@ -58,8 +58,7 @@ fn parse(path: &Path) -> Result<(Grants, Limits), GrantFileError> {
         Distrusted::Refused(Refused::Permissions(mode)) => GrantFileError::Writable(mode),
         Distrusted::Refused(Refused::TooLong) => RequestError::TooLong { size: REQUEST_BYTES_MAX + 1 }.into(),
     })?;
-    let text = String::from_utf8(bytes).map_err(|_| RequestError::NotText)?;
-    Ok(Request::parse_given(&text)?)
+    Ok(Request::given_from_bytes(&bytes)?)
 }
 
 #[cfg(test)]

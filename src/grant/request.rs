@@ -76,6 +76,22 @@ struct Written {
 }
 
 impl Request {
+    /// Reads what is in the file.
+    ///
+    /// # Errors
+    /// If it is too long or no text, and those of [`Request::parse`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, RequestError> {
+        Self::parse(text(bytes)?)
+    }
+
+    /// Reads what is in a file in which a user gives, where a mount has its source.
+    ///
+    /// # Errors
+    /// If it is too long or no text, and those of [`Request::parse_given`].
+    pub fn given_from_bytes(bytes: &[u8]) -> Result<(Grants, Limits), RequestError> {
+        Self::parse_given(text(bytes)?)
+    }
+
     /// Reads the text of the file.
     ///
     /// # Errors
@@ -144,6 +160,13 @@ impl Request {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, RequestError> {
+    if bytes.len() as u64 > REQUEST_BYTES_MAX {
+        return Err(RequestError::TooLong { size: bytes.len() as u64 });
+    }
+    str::from_utf8(bytes).map_err(|_| RequestError::NotText)
 }
 
 /// The number of the line that a byte is in.

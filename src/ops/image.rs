@@ -192,8 +192,7 @@ pub(super) async fn read_request(image: &Arc<dyn Directory>, name: &Path) -> Res
             return Err(RunError::Read { path: name.join(REQUEST_PATH), source: io::Error::other(error) });
         }
     };
-    let text = String::from_utf8(bytes).map_err(|_| wrong(RequestError::NotText))?;
-    Request::parse(&text).map_err(wrong)
+    Request::from_bytes(&bytes).map_err(wrong)
 }
 
 #[cfg(test)]

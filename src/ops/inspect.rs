@@ -112,7 +112,7 @@ fn request(
                 EntryKind::File { sha256, .. } if Sha256::digest(&bytes)[..] == sha256[..] => {}
                 _ => return Err(InspectError::Changed),
             }
-            Ok(Some(request::parse(bytes)))
+            Ok(Some(Request::from_bytes(&bytes).map_err(AskedError::from)))
         }
         Err(error) => Ok(Some(Err(error))),
     }

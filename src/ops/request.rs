@@ -62,15 +62,6 @@ pub(super) fn locate<'a>(at: impl Fn(&str) -> Option<At<'a>>) -> Result<Option<S
     Err(AskedError::NotAFile)
 }
 
-/// Reads what is in the file.
-pub(super) fn parse(bytes: Vec<u8>) -> Result<Request, AskedError> {
-    if bytes.len() as u64 > REQUEST_BYTES_MAX {
-        return Err(RequestError::TooLong { size: bytes.len() as u64 }.into());
-    }
-    let text = String::from_utf8(bytes).map_err(|_| RequestError::NotText)?;
-    Ok(Request::parse(&text)?)
-}
-
 /// The flags of `ww run` that give an image all that it asks for beyond what every cell has. Foreign text.
 pub fn flags_of(request: &Request) -> Vec<String> {
     let (_, beyond) = request.limits.grant(&Limits::default());
@@ -128,7 +119,7 @@ mod tests {
     #[test]
     fn flags_give_what_is_beyond_the_default() {
         let text = "cell = 1\ngrants = [\"mount:/a\"]\n[limits]\nmemory = \"4GiB\"\nchildren = 1\ncpu-time = \"1s\"\n";
-        let request = parse(text.into()).unwrap();
+        let request = Request::parse(text).unwrap();
         assert_eq!(flags_of(&request), ["--grant mount:SRC:/a", "--limit memory=4GiB"]);
     }
 }

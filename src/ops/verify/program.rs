@@ -5,7 +5,7 @@ use std::io;
 use super::host::is_provided;
 use super::{Finding, FindingKind};
 use crate::escape;
-use crate::grant::REQUEST_PATH;
+use crate::grant::{REQUEST_PATH, Request};
 use crate::ops::listing::{ListedKind, Listing};
 use crate::ops::request::{self, At};
 use crate::wasm_binary::{self, Kind};
@@ -52,7 +52,7 @@ fn check_request(subject: &str, listing: &Listing, read: ReadFile<'_>) -> Option
     let problem = match located {
         Ok(None) => return None,
         Ok(Some(path)) => match read(&path) {
-            Ok(bytes) => request::parse(bytes).err()?.to_string(),
+            Ok(bytes) => Request::from_bytes(&bytes).err()?.to_string(),
             Err(error) => format!("it cannot be read: {error}"),
         },
         Err(error) => error.to_string(),
