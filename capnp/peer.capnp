@@ -207,7 +207,7 @@ interface Process {
 
   usage @5 () -> (cpuTimeNanos :UInt64, memoryBytes :UInt64, memoryPeakBytes :UInt64);
   # What it uses and has used, with all its children: how long they had a processor, up to the last time that they gave it
-  # back; what their memories and tables take now; and the most that they ever took. Also after it has ended.
+  # back; what their memories and tables take now, and what the host holds for them; and the most that they ever took. Also after it has ended.
 }
 
 interface ByteStream {

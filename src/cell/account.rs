@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +39,7 @@ struct Inner {
     depth_left: u64,
     /// How long it and those below had their threads, in nanoseconds; up to the last time that they gave them back.
     computed: AtomicU64,
-    /// What memories and tables take, in bytes.
+    /// What memories and tables take, and what the host holds for it, in bytes.
     memory: Counter,
     /// How many cells live below.
     children: Counter,
@@ -125,7 +126,7 @@ impl Account {
         Duration::from_nanos(self.0.computed.load(Ordering::Relaxed))
     }
 
-    /// What the memories and tables take now, in bytes.
+    /// What the memories and tables take now, and what the host holds, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.0.memory.now.load(Ordering::Relaxed)
     }
@@ -150,6 +151,19 @@ impl Account {
         self.line().for_each(|account| {
             account.0.calls.fetch_add(1, Ordering::Relaxed);
         });
+    }
+
+    /// Takes so many bytes of what it may have as memory.
+    ///
+    /// # Errors
+    /// If there are not as many left, here or further up; then none are taken.
+    pub fn take_memory(&self, bytes: u64) -> Result<(), LimitReached> {
+        self.book(|inner| &inner.memory, bytes).map_err(|full| full.reached(Limit::Memory))
+    }
+
+    /// Gives back what was taken with [`Account::take_memory`].
+    pub fn give_memory(&self, bytes: u64) {
+        self.unbook(|inner| &inner.memory, bytes);
     }
 
     /// Makes room for a child, for as long as the value lives.
@@ -223,6 +237,38 @@ impl Drop for Admission {
     }
 }
 
+/// Bytes that are taken from what a cell may have as memory, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    account: Account,
+    bytes: u64,
+}
+
+impl Held {
+    pub(super) fn new(account: Account) -> Self {
+        Self { account, bytes: 0 }
+    }
+
+    /// Takes so many more.
+    pub(super) fn take(&mut self, bytes: u64) -> Result<(), LimitReached> {
+        self.account.take_memory(bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Gives back so many of them.
+    fn give(&mut self, bytes: u64) {
+        self.account.give_memory(bytes);
+        self.bytes -= bytes;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.account.give_memory(self.bytes);
+    }
+}
+
 /// Ready when a cell has lived for so long; never without a limit.
 pub(super) async fn wall_time(limit: Option<Duration>) -> LimitReached {
     match limit {
@@ -237,27 +283,33 @@ pub(super) async fn wall_time(limit: Option<Duration>) -> LimitReached {
 /// Says what one cell's store may have: wasmtime asks it before memories and tables grow. What it had is given back when it
 /// is dropped.
 pub(super) struct Limiter {
-    account: Account,
-    /// What this store's memories and tables take, in bytes.
-    memory: u64,
+    /// What this store's memories and tables take.
+    held: Held,
+    /// What was taken last, for what may not be had of the system after all.
+    last_bytes: u64,
     /// Who refused memory, if it was refused.
     memory_refused: Option<LimitReached>,
 }
 
 impl Limiter {
     pub(super) fn new(account: Account) -> Self {
-        Self { account, memory: 0, memory_refused: None }
+        Self { held: Held::new(account), last_bytes: 0, memory_refused: None }
     }
 
     pub(super) fn account(&self) -> &Account {
-        &self.account
+        &self.held.account
+    }
+
+    /// Takes memory for what the host keeps as long as the store lives.
+    pub(super) fn keep(&mut self, bytes: u64) -> Result<(), LimitReached> {
+        self.held.take(bytes)
     }
 
     /// What the cell was refused before it trapped with this error, as a sentence: that may be why.
     pub(super) fn refused(&self, error: &wasmtime::Error) -> Option<String> {
         let handles_full = matches!(error.downcast_ref(), Some(ResourceTableError::Full));
         let refused = match handles_full {
-            true => self.account.reached(Limit::Handles),
+            true => self.account().reached(Limit::Handles),
             false => self.memory_refused?,
         };
         let mut text = refused.to_string();
@@ -266,22 +318,22 @@ impl Limiter {
     }
 
     fn grow(&mut self, bytes: usize) -> bool {
-        match self.account.book(|inner| &inner.memory, bytes as u64) {
+        match self.held.take(bytes as u64) {
             Ok(()) => {
-                self.memory += bytes as u64;
+                self.last_bytes = bytes as u64;
                 true
             }
-            Err(full) => {
-                self.memory_refused = Some(full.reached(Limit::Memory));
+            Err(refused) => {
+                self.memory_refused = Some(refused);
                 false
             }
         }
     }
-}
 
-impl Drop for Limiter {
-    fn drop(&mut self) {
-        self.account.unbook(|inner| &inner.memory, self.memory);
+    /// Gives back what was allowed last and could not be had.
+    fn give_last_back(&mut self) {
+        let bytes = std::mem::take(&mut self.last_bytes);
+        self.held.give(bytes);
     }
 }
 
@@ -290,6 +342,15 @@ impl ResourceLimiter for Limiter {
         // What the memory itself does not allow is not given, and so not counted.
         let is_allowed = maximum.is_none_or(|maximum| desired <= maximum);
         Ok(is_allowed && self.grow(desired.saturating_sub(current)))
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        // It is also called for what was never asked here: a size that the memory's type does not have.
+        if error.is::<io::Error>() {
+            tracing::debug!(%error, "the system has no memory");
+            self.give_last_back();
+        }
+        Ok(())
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
@@ -318,6 +379,19 @@ mod tests {
         let mut limits = Limits::default();
         limits.extend(texts.iter().map(|text| text.parse::<Limits>().unwrap()));
         limits
+    }
+
+    #[test]
+    fn what_the_system_does_not_have_is_not_booked() {
+        let mut limiter = Limiter::new(Account::new(limits(&["memory=1MiB"])));
+        assert!(limiter.memory_growing(0, 65536, None).unwrap());
+        let unasked = wasmtime::Error::msg("memory growth exceeds memory type's limits");
+        limiter.memory_grow_failed(unasked).unwrap();
+        assert_eq!(limiter.account().memory_bytes(), 65536);
+        for _ in 0..2 {
+            limiter.memory_grow_failed(io::Error::from(io::ErrorKind::OutOfMemory).into()).unwrap();
+            assert_eq!(limiter.account().memory_bytes(), 0);
+        }
     }
 
     #[test]

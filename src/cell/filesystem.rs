@@ -23,6 +23,7 @@ use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, FsError, FsResult, InputStream, OutputStream, Pollable, StreamError, StreamResult,
 };
 
+use super::account::{Account, Held};
 use super::process::CellState;
 use crate::vfs::{
     Access, Entry, Follow, Identity, Kind, Metadata, Namespace, NewTime, NewTimes, Node, OpenFile, PATH_BYTES_MAX,
@@ -51,6 +52,8 @@ impl HasData for Filesystem {
 pub(super) struct FilesystemView<'a> {
     pub(super) namespace: Option<&'a Namespace>,
     pub(super) table: &'a mut ResourceTable,
+    /// What the cell may use.
+    account: &'a Account,
 }
 
 /// What a descriptor stands for. A cheap handle.
@@ -59,6 +62,16 @@ enum Open {
     Directory(Place),
     File { file: Arc<dyn OpenFile>, access: Access },
 }
+
+/// What a handle of a guest is to the host: what it stands for, and the room for it.
+struct Handle {
+    open: Open,
+    _held: Held,
+}
+
+/// What a handle of an open file or directory, or of a directory above it, costs the host, in bytes: some 200 of ours, and
+/// what the kernel has for a descriptor.
+const OPEN_BYTES: u64 = 1024;
 
 /// What a stream of directory entries stands for.
 struct Listing(vec::IntoIter<Entry>);
@@ -75,7 +88,7 @@ fn borrowed<T: 'static, U: 'static>(theirs: &Resource<T>) -> Resource<U> {
 
 impl FilesystemView<'_> {
     fn open(&self, descriptor: &Resource<Descriptor>) -> FsResult<Open> {
-        Ok(self.table.get(&borrowed::<_, Open>(descriptor))?.clone())
+        Ok(self.table.get(&borrowed::<_, Handle>(descriptor))?.open.clone())
     }
 
     fn place(&self, descriptor: &Resource<Descriptor>) -> FsResult<Place> {
@@ -102,7 +115,13 @@ impl FilesystemView<'_> {
     }
 
     fn push(&mut self, open: Open) -> FsResult<Resource<Descriptor>> {
-        Ok(owned(&self.table.push(open)?))
+        let opened = match &open {
+            Open::Directory(place) => place.depth() as u64 + 1,
+            Open::File { .. } => 1,
+        };
+        let mut held = Held::new(self.account.clone());
+        held.take(opened * OPEN_BYTES).map_err(|_| ErrorCode::InsufficientMemory)?;
+        Ok(owned(&self.table.push(Handle { open, _held: held })?))
     }
 
     async fn target(&mut self, descriptor: &Resource<Descriptor>, path: &str, follow: Follow) -> FsResult<Target> {
@@ -177,15 +196,15 @@ async fn open_existing(target: &Target, flags: OpenFlags, access: Access) -> Res
 
 impl CellState {
     fn filesystem(&mut self) -> FilesystemView<'_> {
-        FilesystemView { namespace: self.files.as_ref(), table: &mut self.table }
+        FilesystemView { namespace: self.files.as_ref(), table: &mut self.table, account: self.limiter.account() }
     }
 }
 
 impl preopens::Host for FilesystemView<'_> {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
         let Some(namespace) = self.namespace else { return Ok(Vec::new()) };
-        let root = self.table.push(Open::Directory(namespace.root().clone()))?;
-        Ok(vec![(owned(&root), "/".to_owned())])
+        let root = self.push(Open::Directory(namespace.root().clone()));
+        Ok(vec![(root.map_err(trap)?, "/".to_owned())])
     }
 }
 
@@ -195,7 +214,7 @@ impl types::Host for FilesystemView<'_> {
     }
 
     fn filesystem_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
-        Ok(self.table.get(&error)?.downcast_ref::<VfsError>().map(error_code))
+        Ok(self.table.get(&error)?.downcast_ref::<ErrorCode>().copied())
     }
 }
 
@@ -452,12 +471,7 @@ impl HostDescriptor for FilesystemView<'_> {
         first: Resource<Descriptor>,
         second: Resource<Descriptor>,
     ) -> wasmtime::Result<bool> {
-        let of = |descriptor| {
-            self.identity(descriptor).map_err(|error| match error.downcast() {
-                Ok(code) => wasmtime::Error::from(code),
-                Err(trap) => trap,
-            })
-        };
+        let of = |descriptor| self.identity(descriptor).map_err(trap);
         Ok(of(&first)? == of(&second)?)
     }
 
@@ -502,7 +516,7 @@ impl HostDescriptor for FilesystemView<'_> {
     }
 
     fn drop(&mut self, descriptor: Resource<Descriptor>) -> wasmtime::Result<()> {
-        self.table.delete(Resource::<Open>::new_own(descriptor.rep()))?;
+        self.table.delete(Resource::<Handle>::new_own(descriptor.rep()))?;
         Ok(())
     }
 }
@@ -606,8 +620,17 @@ fn error_code(error: &VfsError) -> ErrorCode {
     }
 }
 
-fn stream_error(error: VfsError) -> StreamError {
-    StreamError::LastOperationFailed(error.into())
+/// A failure where the interface has none.
+fn trap(error: FsError) -> wasmtime::Error {
+    error.downcast().map_or_else(|trap| trap, wasmtime::Error::from)
+}
+
+/// The failure of a stream. The guest is told what WASI has a code for, and nothing of the host.
+fn stream_error(error: &VfsError) -> StreamError {
+    if let VfsError::Io(source) = error {
+        tracing::debug!(%source, "a stream of a file failed");
+    }
+    StreamError::LastOperationFailed(error_code(error).into())
 }
 
 /// A file that is read from some byte on.
@@ -652,9 +675,9 @@ impl FileInput {
                 Ok(taken)
             }
             Err(error) => {
-                let error = error.clone();
+                let error = stream_error(error);
                 self.state = ReadState::Idle;
-                Err(stream_error(error))
+                Err(error)
             }
         }
     }
@@ -690,6 +713,11 @@ impl InputStream for FileInput {
         self.start(size);
         self.wait().await;
         self.take(size)
+    }
+
+    async fn cancel(&mut self) {
+        // What a thread is doing cannot be stopped, and must not go on by the thousand.
+        self.wait().await;
     }
 }
 
@@ -737,6 +765,7 @@ impl Pollable for FileOutput {
     }
 }
 
+#[wasmtime_wasi::async_trait]
 impl OutputStream for FileOutput {
     fn check_write(&mut self) -> StreamResult<usize> {
         self.look();
@@ -749,7 +778,7 @@ impl OutputStream for FileOutput {
                 self.state = WriteState::Writing(writing);
                 Ok(0)
             }
-            WriteState::Failed(error) => Err(stream_error(error)),
+            WriteState::Failed(error) => Err(stream_error(&error)),
             WriteState::Closed => Err(StreamError::Closed),
         }
     }
@@ -780,5 +809,10 @@ impl OutputStream for FileOutput {
             WriteState::Closed => Err(StreamError::Closed),
             _ => Ok(()),
         }
+    }
+
+    async fn cancel(&mut self) {
+        // It will happen, so it is to have happened before whatever the guest does next.
+        self.ready().await;
     }
 }

@@ -10,7 +10,7 @@ use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use super::account::{self, Account, LimitReached, Limiter};
+use super::account::{self, Account, Admission, LimitReached, Limiter};
 use super::component::Program;
 use super::pipe::{PipeReader, PipeWriter};
 use super::stdio::{Input, Output};
@@ -20,6 +20,9 @@ use crate::vfs::Namespace;
 
 /// A trap's text is cut to this many bytes; it quotes function names, which the guest chooses.
 const TRAP_TEXT_SIZE_MAX: usize = 16 * 1024;
+
+/// What a text costs the host besides its bytes.
+const WORD_BYTES: u64 = 48;
 
 /// The first argument of every guest: the name it has in its image.
 const PROGRAM_NAME: &str = "main.wasm";
@@ -46,6 +49,15 @@ pub struct Launch {
     pub account: Account,
     /// The cell's side of its RPC channel.
     pub rpc: Option<Channel>,
+    /// Its room among the children of its parent, if it has one: free when it has ended.
+    pub admission: Option<Admission>,
+}
+
+impl Launch {
+    /// What the host keeps of texts for as long as the cell lives.
+    fn words(&self) -> impl Iterator<Item = &String> {
+        self.args.iter().chain(self.env.iter().flat_map(|(name, value)| [name, value]))
+    }
 }
 
 /// A cell's side of its RPC channel.
@@ -106,17 +118,19 @@ impl Process {
 /// dropping it kills the cell.
 ///
 /// The cell is killed when `kill` is cancelled.
-pub fn launch(launch: Launch, kill: CancellationToken) -> (Process, impl Future<Output = ()> + Send + 'static) {
+pub fn launch(mut launch: Launch, kill: CancellationToken) -> (Process, impl Future<Output = ()> + Send + 'static) {
     let program = launch.program.clone();
+    let kept_bytes = launch.words().map(|word| WORD_BYTES + word.len() as u64).sum();
+    let admission = launch.admission.take();
     let wall_time = launch.account.limits().time(Limit::WallTime);
     let state = CellState::new(launch);
     let (sender, status) = watch::channel(None);
     let process = Process { status, kill: kill.clone(), account: state.limiter.account().clone() };
     let run = async move {
-        let ending = Ending(sender);
+        let mut ending = Ending { status: sender, admission };
         // wasmtime-wasi 48 polls streams with its own wakers; once tokio's budget for the task is spent they would look
         // not ready for ever (wasmtime issues 14174 and 14265). Epochs make the cell yield instead.
-        let cell = tokio::task::unconstrained(run(program, state));
+        let cell = tokio::task::unconstrained(run(program, state, kept_bytes));
         let status = tokio::select! {
             biased;
             () = kill.cancelled() => ExitStatus::Killed,
@@ -129,11 +143,16 @@ pub fn launch(launch: Launch, kill: CancellationToken) -> (Process, impl Future<
 }
 
 /// Says how the cell ended, also when its future is dropped.
-struct Ending(watch::Sender<Option<ExitStatus>>);
+struct Ending {
+    status: watch::Sender<Option<ExitStatus>>,
+    /// Its room among its parent's children, which who learns of its end finds free.
+    admission: Option<Admission>,
+}
 
 impl Ending {
-    fn set(&self, status: ExitStatus) {
-        self.0.send_if_modified(|current| {
+    fn set(&mut self, status: ExitStatus) {
+        self.admission = None;
+        self.status.send_if_modified(|current| {
             let first = current.is_none();
             current.get_or_insert(status);
             first
@@ -147,7 +166,10 @@ impl Drop for Ending {
     }
 }
 
-async fn run(program: Program, state: CellState) -> ExitStatus {
+async fn run(program: Program, mut state: CellState, kept_bytes: u64) -> ExitStatus {
+    if let Err(reached) = state.limiter.keep(kept_bytes) {
+        return ExitStatus::LimitReached(reached);
+    }
     let engine = program.engine();
     let _tick = engine.tick();
     let mut store = Store::new(&engine.wasmtime, state);
@@ -213,7 +235,7 @@ pub(super) struct CellState {
     wasi: WasiCtx,
     pub(super) table: ResourceTable,
     pub(super) files: Option<Namespace>,
-    limiter: Limiter,
+    pub(super) limiter: Limiter,
     pub(super) rpc: Option<Channel>,
 }
 

@@ -75,7 +75,13 @@ const fn time(limit: Limit, name: &'static str, what: &'static str) -> Row {
 
 /// All limits, in the order of [`Limit`].
 const TABLE: [Row; 11] = [
-    bytes(Limit::Memory, "memory", "all its memories and tables", 1024 * MIB, (64 * 1024, 64 * 1024 * MIB)),
+    bytes(
+        Limit::Memory,
+        "memory",
+        "all its memories and tables, and what is kept for it",
+        1024 * MIB,
+        (64 * 1024, 64 * 1024 * MIB),
+    ),
     time(Limit::CpuTime, "cpu-time", "how long it computes"),
     time(Limit::WallTime, "wall-time", "how long it lives"),
     count(Limit::Children, "children", "children at once, with theirs", 256, (0, 100_000)),

@@ -78,17 +78,15 @@ impl Host {
         kill: CancellationToken,
     ) -> Result<Process, SpawnError> {
         let first = First::Host { connect, network: launch.network.clone() };
-        self.start_with(name, launch, first, None, kill).await
+        self.start_with(name, launch, first, kill).await
     }
 
-    /// Starts a cell, and returns when a thread has been found for it. `admission` is held until it has ended. Its RPC is
-    /// served where its first capability is: on its own thread, or on the one that this is called on.
+    /// Starts a cell, and returns when a thread has been found for it. Its RPC is served where its first capability is: on its own thread, or on the one that this is called on.
     async fn start_with(
         &self,
         name: String,
         mut launch: Launch,
         first: First,
-        admission: Option<Admission>,
         kill: CancellationToken,
     ) -> Result<Process, SpawnError> {
         let (to_guest, guest_input) = pipe();
@@ -98,8 +96,7 @@ impl Host {
         let limits = vat::Limits::of(account.limits());
         let (process, run) = cell::launch(launch, kill);
         let token = self.0.cells.token();
-        let counted = account.clone();
-        let on_call = move || counted.count_call();
+        let ledger = Books(account.clone());
         match first {
             First::Host { connect, network } => {
                 let host = self.clone();
@@ -107,13 +104,12 @@ impl Host {
                     async move {
                         let _token = token;
                         tracing::debug!(cell = name, "started");
-                        let _admission = admission;
                         let children = Children::new(host.clone(), name.clone(), account.clone(), network);
                         // Ends the children when this future ends or is dropped.
                         let _children_end = children.kill.clone().drop_guard();
                         let executor = caps::executor(children);
                         let bootstrap = caps::host(host.0.swarm.clone(), executor, connect, &account).client;
-                        let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, on_call);
+                        let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, ledger);
                         run_with_vat(run, vat, &name).await;
                         tracing::debug!(cell = name, "ended");
                     }
@@ -126,14 +122,13 @@ impl Host {
                 let job = move || {
                     async move {
                         tracing::debug!(cell = running, "started");
-                        let _admission = admission;
                         run.await;
                         tracing::debug!(cell = running, "ended");
                     }
                     .boxed_local()
                 };
                 self.submit(Box::new(job)).await?;
-                let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, on_call);
+                let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, ledger);
                 tokio::task::spawn_local(async move {
                     let _token = token;
                     run_with_vat(async { drop(ended.wait().await) }, vat, &name).await;
@@ -145,6 +140,23 @@ impl Host {
 
     async fn submit(&self, job: Job) -> Result<(), SpawnError> {
         self.0.workers.submit(job).await.map_err(|_| SpawnError::ShuttingDown)
+    }
+}
+
+/// What a cell's RPC costs is booked on its account.
+struct Books(Account);
+
+impl vat::Ledger for Books {
+    fn call(&self) {
+        self.0.count_call();
+    }
+
+    fn hold(&self, bytes: usize) -> Result<(), capnp::Error> {
+        self.0.take_memory(bytes as u64).map_err(|reached| capnp::Error::overloaded(reached.to_string()))
+    }
+
+    fn release(&self, bytes: usize) {
+        self.0.give_memory(bytes as u64);
     }
 }
 
@@ -244,8 +256,9 @@ impl Spawn for Children {
                 network: order.network,
                 account,
                 rpc: None,
+                admission: Some(admission),
             };
-            let process = host.start_with(name, launch, first, Some(admission), kill).await?;
+            let process = host.start_with(name, launch, first, kill).await?;
             Ok(Child { process, stdin, stdout, stderr })
         }
         .boxed_local()

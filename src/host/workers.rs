@@ -61,6 +61,8 @@ impl Workers {
     /// The thread that has the fewest jobs; a new one, if all have some and there may be more threads.
     fn least_busy(&self) -> Option<Worker> {
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that had no runtime, or has failed, would look idle for ever.
+        started.retain(|worker| !worker.jobs.is_closed());
         let least = started.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)).cloned();
         let is_idle = least.as_ref().is_some_and(|worker| worker.load.load(Ordering::Relaxed) == 0);
         if is_idle || started.len() >= self.count_max {

@@ -258,6 +258,7 @@ async fn run_to_end(
         network: options.grants.network(),
         account,
         rpc: None,
+        admission: None,
     };
     let process = host.start("root".into(), launch, options.grants.connect(), kill).await.map_err(RunError::Cell)?;
     let status = tokio::select! {

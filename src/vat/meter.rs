@@ -17,7 +17,7 @@ use capnp_rpc::rpc_capnp::{cap_descriptor, message, message_target, promised_ans
 use futures::AsyncWrite;
 use tokio::sync::Notify;
 
-use super::Limits;
+use super::{Ledger, Limits};
 
 /// How many calls may be chained, each on the result of the one before, while the first is unanswered. A tenth of what
 /// a thread's stack takes, and far more than interfaces have levels.
@@ -29,14 +29,22 @@ const UNREAD_SIZE_MAX: usize = 4 * 1024 * 1024;
 /// What a message that waits costs at least, in bytes; the first segment of a message in memory has a kilobyte.
 const MESSAGE_COST_MIN: usize = 1024;
 
+/// What an unanswered call costs besides its parameters, in bytes; about what the RPC system keeps of it.
+const QUESTION_BYTES: usize = 1024;
+
 /// Counts what one peer has in flight. A cheap handle; all clones are the same meter, on one thread.
 #[derive(Clone)]
 pub(super) struct Meter(Rc<State>);
 
 struct State {
     limits: Limits,
-    /// Called for each call of the peer.
-    on_call: Box<dyn Fn()>,
+    ledger: Box<dyn Ledger>,
+    /// What the ledger has booked, in bytes.
+    held: Cell<usize>,
+    /// The part of it that is for the message that is coming in.
+    incoming: Cell<usize>,
+    /// Why an answer cannot be kept for the peer.
+    refused: RefCell<Option<Error>>,
     /// The peer's unanswered questions.
     questions: RefCell<HashMap<u32, Question>>,
     /// The sum of the sizes of `questions`.
@@ -53,6 +61,12 @@ struct State {
     overrun: Notify,
 }
 
+impl Drop for State {
+    fn drop(&mut self) {
+        self.ledger.release(self.held.get());
+    }
+}
+
 struct Unread {
     cost: usize,
     is_answer: bool,
@@ -65,10 +79,13 @@ struct Question {
 }
 
 impl Meter {
-    pub(super) fn new(limits: Limits, on_call: impl Fn() + 'static) -> Self {
+    pub(super) fn new(limits: Limits, ledger: impl Ledger) -> Self {
         Self(Rc::new(State {
             limits,
-            on_call: Box::new(on_call),
+            ledger: Box::new(ledger),
+            held: Cell::default(),
+            incoming: Cell::default(),
+            refused: RefCell::default(),
             questions: RefCell::default(),
             questions_size: Cell::default(),
             unread: RefCell::default(),
@@ -79,18 +96,45 @@ impl Meter {
         }))
     }
 
+    /// Notes that a message of so many bytes is coming in. It is held until it has been [`received`](Self::received).
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it.
+    pub(super) fn coming(&self, bytes: usize) -> Result<(), Error> {
+        // A larger one is an error that the reader finds before it makes room for it.
+        if bytes <= self.0.limits.message_size {
+            self.hold(bytes)?;
+            self.0.incoming.update(|incoming| incoming + bytes);
+        }
+        Ok(())
+    }
+
+    fn hold(&self, bytes: usize) -> Result<(), Error> {
+        self.0.ledger.hold(bytes)?;
+        self.0.held.update(|held| held + bytes);
+        Ok(())
+    }
+
+    fn release(&self, bytes: usize) {
+        self.0.ledger.release(bytes);
+        self.0.held.update(|held| held - bytes);
+    }
+
     /// Notes a message of the peer.
     ///
     /// # Errors
     ///
     /// The message is malformed, or asks for too much.
     pub(super) fn received(&self, body: capnp::any_pointer::Reader<'_>) -> Result<(), Error> {
-        let size = usize::try_from(body.target_size()?.word_count).unwrap_or(usize::MAX).saturating_mul(8);
+        // All that came is held as long as any of it is, whatever of it is pointed at.
+        let size = self.0.incoming.take();
+        self.release(size);
         match body.get_as::<message::Reader<'_>>()?.which()? {
             message::Bootstrap(bootstrap) => self.ask(bootstrap?.get_question_id(), Question { chain: 0, size }),
             message::Call(call) => {
                 let call = call?;
-                (self.0.on_call)();
+                self.0.ledger.call();
                 let mut chain = match call.get_target()?.which()? {
                     message_target::ImportedCap(_) => 0,
                     message_target::PromisedAnswer(answer) => self.chain_after(answer?),
@@ -120,6 +164,14 @@ impl Meter {
                 _ => Ok(None),
             });
         let returned = returned.unwrap_or_default();
+        match self.hold(cost) {
+            Ok(()) => {}
+            Err(error) => {
+                *self.0.refused.borrow_mut() = Some(error);
+                self.0.overrun.notify_one();
+                return;
+            }
+        }
         self.0.unread.borrow_mut().push_back(Unread { cost, is_answer: returned.is_some() });
         self.0.unread_size.update(|size| size + cost);
         if let Some(returned) = returned {
@@ -146,6 +198,9 @@ impl Meter {
         let size_max = self.0.limits.calls_size;
         while self.0.unread_answers_size.get() <= size_max {
             self.0.overrun.notified().await;
+            if let Some(error) = self.0.refused.borrow_mut().take() {
+                return error;
+            }
         }
         Error::overloaded(format!("answers that were not read have more than {size_max} bytes, the limit `call-bytes`"))
     }
@@ -170,10 +225,11 @@ impl Meter {
                 format!("unanswered calls have more than {calls_size} bytes of parameters, the limit `call-bytes`");
             return Err(Error::overloaded(text));
         }
+        self.hold(question.size + QUESTION_BYTES)?;
         self.0.questions_size.set(size);
         // A number that is in use is an error, which the RPC system will find.
         if let Some(replaced) = questions.insert(id, question) {
-            self.0.questions_size.update(|size| size - replaced.size);
+            self.answered(&replaced);
         }
         Ok(())
     }
@@ -185,12 +241,18 @@ impl Meter {
 
     fn forget(&self, id: u32) {
         if let Some(question) = self.0.questions.borrow_mut().remove(&id) {
-            self.0.questions_size.update(|size| size - question.size);
+            self.answered(&question);
         }
+    }
+
+    fn answered(&self, question: &Question) {
+        self.0.questions_size.update(|size| size - question.size);
+        self.release(question.size + QUESTION_BYTES);
     }
 
     fn message_written(&self) {
         if let Some(Unread { cost, is_answer }) = self.0.unread.borrow_mut().pop_front() {
+            self.release(cost);
             self.0.unread_size.update(|size| size - cost);
             if is_answer {
                 self.0.unread_answers_size.update(|size| size - cost);
@@ -236,10 +298,37 @@ mod tests {
         Limits { message_size: 64 * 1024 * 1024, calls: 16 * 1024, calls_size: 4 * 64 * 1024 * 1024 };
 
     fn meter() -> Meter {
-        Meter::new(LIMITS, || ())
+        Meter::new(LIMITS, ())
+    }
+
+    /// Books so many bytes at most, and counts calls.
+    #[derive(Clone, Default)]
+    struct Booked {
+        calls: Rc<Cell<usize>>,
+        held: Rc<Cell<usize>>,
+        most: usize,
+    }
+
+    impl Ledger for Booked {
+        fn call(&self) {
+            self.calls.update(|calls| calls + 1);
+        }
+
+        fn hold(&self, bytes: usize) -> Result<(), Error> {
+            if self.held.get() + bytes > self.most {
+                return Err(Error::overloaded("there is no room".into()));
+            }
+            self.held.update(|held| held + bytes);
+            Ok(())
+        }
+
+        fn release(&self, bytes: usize) {
+            self.held.update(|held| held - bytes);
+        }
     }
 
     fn receive(meter: &Meter, message: &Message) -> Result<(), Error> {
+        meter.coming(8 * message.size_in_words())?;
         meter.received(message.get_root_as_reader()?)
     }
 
@@ -284,13 +373,48 @@ mod tests {
 
     #[test]
     fn calls_are_told() {
-        let calls = Rc::new(Cell::new(0));
-        let counted = calls.clone();
-        let meter = Meter::new(LIMITS, move || counted.update(|calls| calls + 1));
+        let booked = Booked { most: 10_000, ..Booked::default() };
+        let meter = Meter::new(LIMITS, booked.clone());
         for message in [call(0, None, 0), finish(0), call(1, None, 0)] {
             receive(&meter, &message).unwrap();
         }
-        assert_eq!(calls.get(), 2);
+        assert_eq!(booked.calls.get(), 2);
+    }
+
+    #[test]
+    fn what_is_held_is_booked_and_released() {
+        let booked = Booked { most: 100_000, ..Booked::default() };
+        let meter = Meter::new(LIMITS, booked.clone());
+        meter.coming(60_000).unwrap();
+        assert_eq!(booked.held.get(), 60_000);
+        receive(&meter, &call(0, None, 60_000)).unwrap();
+        let of_call = booked.held.get();
+        assert!((60_000..62_000).contains(&of_call), "{of_call}");
+        assert!(meter.coming(60_000).unwrap_err().to_string().contains("there is no room"));
+        assert!(receive(&meter, &call(1, None, 60_000)).is_err());
+        receive(&meter, &finish(0)).unwrap();
+        assert_eq!(booked.held.get(), 0);
+        receive(&meter, &call(2, None, 50_000)).unwrap();
+        meter.coming(usize::MAX).unwrap();
+        drop(meter);
+        assert_eq!(booked.held.get(), 0, "nothing is left when the connection has ended");
+    }
+
+    #[test]
+    fn answers_that_there_is_no_room_for_end_the_connection() {
+        let meter = Meter::new(LIMITS, Booked { most: 3 * MESSAGE_COST_MIN, ..Booked::default() });
+        for _ in 0..3 {
+            answer(&meter, 0, false);
+        }
+        let mut overrun = Box::pin(meter.overrun());
+        assert!(overrun.as_mut().now_or_never().is_none());
+        answer(&meter, 0, false);
+        assert!(overrun.now_or_never().unwrap().to_string().contains("there is no room"));
+        let mut writer = meter.watch(futures::io::sink());
+        for _ in 0..4 {
+            writer.flush().now_or_never().unwrap().unwrap();
+        }
+        assert_eq!(meter.0.held.get(), 0);
     }
 
     #[test]
@@ -342,7 +466,7 @@ mod tests {
     #[test]
     fn answers_that_nobody_reads_end_the_connection() {
         let limits = Limits { calls_size: 100_000, ..LIMITS };
-        let meter = Meter::new(limits, || ());
+        let meter = Meter::new(limits, ());
         let mut message = Message::new_default();
         message.init_root::<message::Builder<'_>>().init_call();
         meter.sent(message.get_root_as_reader(), 1_000_000);

@@ -20,6 +20,7 @@ use futures::{AsyncRead, AsyncWrite};
 use crate::grant::{self, Limit};
 
 mod describe;
+mod incoming;
 mod meter;
 mod network;
 
@@ -46,11 +47,39 @@ impl Limits {
     }
 }
 
+/// Who books what a peer makes this host do and hold.
+pub trait Ledger: 'static {
+    /// The peer has made a call.
+    fn call(&self);
+
+    /// So many more bytes are held for the peer: of messages that it sends, calls that it made, and answers that it has not
+    /// read.
+    ///
+    /// # Errors
+    /// If there is no room for them. They are not held then, and the connection ends with the error.
+    fn hold(&self, bytes: usize) -> Result<(), capnp::Error>;
+
+    /// So many of them are held no longer.
+    fn release(&self, bytes: usize);
+}
+
+/// Books nothing.
+#[cfg(test)]
+impl Ledger for () {
+    fn call(&self) {}
+
+    fn hold(&self, _: usize) -> Result<(), capnp::Error> {
+        Ok(())
+    }
+
+    fn release(&self, _: usize) {}
+}
+
 /// How deep a message's pointers may nest: the default of Cap'n Proto.
 const NESTING_MAX: i32 = 64;
 
 /// Speaks RPC over `input` and `output` until the peer closes its side or breaks the protocol, and serves `bootstrap`
-/// to it. `name` says in the log which connection it is, and `on_call` is told of each call that the peer makes.
+/// to it. `name` says in the log which connection it is, and `ledger` books what the peer costs.
 ///
 /// The future is not `Send`, like everything of capnp-rpc; dropping it drops all capabilities that the peer holds, and
 /// ends the calls that it made.
@@ -60,12 +89,13 @@ pub fn serve(
     output: impl AsyncWrite + Unpin + 'static,
     bootstrap: Capability,
     limits: Limits,
-    on_call: impl Fn() + 'static,
+    ledger: impl Ledger,
 ) -> impl Future<Output = ()> + 'static {
     let mut options = ReaderOptions::new();
     options.traversal_limit_in_words(Some(limits.message_size / size_of::<capnp::Word>()));
     options.nesting_limit(NESTING_MAX);
-    let meter = meter::Meter::new(limits, on_call);
+    let meter = meter::Meter::new(limits, ledger);
+    let input = incoming::WatchedReader::new(input, meter.clone());
     let network = twoparty::VatNetwork::new(input, meter.watch(output), Side::Server, options);
     let network = network::Watched::new(network, name.clone(), meter);
     let system = RpcSystem::new(Box::new(network), Some(bootstrap));

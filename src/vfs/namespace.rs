@@ -1,7 +1,7 @@
 //! What one cell sees: a root tree, and others that are mounted in it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures::FutureExt;
 
@@ -45,6 +45,9 @@ pub enum MountError {
 /// The mounts below a directory, by name.
 #[derive(Clone, Default)]
 struct Mounts(BTreeMap<String, MountPoint>);
+
+/// What is mounted below most directories.
+static NO_MOUNTS: LazyLock<Arc<Mounts>> = LazyLock::new(Arc::default);
 
 #[derive(Clone, Default)]
 struct MountPoint {
@@ -155,6 +158,11 @@ impl Place {
         place
     }
 
+    /// How many places are above it, each of which it keeps.
+    pub fn depth(&self) -> usize {
+        self.0.depth
+    }
+
     pub(super) fn links_may_leave(&self) -> bool {
         self.0.links_may_leave
     }
@@ -200,7 +208,7 @@ impl Place {
             directory,
             above: Some(self.clone()),
             depth: self.0.depth + 1,
-            mounts: point.map_or_else(Arc::default, |point| point.below.clone()),
+            mounts: point.map_or_else(|| NO_MOUNTS.clone(), |point| point.below.clone()),
             is_mount: mount.is_some(),
             links_may_leave: mount.map_or(self.0.links_may_leave, |mount| mount.links_may_leave),
         })))

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::Order;
 use crate::cell::code_cache;
@@ -68,16 +68,23 @@ pub fn compile(order: Option<&OsStr>, from: impl Read, to: impl Write) -> Result
 /// Takes away from this process what compiling does not need.
 fn confine(order: &Order) -> io::Result<()> {
     end_with_parent(order.parent)?;
-    let limit = |resource, most| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
-    limit(Resource::Core, 0)?;
-    limit(Resource::As, order.limits.memory_bytes)?;
-    limit(Resource::Fsize, order.limits.code_bytes)?;
+    limit(Resource::Core, 0, 0)?;
+    limit(Resource::As, order.limits.memory_bytes, 0)?;
+    limit(Resource::Fsize, order.limits.code_bytes, 0)?;
     // At the soft limit the signal says which limit it was; at the hard one the process is killed.
-    let cpu = order.limits.cpu_seconds;
-    setrlimit(Resource::Cpu, Rlimit { current: Some(cpu), maximum: Some(cpu.saturating_add(5)) })?;
+    limit(Resource::Cpu, order.limits.cpu_seconds, 5)?;
     // A lower priority is a courtesy.
     let _ = rustix::process::nice(NICE);
     Ok(())
+}
+
+/// Lowers a limit of this process, and the one up to which it may be raised again to so much more. Where either is lower
+/// already, as with `ulimit`, it stays, since it cannot be raised.
+fn limit(resource: Resource, most: u64, more: u64) -> io::Result<()> {
+    let now = getrlimit(resource);
+    let lower = |now: Option<u64>, most: u64| Some(now.map_or(most, |now| now.min(most)));
+    let (current, maximum) = (lower(now.current, most), lower(now.maximum, most.saturating_add(more)));
+    Ok(setrlimit(resource, Rlimit { current, maximum })?)
 }
 
 /// Has the kernel end this process when its parent's thread that waits for it ends.
