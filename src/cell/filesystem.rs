@@ -166,6 +166,7 @@ async fn open_or_create(
             Some(_) if flags.contains(OpenFlags::CREATE | OpenFlags::EXCLUSIVE) => return Err(VfsError::Exists),
             Some(_) => match open_existing(&target, flags, access).await {
                 Err(VfsError::NoEntry) if flags.contains(OpenFlags::CREATE) => {}
+                Err(VfsError::Replaced) => {}
                 opened => return opened,
             },
         }
@@ -310,7 +311,7 @@ impl HostDescriptor for FilesystemView<'_> {
     }
 
     async fn create_directory_at(&mut self, descriptor: Resource<Descriptor>, path: String) -> FsResult<()> {
-        let target = self.target(&descriptor, &path, Follow::NotLast).await?;
+        let target = self.target(&descriptor, &path, Follow::Name).await?;
         if target.node.is_some() {
             return Err(ErrorCode::Exist.into());
         }
@@ -364,8 +365,8 @@ impl HostDescriptor for FilesystemView<'_> {
         if flags.contains(PathFlags::SYMLINK_FOLLOW) {
             return Err(ErrorCode::Invalid.into());
         }
-        let from = self.target(&descriptor, &path, Follow::NotLast).await?;
-        let to = self.target(&new_descriptor, &new_path, Follow::NotLast).await?;
+        let from = self.target(&descriptor, &path, Follow::Name).await?;
+        let to = self.target(&new_descriptor, &new_path, Follow::Name).await?;
         if matches!(from.existing().map_err(fs_error)?, Node::Directory(_)) {
             return Err(ErrorCode::NotPermitted.into());
         }
@@ -412,7 +413,7 @@ impl HostDescriptor for FilesystemView<'_> {
     }
 
     async fn remove_directory_at(&mut self, descriptor: Resource<Descriptor>, path: String) -> FsResult<()> {
-        let target = self.target(&descriptor, &path, Follow::NotLast).await?;
+        let target = self.target(&descriptor, &path, Follow::Name).await?;
         match target.existing().map_err(fs_error)? {
             Node::Directory(_) => {}
             _ => return Err(ErrorCode::NotDirectory.into()),
@@ -428,8 +429,8 @@ impl HostDescriptor for FilesystemView<'_> {
         new_descriptor: Resource<Descriptor>,
         new_path: String,
     ) -> FsResult<()> {
-        let from = self.target(&descriptor, &path, Follow::NotLast).await?;
-        let to = self.target(&new_descriptor, &new_path, Follow::NotLast).await?;
+        let from = self.target(&descriptor, &path, Follow::Name).await?;
+        let to = self.target(&new_descriptor, &new_path, Follow::Name).await?;
         let is_directory = matches!(from.existing().map_err(fs_error)?, Node::Directory(_));
         if to.is_directory_meant && !is_directory {
             return Err(ErrorCode::NotDirectory.into());
@@ -446,7 +447,7 @@ impl HostDescriptor for FilesystemView<'_> {
         if target.len() > PATH_BYTES_MAX {
             return Err(ErrorCode::NameTooLong.into());
         }
-        let at = self.target(&descriptor, &path, Follow::NotLast).await?;
+        let at = self.target(&descriptor, &path, Follow::Name).await?;
         if at.node.is_some() {
             return Err(ErrorCode::Exist.into());
         }
@@ -458,7 +459,7 @@ impl HostDescriptor for FilesystemView<'_> {
     }
 
     async fn unlink_file_at(&mut self, descriptor: Resource<Descriptor>, path: String) -> FsResult<()> {
-        let target = self.target(&descriptor, &path, Follow::NotLast).await?;
+        let target = self.target(&descriptor, &path, Follow::Name).await?;
         if let Node::Directory(_) = target.existing().map_err(fs_error)? {
             return Err(ErrorCode::IsDirectory.into());
         }
@@ -614,7 +615,7 @@ fn error_code(error: &VfsError) -> ErrorCode {
         VfsError::NoSpace => ErrorCode::InsufficientSpace,
         VfsError::NoMemory => ErrorCode::InsufficientMemory,
         VfsError::CrossDevice => ErrorCode::CrossDevice,
-        VfsError::Busy => ErrorCode::Busy,
+        VfsError::Busy | VfsError::Replaced => ErrorCode::Busy,
         VfsError::Unsupported => ErrorCode::Unsupported,
         VfsError::Io(_) => ErrorCode::Io,
     }

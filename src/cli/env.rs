@@ -57,6 +57,14 @@ pub(super) fn code_cache_folder() -> Option<PathBuf> {
     folder.map(|folder| folder.join("code"))
 }
 
+/// Lets this process have as many files open as it may. The usual limit is that of programs that use `select`.
+pub(super) fn allow_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where it cannot be had, fewer will do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
 /// A path by which this very program can be started again, also when another has taken its place meanwhile.
 pub(super) fn this_program_as_it_runs() -> io::Result<PathBuf> {
     let running = PathBuf::from("/proc/self/exe");

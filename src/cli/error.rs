@@ -81,6 +81,7 @@ impl From<RunError> for Failure {
             | RunError::Output(_)
             | RunError::Mount(_)
             | RunError::MountSource { .. }
+            | RunError::MountOwn { .. }
             | RunError::Cell(_) => exit_code::RUN_FAILURE,
         };
         let failure = Self::new(code, &error);
@@ -93,6 +94,8 @@ impl From<RunError> for Failure {
                 failure.with_help("build for the target wasm32-wasip2, whose programs are components")
             }
             RunError::Read { .. } if is_damage_a_cause(&error) => failure.with_help(REPAIR),
+            RunError::MountOwn { .. } => failure
+                .with_help("mount a folder that has nothing of it, or to be read; or let WW_HOME name another place"),
             _ => failure,
         }
     }

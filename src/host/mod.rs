@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -196,11 +197,21 @@ struct Children {
     kill: CancellationToken,
     /// How many were started, to tell them apart in the log.
     count: AtomicU64,
+    /// Has one permit: a cell has one program compiled at a time, so that others have their turn.
+    compiling: Arc<Semaphore>,
 }
 
 impl Children {
     fn new(host: Host, parent: String, account: Account, network: Option<Reach>) -> Self {
-        Self { host, parent, account, network, kill: CancellationToken::new(), count: AtomicU64::new(0) }
+        Self {
+            host,
+            parent,
+            account,
+            network,
+            kill: CancellationToken::new(),
+            count: AtomicU64::new(0),
+            compiling: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// Checks that the parent may have such a child, and makes room for it.
@@ -220,10 +231,13 @@ impl Spawn for Children {
     fn load(&self, wasm: Bytes) -> LocalBoxFuture<'static, Result<Program, SpawnError>> {
         let account = self.account.clone();
         let compiler = self.host.0.compiler.clone();
+        let compiling = self.compiling.clone();
         async move {
             if wasm.len() > account.limits().size(Limit::Wasm) {
                 return Err(account.reached(Limit::Wasm).into());
             }
+            // It is never closed.
+            let _turn = compiling.acquire().await;
             Ok(compiler.compile(wasm).await?)
         }
         .boxed_local()

@@ -15,6 +15,7 @@ mod image;
 mod inspect;
 mod listing;
 mod lock;
+mod mounts;
 mod pin;
 mod plan;
 mod publish;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compile::{CompileEvent, with_events};
 use super::image::{self, ImageSource};
+use super::mounts;
 use super::request;
 use super::usage::{Gauge, Usage};
 use crate::caps::SpawnError;
@@ -22,11 +23,11 @@ use crate::cell::{
     InputFile, Launch,
 };
 use crate::escape;
-use crate::grant::{Grants, Limit, Limits, MountGrant, REQUEST_PATH, RequestError};
+use crate::grant::{Grants, Limit, Limits, REQUEST_PATH, RequestError};
 use crate::host::{self, Host};
 use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
 use crate::vfs::memory::MemoryTree;
-use crate::vfs::{self, Directory, Mount, MountError, Namespace};
+use crate::vfs::{Directory, Mount, MountError, Namespace};
 use crate::wasm_binary::SIZE_BYTES_MAX;
 use crate::wetfile::MAIN_PATH;
 
@@ -36,6 +37,9 @@ const NODE_AFTER: Duration = Duration::from_millis(20);
 
 /// How long what is left of the cells may take to go. It takes microseconds, or a tick where a child computes.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How long the output of a guest that was ended may take to arrive.
+const OUTPUT_OF_ENDED: Duration = Duration::from_secs(1);
 
 /// What to run and with what.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub struct RunOptions {
     pub grants: Grants,
     /// How much it may use, where that is said. What its image asks for counts where nothing is said.
     pub limits: Limits,
+    /// The folders in which ww keeps what it believes. No guest may change them.
+    pub own_folders: Vec<PathBuf>,
     /// Debug information in the engine, files and lines in trap backtraces.
     pub debug: bool,
     /// How the guest and its children are compiled.
@@ -163,6 +169,14 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
+    /// A folder that the guest could change has files of ww itself, or is in a folder of them.
+    #[error("the folder {} cannot be mounted to be changed, since ww keeps its own files in {}", escape::path(.path), escape::path(.own))]
+    MountOwn {
+        /// The folder.
+        path: PathBuf,
+        /// Where ww has its files.
+        own: PathBuf,
+    },
     /// What the image asks for cannot be read.
     #[error("the image's {REQUEST_PATH} cannot be used")]
     Request {
@@ -229,7 +243,7 @@ async fn run_to_end(
     if !lacking.is_empty() {
         tell(RunEvent::Lacking(lacking));
     }
-    let files = files(root, &options.grants, &limits)?;
+    let files = files(root, &options.grants, &limits, &options.own_folders).await?;
     let engine = Engine::new(EngineOptions { debug: options.debug })?;
     let compiler = Compiler::with_options(engine, Handle::current(), options.compiler);
     let failed = |source| RunError::Component { path: options.name.join(MAIN_PATH), source };
@@ -267,7 +281,12 @@ async fn run_to_end(
         error = node_failed(started, &swarm, tell) => return Err(error.into()),
     };
     gauge.end();
-    let arrived = stdout_drain.finished().await.and(stderr_drain.finished().await);
+    let arrived = async { stdout_drain.finished().await.and(stderr_drain.finished().await) };
+    let arrived = match &status {
+        ExitStatus::Exited(_) | ExitStatus::Trapped(_) => arrived.await,
+        // It was to end, so it does, also where nobody reads what it wrote.
+        ExitStatus::Killed | ExitStatus::LimitReached(_) => timeout(OUTPUT_OF_ENDED, arrived).await.unwrap_or(Ok(())),
+    };
     // What the guest said last over RPC is still on its way into the log.
     let _ = timeout(LAST_WORDS, host.ended()).await;
     // Peers are told that the node goes; without it they would have to find out.
@@ -295,18 +314,24 @@ async fn node_failed(
 }
 
 /// What the guest sees as its files: the image, a `/tmp` of its own, and the folders that it was given.
-fn files(root: Arc<dyn Directory>, grants: &Grants, limits: &Limits) -> Result<Namespace, RunError> {
+async fn files(
+    root: Arc<dyn Directory>,
+    grants: &Grants,
+    limits: &Limits,
+    own_folders: &[PathBuf],
+) -> Result<Namespace, RunError> {
     let mut mounts = Vec::new();
     // Who brings a whole file system of his own has a `/tmp` in it, or wants none.
     if grants.mounts().all(|mount| mount.target != "/") {
         let tmp = MemoryTree::new(limits.number(Limit::Tmp).unwrap_or(u64::MAX));
         mounts.push(Mount { path: "/tmp".into(), directory: tmp.root(), links_may_leave: true });
     }
-    for MountGrant { source, target, writable } in grants.mounts() {
-        let path = PathBuf::from(source.as_deref().unwrap_or_default());
-        let directory =
-            vfs::folder::open_mount(&path, *writable).map_err(|source| RunError::MountSource { path, source })?;
-        mounts.push(Mount { path: target.clone(), directory, links_may_leave: false });
+    for mount in grants.mounts() {
+        mounts.push(mounts::open(mount, own_folders)?);
+    }
+    // What is mounted as `/` is there instead of the image.
+    if mounts.iter().all(|mount| mount.path != "/") {
+        mounts::check_places(&root, &mounts).await?;
     }
     Ok(Namespace::new(root, &mounts)?)
 }

@@ -385,8 +385,6 @@ mod tests {
     fn what_is_held_is_booked_and_released() {
         let booked = Booked { most: 100_000, ..Booked::default() };
         let meter = Meter::new(LIMITS, booked.clone());
-        meter.coming(60_000).unwrap();
-        assert_eq!(booked.held.get(), 60_000);
         receive(&meter, &call(0, None, 60_000)).unwrap();
         let of_call = booked.held.get();
         assert!((60_000..62_000).contains(&of_call), "{of_call}");

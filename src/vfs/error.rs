@@ -60,6 +60,9 @@ pub enum VfsError {
     /// It is in use, as a mount point is.
     #[error("it is in use")]
     Busy,
+    /// What was found under the name was replaced before it was opened.
+    #[error("it was replaced meanwhile")]
+    Replaced,
     /// The tree cannot do this.
     #[error("not supported")]
     Unsupported,

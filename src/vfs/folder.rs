@@ -374,7 +374,7 @@ impl File for FolderFile {
             let fd = open_at(&self.directory, &self.name, mode | OFlags::NONBLOCK | OFlags::NOCTTY).await?;
             let stat = rustix::fs::fstat(&fd)?;
             if kind(&stat) != Kind::File || (stat.st_dev as u64, stat.st_ino as u64) != self.inode {
-                return Err(VfsError::NoEntry);
+                return Err(VfsError::Replaced);
             }
             Ok(Arc::new(OpenFolderFile { fd, identity: self.identity, show: self.show }) as Arc<dyn OpenFile>)
         }

@@ -188,7 +188,11 @@ pub trait Directory: Any + Send + Sync {
     }
 
     /// Moves an entry to another directory of the same tree, where it replaces what has its name, as POSIX has it.
-    fn rename<'a>(&'a self, _name: Name<'a>, _to: &'a Arc<dyn Directory>, _to_name: Name<'a>) -> Answer<'a, ()> {
+    fn rename<'a>(&'a self, _name: Name<'a>, to: &'a Arc<dyn Directory>, _to_name: Name<'a>) -> Answer<'a, ()> {
+        // Who is told so copies, which is allowed.
+        if self.identity().tree != to.identity().tree {
+            return futures::future::ready(Err(VfsError::CrossDevice)).boxed();
+        }
         read_only()
     }
 

@@ -34,6 +34,29 @@ pub enum MountError {
         /// The path.
         path: String,
     },
+    /// On the way to the place, the image has a link.
+    #[error(
+        "nothing can be mounted at `{}`, since `{}` is a link of the image to `{}`",
+        crate::escape::text(.path),
+        crate::escape::text(.at),
+        crate::escape::text(.target)
+    )]
+    Link {
+        /// The path.
+        path: String,
+        /// Where the link is.
+        at: String,
+        /// What it says.
+        target: String,
+    },
+    /// At the place or on the way to it, the image has something that is no folder.
+    #[error("nothing can be mounted at `{}`, since `{}` of the image is no folder", crate::escape::text(.path), crate::escape::text(.at))]
+    NotFolder {
+        /// The path.
+        path: String,
+        /// Where that is.
+        at: String,
+    },
     /// Two mounts have the same place.
     #[error("two mounts have the place `{}`", crate::escape::text(.path))]
     Twice {

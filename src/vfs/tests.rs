@@ -275,6 +275,19 @@ async fn directories_are_listed_in_order() {
 }
 
 #[tokio::test]
+async fn a_name_is_the_link_itself_also_before_a_slash() {
+    for (kind, root, _dir) in trees().await {
+        let place = place(&root);
+        let named = place.walk("to-etc/", Follow::Name).await.unwrap();
+        assert!(matches!(named.node, Some(Node::Symlink(_))), "{kind}");
+        assert!(matches!(named.existing(), Err(VfsError::NotDirectory)), "{kind}");
+        assert_eq!(named.name.as_deref(), Some("to-etc"), "{kind}");
+        let followed = place.walk("to-etc/", Follow::NotLast).await.unwrap();
+        assert!(matches!(followed.node, Some(Node::Directory(_))), "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn objects_are_told_apart() {
     for (kind, root, _dir) in trees().await {
         let place = place(&root);

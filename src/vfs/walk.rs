@@ -19,8 +19,10 @@ pub const DEPTH_MAX: usize = 1024;
 pub enum Follow {
     /// It is.
     Last,
-    /// The path means the link itself.
+    /// The path means the link itself, unless it ends in `/`.
     NotLast,
+    /// The path means the name, whatever it stands for: for what makes, moves and removes names.
+    Name,
 }
 
 /// Where a path leads.
@@ -122,7 +124,9 @@ impl Place {
                 Err(error) => return Err(error),
             };
             match node {
-                Node::Symlink(link) if !is_last || is_directory_meant || follow == Follow::Last => {
+                Node::Symlink(link)
+                    if !is_last || follow == Follow::Last || (is_directory_meant && follow == Follow::NotLast) =>
+                {
                     links += 1;
                     if links > LINKS_MAX {
                         return Err(VfsError::Loop);

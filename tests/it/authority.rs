@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Stdio;
 
-use crate::support::{Done, finish, probe_image, ww, ww_run};
+use crate::support::{Done, finish, probe_image, wait, ww, ww_run};
 
 /// An address that nobody listens on, and an id that nobody has.
 const NOBODY: [&str; 2] = ["12D3KooWJ5fPPfXZS8SuoJy1qG6f1Pq4igfUuzDp9vxYiZssqp4o", "/ip4/127.0.0.1/tcp/1"];
@@ -111,6 +112,51 @@ fn a_mount_that_cannot_be_is_told_before_anything_runs() {
     assert!(twice.stderr.contains("two mounts have the place `/data`"), "{}", twice.stderr);
     let relative = run(&["--mount", "/:data"], &["args"]).expect(125);
     assert!(relative.stderr.contains("is not of the form"), "{}", relative.stderr);
+}
+
+#[test]
+fn what_ww_keeps_cannot_be_changed_by_a_guest() {
+    let image = probe_image();
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("project")).unwrap();
+    let state = dir.path().join("state");
+    let mounted =
+        |mount: String| finish(ww_run(image.path(), &["--mount", &mount, "--", "exit", "4"]).env("WW_HOME", &state));
+    // Also where it is not there yet.
+    let done = mounted(format!("{}:/data:rw", dir.path().display())).expect(125);
+    assert!(
+        done.stderr.contains("cannot be mounted to be changed, since ww keeps its own files in"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(done.stdout, "");
+    mounted(format!("{}:/data", dir.path().display())).expect(4);
+    mounted(format!("{}:/data:rw", state.join("code").display())).expect(125);
+    mounted(format!("{}:/data:rw", dir.path().join("project").display())).expect(4);
+}
+
+#[test]
+fn nothing_is_mounted_behind_a_link_or_a_file_of_the_image() {
+    let image = probe_image();
+    fs::create_dir_all(image.path().join("usr/bin")).unwrap();
+    symlink("usr/bin", image.path().join("programs")).unwrap();
+    let mounted =
+        |target: &str| finish(&mut ww_run(image.path(), &["--mount", &format!("/:{target}"), "--", "exit", "4"]));
+    let done = mounted("/programs/data").expect(125);
+    assert!(done.stderr.contains("since `/programs` is a link of the image to `usr/bin`"), "{}", done.stderr);
+    let done = mounted("/bin/main.wasm").expect(125);
+    assert!(done.stderr.contains("since `/bin/main.wasm` of the image is no folder"), "{}", done.stderr);
+    for target in ["/usr/bin/data", "/bin", "/new/data"] {
+        mounted(target).expect(4);
+    }
+}
+
+#[test]
+fn a_guest_that_is_out_of_time_ends_though_nobody_reads_it() {
+    let image = probe_image();
+    let mut command = ww_run(image.path(), &["--limit", "wall-time=300ms", "--", "flood-stdout"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    assert_eq!(wait(&mut child).code(), Some(124));
 }
 
 #[test]

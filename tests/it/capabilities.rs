@@ -66,6 +66,11 @@ fn a_child_has_no_more_than_its_parent() {
 }
 
 #[test]
+fn the_room_of_a_child_is_free_when_its_end_is_known() {
+    run(&["--limit", "children=1"], &["module-time", PROBE, "300", "copy"]).expect(0);
+}
+
+#[test]
 fn what_a_child_used_is_told() {
     ok(&[], &["usage", PROBE]);
 }

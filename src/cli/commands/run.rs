@@ -154,6 +154,8 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
     let stopped = |signal| Ran { outcome: RunOutcome::Stopped(signal), usage: None };
     let failed = |error: std::io::Error| Failure::new(exit_code::RUN_FAILURE, &error);
     let [stdin, stdout, stderr] = env::standard_streams().map_err(failed)?;
+    // Each open file of a guest is one, and each folder on the way to an open folder.
+    env::allow_open_files();
     let (grants, limits) = authority(&args)?;
     let swarm = swarm_config(&args)?;
     let compiler = compiler::options().map_err(|failure| Failure { code: exit_code::RUN_FAILURE, ..failure })?;
@@ -185,6 +187,7 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
             env: last_of_each(granted_env(&grants).into_iter().chain(args.env)),
             grants,
             limits,
+            own_folders: env::code_cache_folder().into_iter().chain(env::state_folder()).collect(),
             debug: args.wasm_debug,
             compiler,
             stdin,
