@@ -107,13 +107,17 @@ impl Host {
                     async move {
                         let _token = token;
                         tracing::debug!(cell = name, "started");
+                        let is_child = admission.is_some();
                         let _admission = admission;
                         let children = Children::new(host.clone(), name.clone(), account.clone(), network);
                         // Ends the children when this future ends or is dropped.
                         let _children_end = children.kill.clone().drop_guard();
                         let executor = caps::executor(children);
                         let bootstrap = caps::host(host.0.swarm.clone(), executor, connect, &account).client;
-                        let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, on_call);
+                        // A child is its parent's affair, who can have any number of them.
+                        let on_overrun: fn(vat::Overrun) = if is_child { |_| () } else { say_overrun };
+                        let vat =
+                            vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, on_call, on_overrun);
                         run_with_vat(run, vat, &name).await;
                         tracing::debug!(cell = name, "ended");
                     }
@@ -133,7 +137,7 @@ impl Host {
                     .boxed_local()
                 };
                 self.submit(Box::new(job)).await?;
-                let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, on_call);
+                let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, on_call, |_| ());
                 tokio::task::spawn_local(async move {
                     let _token = token;
                     run_with_vat(async { drop(ended.wait().await) }, vat, &name).await;
@@ -154,6 +158,12 @@ enum First {
     Host { connect: Option<Reach>, network: Option<Reach> },
     /// One that is there already, and cannot leave its thread.
     Other(vat::Capability),
+}
+
+/// Says that the session with a cell of this machine's user is ended for a limit: the cell only finds that it is.
+fn say_overrun(overrun: vat::Overrun) {
+    let vat::Overrun { limit, reason } = overrun;
+    tracing::error!("the session with the guest was ended: {reason}; `--limit {limit}=…` sets another");
 }
 
 /// Runs a cell to its end, and its RPC beside it in a task of its own: what goes wrong there, even a panic, ends the

@@ -79,6 +79,11 @@ impl Meter {
         }))
     }
 
+    /// The largest message that is accepted, in bytes.
+    pub(super) fn message_size(&self) -> usize {
+        self.0.limits.message_size
+    }
+
     /// Notes a message of the peer.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //! the library would print some of them to standard output.
 
 use std::future::Future;
+use std::rc::Rc;
 
 /// What a cell can be given to call.
 pub use capnp::capability::Client as Capability;
@@ -46,11 +47,21 @@ impl Limits {
     }
 }
 
+/// Why this side has ended a connection: the peer went over a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overrun {
+    /// The limit.
+    pub limit: Limit,
+    /// What the peer did, as a fragment that names the limit.
+    pub reason: String,
+}
+
 /// How deep a message's pointers may nest: the default of Cap'n Proto.
 const NESTING_MAX: i32 = 64;
 
 /// Speaks RPC over `input` and `output` until the peer closes its side or breaks the protocol, and serves `bootstrap`
-/// to it. `name` says in the log which connection it is, and `on_call` is told of each call that the peer makes.
+/// to it. `name` says in the log which connection it is, `on_call` is told of each call that the peer makes, and `on_overrun`
+/// of the limit for which the connection is ended, if that is why.
 ///
 /// The future is not `Send`, like everything of capnp-rpc; dropping it drops all capabilities that the peer holds, and
 /// ends the calls that it made.
@@ -61,13 +72,14 @@ pub fn serve(
     bootstrap: Capability,
     limits: Limits,
     on_call: impl Fn() + 'static,
+    on_overrun: impl Fn(Overrun) + 'static,
 ) -> impl Future<Output = ()> + 'static {
     let mut options = ReaderOptions::new();
     options.traversal_limit_in_words(Some(limits.message_size / size_of::<capnp::Word>()));
     options.nesting_limit(NESTING_MAX);
     let meter = meter::Meter::new(limits, on_call);
     let network = twoparty::VatNetwork::new(input, meter.watch(output), Side::Server, options);
-    let network = network::Watched::new(network, name.clone(), meter);
+    let network = network::Watched::new(network, name.clone(), meter, Rc::new(on_overrun));
     let system = RpcSystem::new(Box::new(network), Some(bootstrap));
     async move {
         match system.await {
