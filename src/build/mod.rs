@@ -171,7 +171,10 @@ pub enum BuildError {
         path: Option<PathBuf>,
     },
     /// The result of a build is no component.
-    #[error("the build's result is {found}, where a component is needed")]
+    #[error(
+        "the build's result is {found}, where a component is needed: build for wasm32-wasip2, or make one of a module \
+         with `wasm-tools component new --adapt`"
+    )]
     NotComponent {
         /// What it is, such as `a core module`.
         found: String,
@@ -209,6 +212,16 @@ pub enum BuildError {
     /// What the guest is made of changed whenever it was built.
     #[error("its inputs change while it is built: does its build write among them?")]
     InputsChange,
+    /// A `Cargo.lock` does not fit its `Cargo.toml`.
+    #[error(
+        "ww does not change a Cargo.lock that is there, and this one does not fit its Cargo.toml: run `cargo update \
+         --workspace` in {}",
+        escape::path(.folder)
+    )]
+    CargoLock {
+        /// The workspace's folder.
+        folder: PathBuf,
+    },
     /// The build was stopped from outside.
     #[error("stopped")]
     Cancelled,

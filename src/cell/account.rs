@@ -20,6 +20,9 @@ use crate::grant::{Limit, LimitValue, Limits, Span};
 /// largest that WASI's programs send at once, a piece of a file, is far smaller.
 pub(super) const HOST_CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// How wasmtime 48 ends what it says when a store has as many handles as it may have (`handle_table.rs`).
+const HANDLES_FULL: &str = "store handle limit exceeded";
+
 /// What an element of a table takes, in bytes.
 const TABLE_ELEMENT_BYTES: usize = 16;
 
@@ -307,7 +310,9 @@ impl Limiter {
 
     /// What the cell was refused before it trapped with this error, as a sentence: that may be why.
     pub(super) fn refused(&self, error: &wasmtime::Error) -> Option<String> {
-        let handles_full = matches!(error.downcast_ref(), Some(ResourceTableError::Full));
+        // wasmtime has no type for its own table being full.
+        let is_full = |cause: &(dyn std::error::Error + 'static)| cause.to_string().ends_with(HANDLES_FULL);
+        let handles_full = matches!(error.downcast_ref(), Some(ResourceTableError::Full)) || error.chain().any(is_full);
         let refused = match handles_full {
             true => self.account().reached(Limit::Handles),
             false => self.memory_refused?,

@@ -85,13 +85,26 @@ impl From<RunError> for Failure {
             | RunError::Cell(_) => exit_code::RUN_FAILURE,
         };
         let failure = Self::new(code, &error);
-        match error {
+        match &error {
             RunError::NoImage { .. } => failure.with_help("`ww build` makes the images of a Wetfile.toml"),
             RunError::NoProgram { .. } => {
                 failure.with_help("an image is a folder such as `ww build` makes: bin/main.wasm, etc/, usr/lib/")
             }
-            RunError::Component { source: ComponentError::CoreModule, .. } => {
-                failure.with_help("build for the target wasm32-wasip2, whose programs are components")
+            RunError::Component { source: ComponentError::CoreModule, .. } => failure.with_help(CORE_MODULE),
+            RunError::MountSource { path, source } => {
+                let failure = match source.kind() {
+                    std::io::ErrorKind::NotADirectory => failure.with_help("only folders can be mounted"),
+                    _ => failure,
+                };
+                if path.starts_with("~") {
+                    return failure.with_help("`~` stands for itself here: write the whole path");
+                }
+                match super::env::working_directory() {
+                    Ok(here) if path.is_relative() => {
+                        failure.with_help(format!("it is looked for at {}", crate::escape::path(&here.join(path))))
+                    }
+                    _ => failure,
+                }
             }
             RunError::Read { .. } if is_damage_a_cause(&error) => failure.with_help(REPAIR),
             RunError::MountOwn { .. } => failure
@@ -136,6 +149,10 @@ impl From<ops::Error> for Failure {
         }
     }
 }
+
+/// What to do about a program that is a core module.
+pub(super) const CORE_MODULE: &str = "build for the target wasm32-wasip2, whose programs are components; a module for \
+                                      WASI 0.1 becomes one with `wasm-tools component new --adapt`";
 
 /// What to do about damage in the blockstore.
 const REPAIR: &str = "`ww store verify --repair` takes out of use what is damaged, so that it can be had again";

@@ -1,6 +1,6 @@
 //! The file of `--grant-file`: what a user gives a guest, written down once and not typed for each run.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -45,6 +45,27 @@ pub(super) fn read(path: &Path) -> Result<(Grants, Limits), Failure> {
             GrantFileError::Read(_) | GrantFileError::NotAFile => failure,
         }
     })
+}
+
+/// Refuses a file that the cell could change, since it lies in a folder that is given to it to be changed: what it wrote there
+/// would be given to it with the next run.
+pub(super) fn refuse_within_reach(path: &Path, grants: &Grants) -> Result<(), Failure> {
+    // The file itself, and the name that it has here, which may be that of a link.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let places = [path, folder].map(fs::canonicalize).into_iter().flatten();
+    let places: Vec<_> = places.collect();
+    let sources = grants.mounts().filter(|mount| mount.writable).filter_map(|mount| mount.source.as_deref());
+    for source in sources {
+        let Ok(folder) = fs::canonicalize(source) else { continue };
+        if places.iter().any(|place| place.starts_with(&folder)) {
+            let (path, source) = (escape::path(path), escape::text(source));
+            let message =
+                format!("the grant file {path} cannot be used: the guest could change it, which is given {source}:rw");
+            return Err(Failure::message(exit_code::RUN_FAILURE, message)
+                .with_help("keep it elsewhere, or mount a folder that does not hold it"));
+        }
+    }
+    Ok(())
 }
 
 fn parse(path: &Path) -> Result<(Grants, Limits), GrantFileError> {
@@ -93,6 +114,26 @@ mod tests {
     fn what_others_can_change_is_not_believed() {
         assert_eq!(read_file(b"cell = 1", 0o664), "others can change it (its mode is 0664)");
         assert_eq!(read_file(b"cell = 1", 0o602), "others can change it (its mode is 0602)");
+    }
+
+    #[test]
+    fn a_file_that_the_guest_could_change_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("given/below")).unwrap();
+        fs::write(at("given/below/file"), "cell = 1").unwrap();
+        fs::write(at("file"), "cell = 1").unwrap();
+        std::os::unix::fs::symlink("given/below/file", at("link")).unwrap();
+        std::os::unix::fs::symlink("../file", at("given/link")).unwrap();
+        let check = |path: &str, mode: &str, expected: bool| {
+            let grants = Grants(vec![format!("mount:{}:/data{mode}", at("given").display()).parse().unwrap()]);
+            assert_eq!(refuse_within_reach(&at(path), &grants).is_ok(), expected, "{path}{mode}");
+        };
+        check("file", ":rw", true);
+        check("given/below/file", "", true);
+        check("given/below/file", ":rw", false);
+        check("link", ":rw", false);
+        check("given/link", ":rw", false);
     }
 
     #[test]

@@ -4,15 +4,16 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::error::Failure;
 use crate::build::rustc_wrapper;
 use crate::cell::compile_child;
+use crate::escape;
 
 mod cancel;
 mod commands;
@@ -22,6 +23,7 @@ pub mod diagnostics;
 mod env;
 mod error;
 mod exit_code;
+mod foreign_flags;
 mod grant_file;
 mod kubo;
 mod logging;
@@ -29,8 +31,10 @@ mod meter;
 mod progress;
 mod project;
 mod run_content;
+mod shell;
 mod signals;
 mod sources;
+mod status_file;
 mod store;
 mod ui;
 mod unrepeated;
@@ -86,7 +90,7 @@ pub fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(error),
     };
     if cli.quiet {
         ui::be_quiet();
@@ -99,7 +103,7 @@ pub fn main() -> ExitCode {
     if let Some(directory) = &cli.directory
         && let Err(source) = std::env::set_current_dir(directory)
     {
-        let message = format!("failed to enter {}", crate::escape::path(directory));
+        let message = format!("failed to enter {}", escape::path(directory));
         let code = match cli.command {
             Command::Run(_) => exit_code::RUN_FAILURE,
             _ => exit_code::USAGE,
@@ -166,7 +170,11 @@ fn compile_for_another() -> ExitCode {
 }
 
 /// Shows help, the version, or what is wrong with the command line.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(mut error: clap::Error) -> ExitCode {
+    let meant = foreign_flags::meant(&error).filter(|_| error.kind() == ErrorKind::UnknownArgument);
+    if meant.is_some() {
+        foreign_flags::drop_suggestion(&mut error);
+    }
     match error.print() {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::from(exit_code::READER_GONE),
@@ -177,11 +185,45 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     // `ww run` ends with the guest's exit code, so its own failures have codes that guests seldom use.
     let lenient = Cli::command().ignore_errors(true).try_get_matches();
-    if !lenient.is_ok_and(|matches| matches.subcommand_name() == Some("run")) {
+    let Some(("run", run)) = lenient.as_ref().ok().and_then(clap::ArgMatches::subcommand) else {
+        say_command(&error);
+        say_not_text(&error);
         return ExitCode::from(exit_code::USAGE);
+    };
+    say_not_text(&error);
+    // Its status file is where the flag for the folder says.
+    let directory = run.try_get_one::<PathBuf>("directory").ok().flatten();
+    if directory.is_none_or(|directory| std::env::set_current_dir(directory).is_ok()) {
+        let text = error.to_string();
+        let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        commands::run::note_wrong_usage(run, message);
+    }
+    if let Some(meant) = meant {
+        ui::status(&format!("\nThe flag is another here: {meant}"));
     }
     if error.kind() == ErrorKind::UnknownArgument {
         ui::status("\nThe guest's arguments follow `--`: ww run IMAGE -- ARGS");
     }
     ExitCode::from(exit_code::RUN_FAILURE)
+}
+
+/// Says which command was meant by a word that is none, if clap has not.
+fn say_command(error: &clap::Error) {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return };
+    if error.get(ContextKind::SuggestedSubcommand).is_none() {
+        let cli = Cli::command();
+        let names = cli.get_subcommands().map(clap::Command::get_name);
+        if let Some(meant) = crate::wetfile::nearest_word(word, names) {
+            ui::status(&format!("\nDid you mean `ww {meant}`?"));
+        }
+    }
+}
+
+/// Says which arguments are not UTF-8, if that is what is wrong.
+fn say_not_text(error: &clap::Error) {
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        let wrong = std::env::args_os().skip(1).filter(|argument| argument.to_str().is_none());
+        let wrong: Vec<_> = wrong.map(|argument| escape::path(Path::new(&argument))).collect();
+        ui::status(&format!("\nNot UTF-8: {}", wrong.join(", ")));
+    }
 }

@@ -103,15 +103,50 @@ pub(super) fn image(given: &Path) -> Result<GivenImage, Failure> {
     }
 }
 
+/// The image of the Wetfile that is called as a path is written, if there is one.
+pub(super) fn image_called(given: &Path) -> Option<ImageName> {
+    let name = given.to_str().and_then(|name| ImageName::new(name).ok())?;
+    let project = wetfile::load(&root_here()?).ok()?;
+    project.images.contains_key(&name).then_some(name)
+}
+
 /// The content that is meant, if it is content: `/ipfs/CID`, `ipfs://CID`, or a bare CID where nothing has that name.
 pub(super) fn content(given: &Path) -> Result<Option<ContentPath>, Failure> {
     let Some(text) = given.to_str() else { return Ok(None) };
     match text.parse::<ContentPath>() {
         Ok(content) if ContentPath::is_meant(text) || given.symlink_metadata().is_err() => Ok(Some(content)),
         Err(error) if ContentPath::is_meant(text) => Err(Failure::new(exit_code::USAGE, &error)),
+        Err(error) if given.symlink_metadata().is_err() => match content_meant(text) {
+            Some(help) => Err(Failure::new(exit_code::USAGE, &error).with_help(help)),
+            None => Ok(None),
+        },
         _ => Ok(None),
     }
 }
+
+/// What to write in place of a text that was probably meant to be content: a CID with a character too few, or the address of a
+/// gateway.
+fn content_meant(text: &str) -> Option<String> {
+    let first = text.split('/').next().unwrap_or_default();
+    let is_cid = ["Qm", "baf", "BAF"].iter().any(|start| first.starts_with(start))
+        && first.len() >= CID_TEXT_BYTES_MIN
+        && first.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_cid {
+        return Some("it begins as a CID does: is all of it there? A folder of this name would be ./NAME".into());
+    }
+    let lower = text.to_ascii_lowercase();
+    let (_, rest) = ["ipfs:/", "ipfs:", "dweb:/ipfs/", "dweb:ipfs/"]
+        .iter()
+        .find_map(|start| lower.starts_with(start).then(|| text.split_at(start.len())))
+        .or_else(|| {
+            let is_url = lower.starts_with("https://") || lower.starts_with("http://");
+            text.find("/ipfs/").filter(|_| is_url).map(|at| text.split_at(at + "/ipfs/".len()))
+        })?;
+    Some(format!("write /ipfs/{}", escape::text(rest.trim_start_matches('/'))))
+}
+
+/// A text that begins as CIDs do and is as long was meant to be one; the shortest with a hash of 256 bits have 46 characters.
+const CID_TEXT_BYTES_MIN: usize = 40;
 
 /// Builds what `names` say, with the progress on standard error. A signal stops the compilers, or whatever
 /// else is being done, and then the build.
@@ -196,5 +231,31 @@ fn say_of_lock(built: &Built) {
         ui::progress(&format!(
             "{guest}: {LOCK_FILE_NAME} has nothing to compare it with of this toolchain: {toolchain}"
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant_to_be_content_is_known() {
+        let check = |text: &str, expected: Option<&str>| {
+            let help = content_meant(text);
+            assert_eq!(
+                help.as_deref().map(|help| expected.is_some_and(|part| help.contains(part))),
+                expected.map(|_| true),
+                "{text}"
+            );
+        };
+        let cid = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5";
+        check(cid, Some("begins as a CID does"));
+        check(&format!("{cid}/bin"), Some("begins as a CID does"));
+        for start in ["ipfs:/", "dweb:/ipfs/", "https://gateway.example/ipfs/", "IPFS:"] {
+            check(&format!("{start}{cid}/x"), Some(&format!("write /ipfs/{cid}/x")));
+        }
+        for other in ["pid0", "bafy", "Qm", "examples/images/pid0", "./ipfs/x", "https://example.org/x"] {
+            check(other, None);
+        }
     }
 }

@@ -98,7 +98,11 @@ const TABLE: [Row; 11] = [
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
     /// There is no limit of this name.
-    #[error("`{}` is no limit; there are {}", crate::escape::text(.name), names())]
+    #[error(
+        "`{}` is no limit; {}",
+        crate::escape::text(.name),
+        super::meant_or(.name, &TABLE.map(|row| row.name), &limit_names())
+    )]
     Unknown {
         /// The name.
         name: String,
@@ -131,7 +135,8 @@ pub enum LimitError {
     },
 }
 
-fn names() -> String {
+/// The names of all limits, as a list.
+pub fn limit_names() -> String {
     TABLE.map(|row| row.name).join(", ")
 }
 
@@ -160,18 +165,28 @@ impl Limit {
         self.row().default
     }
 
-    /// Reads a value in the limit's unit.
+    /// The least and the most that it can be set to, where there are bounds; a time can be [`LimitValue::NO_LIMIT`] as well.
+    pub fn range(self) -> Option<(LimitValue, LimitValue)> {
+        let (least, most) = self.row().range;
+        self.default_value().map(|value| (value.with_number(least), value.with_number(most)))
+    }
+
+    /// Reads a value in the limit's unit; a time can be `none`.
     ///
     /// # Errors
     /// If it is malformed or out of range.
     pub fn parse_value(self, text: &str) -> Result<LimitValue, LimitError> {
         let wrong = |reason: String| LimitError::Value { limit: self, value: text.to_owned(), reason };
         let value = match self.default_value() {
+            None if text == LimitValue::NO_LIMIT_NAME => LimitValue::NO_LIMIT,
             None => LimitValue::Time(text.parse().map_err(|error: NoQuantity| wrong(error.to_string()))?),
             Some(LimitValue::Bytes(_)) => {
                 LimitValue::Bytes(text.parse().map_err(|error: NoQuantity| wrong(error.to_string()))?)
             }
-            Some(_) => LimitValue::Count(text.parse().map_err(|_| wrong("it is not a number".into()))?),
+            Some(_) => LimitValue::Count(text.parse().map_err(|_| {
+                let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                wrong(if is_number { "it is too large" } else { "it is not a number" }.into())
+            })?),
         };
         let (least, most) = self.row().range;
         if (least..=most).contains(&value.number()) {
@@ -198,6 +213,12 @@ impl FromStr for Limit {
 }
 
 impl LimitValue {
+    /// That of a time that is not limited, whatever is asked for.
+    pub const NO_LIMIT: Self = Self::Time(Span(Duration::MAX));
+
+    /// What that is called in flags and files.
+    const NO_LIMIT_NAME: &'static str = "none";
+
     /// The bare number: bytes, milliseconds, or how many.
     pub fn number(self) -> u64 {
         match self {
@@ -221,6 +242,7 @@ impl fmt::Display for LimitValue {
         match self {
             Self::Count(count) => count.fmt(formatter),
             Self::Bytes(bytes) => bytes.fmt(formatter),
+            _ if *self == Self::NO_LIMIT => formatter.write_str(Self::NO_LIMIT_NAME),
             Self::Time(span) => span.fmt(formatter),
         }
     }
@@ -253,7 +275,8 @@ impl Limits {
 
     /// The value of a limit; `None` is no limit.
     pub fn value(&self, limit: Limit) -> Option<LimitValue> {
-        self.0.get(&limit).copied().or_else(|| limit.default_value())
+        let value = self.0.get(&limit).copied().or_else(|| limit.default_value());
+        value.filter(|value| *value != LimitValue::NO_LIMIT)
     }
 
     /// Those that were set, in the order of the documentation.
@@ -347,9 +370,10 @@ mod tests {
         check("cpu-time=1500ms", "cpu-time=1500ms");
         check("children=0", "children=0");
         check("memory", "`memory` is not of the form NAME=VALUE");
+        check("memroy=1MiB", "`memroy` is no limit; did you mean `memory`?");
         check(
-            "cpu=1s",
-            "`cpu` is no limit; there are memory, cpu-time, wall-time, children, depth, handles, calls, call-bytes, \
+            "speed=1",
+            "`speed` is no limit; there are memory, cpu-time, wall-time, children, depth, handles, calls, call-bytes, \
              message, wasm, tmp",
         );
         check(
@@ -363,6 +387,12 @@ mod tests {
             "`10` is no value for the limit wall-time: it is not a time such as 500ms, 10s, 5min or 1h",
         );
         check("wall-time=0s", "`0s` is no value for the limit wall-time: it is less than 1ms");
+        check("wall-time=none", "wall-time=none");
+        check(
+            "tmp=64MB",
+            "`64MB` is no value for the limit tmp: it is not a number of bytes, KiB, MiB, GiB or TiB; write 64MiB",
+        );
+        check("calls=99999999999999999999", "`99999999999999999999` is no value for the limit calls: it is too large");
         check("depth=-1", "`-1` is no value for the limit depth: it is not a number");
         check("depth=65", "`65` is no value for the limit depth: it is more than 64");
     }
@@ -389,6 +419,11 @@ mod tests {
             &["children=1", "wall-time=1001ms"],
             Err("a child cannot have the limit wall-time of 1001ms, since its parent has 1s"),
         );
+        check(
+            &["wall-time=1s"],
+            &["wall-time=none"],
+            Err("a child cannot have the limit wall-time of none, since its parent has 1s"),
+        );
     }
 
     #[test]
@@ -404,5 +439,22 @@ mod tests {
         check(&["memory=64MiB"], &["memory=32MiB"], &["memory=32MiB"], &["memory=64MiB"]);
         check(&["cpu-time=1s"], &[], &["cpu-time=1s"], &[]);
         check(&["cpu-time=10s"], &["cpu-time=1s"], &["cpu-time=1s"], &["cpu-time=10s"]);
+        check(&["cpu-time=10s"], &["cpu-time=none"], &["cpu-time=none"], &[]);
+        check(&["cpu-time=none"], &["cpu-time=1s"], &["cpu-time=1s"], &["cpu-time=none"]);
+        assert_eq!(limits(&["cpu-time=none"]).time(Limit::CpuTime), None);
+    }
+
+    /// The table of the page and the one of the code say the same.
+    #[test]
+    fn the_documentation_has_all_limits() {
+        let page = include_str!("../../docs/authority.md");
+        for limit in Limit::all() {
+            let default = limit.default_value().map_or("none".to_owned(), |value| value.to_string());
+            let range = limit.range().map_or("from 1ms".to_owned(), |(least, most)| format!("{least} to {most}"));
+            let begins = format!("| `{limit}` | ");
+            let row =
+                page.lines().find(|line| line.starts_with(&begins)).unwrap_or_else(|| panic!("no row `{begins}`"));
+            assert!(row.contains(&format!(" | {default} | {range} | ")), "`{row}` should have | {default} | {range} |");
+        }
     }
 }

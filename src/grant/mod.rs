@@ -7,6 +7,7 @@
 //!
 //! Nothing here opens a file or enforces anything.
 
+mod check;
 mod limits;
 mod request;
 
@@ -14,7 +15,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-pub use limits::{Limit, LimitError, LimitValue, Limits};
+pub use check::{GRANTS_MAX, check};
+pub use limits::{Limit, LimitError, LimitValue, Limits, limit_names};
 pub use request::{REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError};
 
 pub use crate::quantity::{Bytes, Span};
@@ -56,10 +58,12 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
     /// Its name is unknown.
-    #[error("`{}` is no grant; there are connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME and terminal", crate::escape::text(.name))]
+    #[error("`{}` is no grant; {}", crate::escape::text(.name), meant_or(.name, &Grant::NAMES, .forms))]
     Unknown {
         /// The name.
         name: String,
+        /// All that there are, in their forms.
+        forms: &'static str,
     },
     /// What follows the name is malformed.
     #[error("`{}` is not of the form {form}", crate::escape::text(.text))]
@@ -69,11 +73,59 @@ pub enum GrantError {
         /// How it should look.
         form: &'static str,
     },
+    /// A mount has a place where nothing can be mounted.
+    #[error("`{}` is no place for a mount: {reason}", crate::escape::text(.path))]
+    Place {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A variable cannot have such a name.
+    #[error("`{}` is no name of a variable: it has letters, digits and _, and a digit is not the first", crate::escape::text(.name))]
+    Variable {
+        /// The name.
+        name: String,
+    },
+    /// A mount is to be where the cell has a folder of its own.
+    #[error("/tmp is the guest's own; mount below it, such as at /tmp/x")]
+    OwnFolder,
+    /// Two mounts have the same place.
+    #[error("two mounts have the place `{}`", crate::escape::text(.path))]
+    SamePlace {
+        /// The path.
+        path: String,
+    },
+    /// The same grant is there twice.
+    #[error("`{}` is there twice", crate::escape::text(.grant))]
+    Twice {
+        /// The grant.
+        grant: String,
+    },
+    /// There are more grants than there may be.
+    #[error("there are more than {GRANTS_MAX} grants")]
+    TooMany,
 }
+
+/// What was probably meant by a name that is none of those that there are; else what there is.
+fn meant_or(name: &str, names: &[&str], all: &str) -> String {
+    // No name is nearly as long, and the cost is that of both lengths.
+    let near = names.iter().filter(|_| name.len() <= 32);
+    let measured = near.map(|known| (strsim::damerau_levenshtein(&name.to_lowercase(), known), known));
+    match measured.min().filter(|(distance, known)| *distance <= known.len() / 3) {
+        Some((_, known)) => format!("did you mean `{known}`?"),
+        None => format!("there are {all}"),
+    }
+}
+
+/// The forms of all grants, and those in which an image asks.
+const FORMS: &str = "connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME and terminal";
+const REQUEST_FORMS: &str = "connect[:NETWORK], network[:NETWORK], mount:DST[:rw], env:NAME and terminal";
 
 /// The forms of grants.
 const MOUNT_FORM: &str = "mount:SRC:DST or mount:SRC:DST:rw, with an absolute path DST";
 const MOUNT_REQUEST_FORM: &str = "mount:DST or mount:DST:rw, with an absolute path DST";
+const MOUNT_FLAG_FORM: &str = "SRC:DST or SRC:DST:rw, with an absolute path DST";
 const ENV_FORM: &str = "env:NAME";
 const CONNECT_FORM: &str = "connect or connect:NETWORK, such as connect:192.168.0.0/16";
 const NETWORK_FORM: &str = "network or network:NETWORK, such as network:192.168.0.0/16";
@@ -93,7 +145,7 @@ impl Grant {
 
     fn parse(
         text: &str,
-        mount: impl Fn(&str) -> Option<MountGrant>,
+        mount: impl Fn(&str) -> Result<MountGrant, GrantError>,
         mount_form: &'static str,
     ) -> Result<Self, GrantError> {
         let (name, rest) = match text.split_once(':') {
@@ -108,14 +160,21 @@ impl Grant {
         match name {
             "connect" => Ok(Self::Connect(network(CONNECT_FORM)?)),
             "network" => Ok(Self::Network(network(NETWORK_FORM)?)),
-            "mount" => rest.and_then(mount).map(Self::Mount).ok_or_else(|| malformed(mount_form)),
-            "env" => {
-                let name = rest.filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
-                Ok(Self::Env(name.ok_or_else(|| malformed(ENV_FORM))?.to_owned()))
-            }
+            "mount" => match rest.ok_or_else(|| malformed(mount_form)).and_then(mount) {
+                Err(GrantError::Malformed { .. }) => Err(malformed(mount_form)),
+                mount => mount.map(Self::Mount),
+            },
+            "env" => match rest {
+                Some(name) if check::is_variable(name) => Ok(Self::Env(name.to_owned())),
+                None | Some("") => Err(malformed(ENV_FORM)),
+                Some(name) => Err(GrantError::Variable { name: name.to_owned() }),
+            },
             "terminal" if rest.is_none() => Ok(Self::Terminal),
             "terminal" => Err(malformed(TERMINAL_FORM)),
-            _ => Err(GrantError::Unknown { name: name.to_owned() }),
+            _ => {
+                let forms = if mount_form == MOUNT_REQUEST_FORM { REQUEST_FORMS } else { FORMS };
+                Err(GrantError::Unknown { name: name.to_owned(), forms })
+            }
         }
     }
 
@@ -130,6 +189,14 @@ impl Grant {
         }
     }
 
+    /// Where it mounts, if it is a mount.
+    pub fn place(&self) -> Option<&str> {
+        match self {
+            Self::Mount(mount) => Some(&mount.target),
+            _ => None,
+        }
+    }
+
     /// Whether a cell that has this one has what is asked for.
     pub fn covers(&self, asked: &Self) -> bool {
         match (self, asked) {
@@ -137,7 +204,8 @@ impl Grant {
             (Self::Connect(Some(given)), Self::Connect(Some(asked)))
             | (Self::Network(Some(given)), Self::Network(Some(asked))) => given.covers(asked),
             (Self::Mount(given), Self::Mount(asked)) => {
-                given.target == asked.target && (given.writable || !asked.writable)
+                // Who gives all files gives those, too.
+                (given.target == asked.target || given.target == "/") && (given.writable || !asked.writable)
             }
             (given, asked) => given == asked,
         }
@@ -148,7 +216,7 @@ impl FromStr for Grant {
     type Err = GrantError;
 
     fn from_str(text: &str) -> Result<Self, GrantError> {
-        Self::parse(text, |rest| rest.parse().ok(), MOUNT_FORM)
+        Self::parse(text, str::parse, MOUNT_FORM)
     }
 }
 
@@ -175,9 +243,12 @@ impl fmt::Display for Grant {
 }
 
 impl MountGrant {
-    fn parse_request(text: &str) -> Option<Self> {
+    fn parse_request(text: &str) -> Result<Self, GrantError> {
         let (target, writable) = split_mode(text);
-        is_target(target).then(|| Self { source: None, target: target.to_owned(), writable })
+        match target.contains(':') {
+            true => Err(GrantError::Malformed { text: text.to_owned(), form: MOUNT_REQUEST_FORM }),
+            false => Ok(Self { source: None, target: place(target)?, writable }),
+        }
     }
 }
 
@@ -188,13 +259,10 @@ impl FromStr for MountGrant {
     fn from_str(text: &str) -> Result<Self, GrantError> {
         let (rest, writable) = split_mode(text);
         match rest.rsplit_once(':') {
-            Some((source, target)) if !source.is_empty() && is_target(target) => {
-                Ok(Self { source: Some(source.to_owned()), target: target.to_owned(), writable })
+            Some((source, target)) if !source.is_empty() && target.starts_with('/') => {
+                Ok(Self { source: Some(source.to_owned()), target: place(target)?, writable })
             }
-            _ => Err(GrantError::Malformed {
-                text: text.to_owned(),
-                form: "SRC:DST or SRC:DST:rw, with an absolute path DST",
-            }),
+            _ => Err(GrantError::Malformed { text: text.to_owned(), form: MOUNT_FLAG_FORM }),
         }
     }
 }
@@ -206,8 +274,13 @@ fn split_mode(text: &str) -> (&str, bool) {
     }
 }
 
-fn is_target(target: &str) -> bool {
-    target.starts_with('/') && !target.contains(':')
+/// The place of a mount, without the slash that a path may end with.
+fn place(path: &str) -> Result<String, GrantError> {
+    let place = path.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(path);
+    match check::wrong_place(place) {
+        None => Ok(place.to_owned()),
+        Some(reason) => Err(GrantError::Place { path: path.to_owned(), reason }),
+    }
 }
 
 impl Network {
@@ -304,6 +377,17 @@ impl Grants {
         self.0.retain(|grant| !matches!(grant, Grant::Mount(mount) if targets.contains(&mount.target.as_str())));
         self.0.extend(others.0);
         self
+    }
+
+    /// These without what says nothing new. A mount that is there twice stays, since it says where something is.
+    pub fn without_repetition(self) -> Self {
+        let mut kept: Vec<Grant> = Vec::new();
+        for grant in self.0 {
+            if grant.place().is_some() || !kept.contains(&grant) {
+                kept.push(grant);
+            }
+        }
+        Self(kept)
     }
 
     /// What is asked for and was not given.
@@ -409,12 +493,14 @@ mod tests {
         let check = |text: &str, expected: &str| {
             assert_eq!(text.parse::<Grant>().unwrap_err().to_string(), expected);
         };
+        check("conect", "`conect` is no grant; did you mean `connect`?");
+        check("Mount:x:/y", "`Mount` is no grant; did you mean `mount`?");
         check(
-            "konnect",
-            "`konnect` is no grant; there are connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME and terminal",
+            "everything",
+            "`everything` is no grant; there are connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME and terminal",
         );
         check("env:", "`env:` is not of the form env:NAME");
-        check("env:A=B", "`env:A=B` is not of the form env:NAME");
+        check("env:A=B", "`A=B` is no name of a variable: it has letters, digits and _, and a digit is not the first");
         check("terminal:x", "`terminal:x` is not of the form terminal");
         for text in ["connect:", "connect:10.0.0.0/33", "connect:host", "connect:::/129", "connect:10.0.0.0/+8"] {
             check(text, &format!("`{text}` is not of the form {CONNECT_FORM}"));
@@ -422,7 +508,11 @@ mod tests {
         for text in ["mount", "mount:/a", "mount:a:b", "mount::/b", "mount:a:/b:rw:rw"] {
             check(text, &format!("`{text}` is not of the form {MOUNT_FORM}"));
         }
+        check("mount:a:/b//c", "`/b//c` is no place for a mount: it has two slashes one after the other");
+        assert_eq!("mount:a:/b/".parse::<Grant>().unwrap().to_string(), "mount:a:/b");
+        assert_eq!("mount:a:/".parse::<Grant>().unwrap().to_string(), "mount:a:/");
         assert!(Grant::parse_request("mount:a:/b").is_err());
+        assert!(Grant::parse_request("mount:b").is_err());
     }
 
     #[test]
@@ -541,6 +631,8 @@ mod tests {
         check("mount:x:/data", "mount:/data", true);
         check("mount:x:/data", "mount:/data:rw", false);
         check("mount:x:/data:rw", "mount:/data", true);
+        check("mount:x:/", "mount:/data", true);
+        check("mount:x:/", "mount:/data:rw", false);
         check("env:A", "env:B", false);
         check("terminal", "terminal", true);
     }

@@ -1,8 +1,10 @@
 //! What an image asks for: `etc/cell.toml`; and what a user gives it in a file of the same form.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::{Grant, GrantError, Grants, Limit, LimitError, Limits};
 
@@ -47,18 +49,31 @@ pub enum RequestError {
     /// It is not UTF-8.
     #[error("it is not text in UTF-8")]
     NotText,
+    /// There is a link in its place, to where nothing is.
+    #[error("it is a link that leads nowhere")]
+    DanglingLink,
     /// The version of the format is not one that this `ww` knows.
     #[error("its format is version {found}, and this ww knows version {VERSION}")]
     Version {
         /// The version.
         found: i64,
     },
-    /// Something that it asks for does not exist.
-    #[error(transparent)]
-    Grant(#[from] GrantError),
+    /// Something that it asks for does not exist, or not together with the rest.
+    #[error("line {line}: {error}")]
+    Grant {
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong there.
+        error: GrantError,
+    },
     /// A limit that it asks for does not exist, or cannot have the value.
-    #[error(transparent)]
-    Limit(#[from] LimitError),
+    #[error("line {line}: {error}")]
+    Limit {
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong there.
+        error: LimitError,
+    },
 }
 
 fn at_line(line: Option<usize>) -> String {
@@ -70,9 +85,9 @@ fn at_line(line: Option<usize>) -> String {
 struct Written {
     cell: i64,
     #[serde(default)]
-    grants: Vec<String>,
+    grants: Vec<Spanned<String>>,
     #[serde(default)]
-    limits: toml::Table,
+    limits: BTreeMap<Spanned<String>, Spanned<toml::Value>>,
 }
 
 impl Request {
@@ -121,16 +136,22 @@ impl Request {
         if written.cell != VERSION {
             return Err(RequestError::Version { found: written.cell });
         }
-        let grants = written.grants.iter().map(|text| parse_grant(text)).collect::<Result<_, _>>()?;
+        let of_grant =
+            |written: &Spanned<String>, error| RequestError::Grant { line: line(text, written.span().start), error };
+        let parse = |written: &Spanned<String>| parse_grant(written.as_ref()).map_err(|error| of_grant(written, error));
+        let grants: Vec<_> = written.grants.iter().map(parse).collect::<Result<_, _>>()?;
+        super::check(&grants).map_err(|(index, error)| of_grant(&written.grants[index], error))?;
         let mut limits = Limits::default();
         for (name, value) in written.limits {
-            let limit: Limit = name.parse()?;
-            let text = match value {
+            let place = line(text, name.span().start);
+            let of_limit = |error| RequestError::Limit { line: place, error };
+            let limit: Limit = name.as_ref().parse().map_err(of_limit)?;
+            let value = match value.into_inner() {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),
                 other => other.to_string(),
             };
-            limits.set(limit, limit.parse_value(&text)?);
+            limits.set(limit, limit.parse_value(&value).map_err(of_limit)?);
         }
         Ok(Self { grants, limits })
     }
@@ -195,7 +216,13 @@ mod tests {
         check("", "missing field `cell`");
         check("cell = 2", "its format is version 2, and this ww knows version 1");
         check("cell = 1\ngrant = []", "unknown field `grant`");
-        check("cell = 1\ngrants = [\"root\"]", "`root` is no grant");
+        check("cell = 1\ngrants = [\n  \"connect\",\n  \"root\"]", "line 4: `root` is no grant; there are connect");
+        check("cell = 1\ngrants = [\"conect\"]", "line 2: `conect` is no grant; did you mean `connect`?");
+        check("cell = 1\n[limits]\nmemroy = 1", "line 3: `memroy` is no limit; did you mean `memory`?");
+        check("cell = 1\ngrants = [\"connect\", \"connect\"]", "`connect` is there twice");
+        check("cell = 1\ngrants = [\"mount:/tmp\"]", "/tmp is the guest's own");
+        check("cell = 1\ngrants = [\"mount:/a\", \"mount:/a:rw\"]", "two mounts have the place `/a`");
+        check("cell = 1\ngrants = [\"env:A;touch x\"]", "is no name of a variable");
         check("cell = 1\n[limits]\nmemory = \"1\"", "it is less than 64KiB");
         check("cell = 1\n[limits]\nmemory = true", "`true` is no value for the limit memory");
         check("cell = 1\n[limits]\ndisk = 1", "`disk` is no limit");

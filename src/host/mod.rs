@@ -21,8 +21,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::caps::{self, Bootstrap, Child, Order, Spawn, SpawnError, Stream};
 use crate::cell::{
-    self, Account, Admission, CAPACITY, Channel, Compiler, Input, Launch, Output, PipeReader, PipeWriter, Process,
-    Program, pipe,
+    self, Account, Admission, CAPACITY, Channel, Compiler, Input, Launch, LimitReached, Output, PipeReader, PipeWriter,
+    Process, Program, pipe,
 };
 use crate::grant::{Limit, Reach};
 use crate::swarm::Swarm;
@@ -95,9 +95,11 @@ impl Host {
         launch.rpc = Some(Channel { input: guest_input, output: guest_output });
         let account = launch.account.clone();
         let limits = vat::Limits::of(account.limits());
+        // What becomes of a child is its parent's affair, who can have any number of them.
+        let says_overrun = launch.admission.is_none();
         let (process, run) = cell::launch(launch, kill);
         let token = self.0.cells.token();
-        let ledger = Books(account.clone());
+        let ledger = Books { account: account.clone(), says_overrun };
         match first {
             First::Host { connect, network } => {
                 let host = self.clone();
@@ -145,19 +147,31 @@ impl Host {
 }
 
 /// What a cell's RPC costs is booked on its account.
-struct Books(Account);
+struct Books {
+    account: Account,
+    /// Whether the user is told why a session is ended: the cell only finds that it is.
+    says_overrun: bool,
+}
 
 impl vat::Ledger for Books {
     fn call(&self) {
-        self.0.count_call();
+        self.account.count_call();
     }
 
     fn hold(&self, bytes: usize) -> Result<(), capnp::Error> {
-        self.0.take_memory(bytes as u64).map_err(|reached| capnp::Error::overloaded(reached.to_string()))
+        self.account.take_memory(bytes as u64).map_err(|LimitReached { limit, value }| {
+            capnp::Error::overloaded(format!("its messages and calls do not fit into {value}, the limit `{limit}`"))
+        })
     }
 
     fn release(&self, bytes: usize) {
-        self.0.give_memory(bytes as u64);
+        self.account.give_memory(bytes as u64);
+    }
+
+    fn overrun(&self, vat::Overrun { limit, reason }: vat::Overrun) {
+        if self.says_overrun {
+            tracing::error!("the session with the guest was ended: {reason}; `--limit {limit}=…` sets another");
+        }
     }
 }
 

@@ -229,7 +229,7 @@ fn write_lock(project: &Project, before: Option<&Lock>, after: &Lock) -> Result<
         return Ok(LockChange::None);
     }
     let path = project.root.join(LOCK_FILE_NAME);
-    atomic_file::write(&path, after.render().as_bytes(), LOCK_FILE_MODE)
+    atomic_file::replace(&path, after.render().as_bytes(), LOCK_FILE_MODE)
         .map_err(|source| Error::WriteLock { path, source })?;
     Ok(if before.is_some() { LockChange::Updated } else { LockChange::Created })
 }

@@ -185,7 +185,13 @@ pub(super) async fn read_request(image: &Arc<dyn Directory>, name: &Path) -> Res
     let namespace = Namespace::new(image.clone(), &[])?;
     let bytes = match read_file(&namespace, REQUEST_PATH, REQUEST_BYTES_MAX).await {
         Ok(bytes) => bytes,
-        Err(FileError::Missing) => return Ok(Request::default()),
+        Err(FileError::Missing) => {
+            let link = namespace.root().walk(REQUEST_PATH, Follow::NotLast).await;
+            return match link.ok().and_then(|link| link.node) {
+                Some(Node::Symlink(_)) => Err(wrong(RequestError::DanglingLink)),
+                _ => Ok(Request::default()),
+            };
+        }
         Err(FileError::NotAFile) => return Err(RunError::NotAFile { path: name.join(REQUEST_PATH) }),
         Err(FileError::TooLong(size)) => return Err(wrong(RequestError::TooLong { size })),
         Err(FileError::Unreadable(error)) => {

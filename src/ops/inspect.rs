@@ -174,7 +174,6 @@ pub fn snapshot(inspected: &Inspected) -> String {
             EntryKind::File { interface: Some(interface), .. } => {
                 line(&mut shown, format_args!("{path}: component"));
                 let imports: Vec<&str> = interface.imports.iter().map(|import| compatible(import)).collect();
-                let is_wasi = |import: &str| import.starts_with(WASI) && import.ends_with(WASI_VERSION);
                 if imports.iter().any(|import| is_wasi(import)) {
                     line(&mut shown, format_args!("    imports of WASI 0.2"));
                 }
@@ -208,6 +207,15 @@ pub fn snapshot(inspected: &Inspected) -> String {
 
 fn line(shown: &mut String, text: std::fmt::Arguments<'_>) {
     writeln!(shown, "{text}").expect("writing to a String does not fail");
+}
+
+/// Whether something that a component imports is an interface of WASI 0.2, of whatever patch.
+pub fn is_of_wasi(import: &str) -> bool {
+    is_wasi(compatible(import))
+}
+
+fn is_wasi(import: &str) -> bool {
+    import.starts_with(WASI) && import.ends_with(WASI_VERSION)
 }
 
 /// The name without the patch of its version, such as `wasi:cli/run@0.2`: patches are compatible.

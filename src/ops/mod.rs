@@ -41,7 +41,9 @@ pub use compile::{CompileEvent, compile};
 pub use content::{ContentError, Details, EntryKind, ListedEntry, cat, file_size, get, look_up_details, ls};
 pub use gateway::{GatewayError, serve_gateway};
 pub use image::{ImageSource, LeasedContent};
-pub use inspect::{InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, snapshot};
+pub use inspect::{
+    InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, is_of_wasi, snapshot,
+};
 pub use listing::{Listed, ListedKind, Listing, ListingError};
 pub use lock::OutOfDate;
 pub use pin::{PinError, pin, unpin};

@@ -30,6 +30,7 @@ pub(super) enum At<'a> {
 pub(super) fn locate<'a>(at: impl Fn(&str) -> Option<At<'a>>) -> Result<Option<String>, AskedError> {
     let backwards = |path: &str| path.rsplit('/').map(str::to_owned).collect::<Vec<_>>();
     let (mut pending, mut folder, mut links) = (backwards(REQUEST_PATH), String::new(), 0);
+    let mut is_link = false;
     while let Some(name) = pending.pop() {
         match name.as_str() {
             "" | "." => continue,
@@ -41,6 +42,7 @@ pub(super) fn locate<'a>(at: impl Fn(&str) -> Option<At<'a>>) -> Result<Option<S
         }
         let path = join(&folder, &name);
         match at(&path) {
+            None if is_link => return Err(RequestError::DanglingLink.into()),
             None => return Ok(None),
             Some(At::Folder) => folder = path,
             Some(At::File { size_bytes }) if size_bytes > REQUEST_BYTES_MAX => {
@@ -49,6 +51,8 @@ pub(super) fn locate<'a>(at: impl Fn(&str) -> Option<At<'a>>) -> Result<Option<S
             Some(At::File { .. }) => return Ok(pending.is_empty().then_some(path)),
             Some(At::Symlink(target)) => {
                 links += 1;
+                // The file itself, not a folder on the way to it.
+                is_link |= pending.is_empty();
                 if links > LINKS_MAX {
                     return Err(AskedError::NotAFile);
                 }
@@ -62,7 +66,8 @@ pub(super) fn locate<'a>(at: impl Fn(&str) -> Option<At<'a>>) -> Result<Option<S
     Err(AskedError::NotAFile)
 }
 
-/// The flags of `ww run` that give an image all that it asks for beyond what every cell has. Foreign text.
+/// The flags of `ww run` that give an image all that it asks for beyond what every cell has, as arguments: each flag and, after
+/// it, its value. Foreign text.
 pub fn flags_of(request: &Request) -> Vec<String> {
     let (_, beyond) = request.limits.grant(&Limits::default());
     flags(&request.grants.iter().collect::<Vec<_>>(), &beyond)
@@ -70,8 +75,9 @@ pub fn flags_of(request: &Request) -> Vec<String> {
 
 /// The flags of `ww run` that give these.
 pub(super) fn flags(grants: &[&Grant], limits: &[(Limit, LimitValue)]) -> Vec<String> {
-    let grants = grants.iter().map(|grant| format!("--grant {}", grant.to_give()));
-    grants.chain(limits.iter().map(|(limit, value)| format!("--limit {limit}={value}"))).collect()
+    let grants = grants.iter().map(|grant| ["--grant".to_owned(), grant.to_give()]);
+    let limits = limits.iter().map(|(limit, value)| ["--limit".to_owned(), format!("{limit}={value}")]);
+    grants.chain(limits).flatten().collect()
 }
 
 #[cfg(test)]
@@ -102,7 +108,9 @@ mod tests {
         check(&[("etc/", None), ("etc/cell.toml", Some("../x")), ("x", None)], Some("x"));
         check(&[("etc/", None), ("etc/cell.toml", Some("/../../x")), ("x", None)], Some("x"));
         check(&[("etc", Some("a/b")), ("a/", None), ("a/b/", None), ("a/b/cell.toml", None)], Some("a/b/cell.toml"));
-        check(&[("etc/", None), ("etc/cell.toml", Some("gone"))], None);
+        check(&[("etc", Some("conf")), ("conf/", None)], None);
+        let dangling = located(&[("etc/", None), ("etc/cell.toml", Some("gone"))]);
+        assert_eq!(dangling, Err(RequestError::DanglingLink.into()));
     }
 
     #[test]
@@ -120,6 +128,6 @@ mod tests {
     fn flags_give_what_is_beyond_the_default() {
         let text = "cell = 1\ngrants = [\"mount:/a\"]\n[limits]\nmemory = \"4GiB\"\nchildren = 1\ncpu-time = \"1s\"\n";
         let request = Request::parse(text).unwrap();
-        assert_eq!(flags_of(&request), ["--grant mount:SRC:/a", "--limit memory=4GiB"]);
+        assert_eq!(flags_of(&request), ["--grant", "mount:SRC:/a", "--limit", "memory=4GiB"]);
     }
 }

@@ -23,7 +23,7 @@ use crate::cell::{
     InputFile, Launch,
 };
 use crate::escape;
-use crate::grant::{Grants, Limit, Limits, REQUEST_PATH, RequestError};
+use crate::grant::{Grant, Grants, Limit, Limits, REQUEST_PATH, RequestError};
 use crate::host::{self, Host};
 use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
 use crate::vfs::memory::MemoryTree;
@@ -194,7 +194,7 @@ pub enum RunError {
 /// Something that whoever runs an image should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunEvent {
-    /// The image asks for what it is not given: the flags that would give it. Foreign text.
+    /// The image asks for what it is not given: the flags that would give it, each with its value after it. Foreign text.
     Lacking(Vec<String>),
     /// The node has another port than [`Listen::Port`](crate::swarm::Listen::Port) named, which was busy.
     OtherPort(u16),
@@ -239,7 +239,10 @@ async fn run_to_end(
     let wasm = image::read_program(&root, &options.name).await?;
     let request = image::read_request(&root, &options.name).await?;
     let (limits, refused) = request.limits.grant(&options.limits);
-    let lacking = request::flags(&options.grants.lacking(&request.grants), &refused);
+    let mut lacking = options.grants.lacking(&request.grants);
+    // A variable may also have been set to something.
+    lacking.retain(|grant| !matches!(grant, Grant::Env(name) if options.env.iter().any(|(set, _)| set == name)));
+    let lacking = request::flags(&lacking, &refused);
     if !lacking.is_empty() {
         tell(RunEvent::Lacking(lacking));
     }

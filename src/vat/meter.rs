@@ -17,7 +17,7 @@ use capnp_rpc::rpc_capnp::{cap_descriptor, message, message_target, promised_ans
 use futures::AsyncWrite;
 use tokio::sync::Notify;
 
-use super::{Ledger, Limits};
+use super::{Ledger, Limits, Overrun};
 
 /// How many calls may be chained, each on the result of the one before, while the first is unanswered. A tenth of what
 /// a thread's stack takes, and far more than interfaces have levels.
@@ -119,6 +119,16 @@ impl Meter {
     fn release(&self, bytes: usize) {
         self.0.ledger.release(bytes);
         self.0.held.update(|held| held - bytes);
+    }
+
+    /// Notes that the connection is ended since the peer went over a limit.
+    pub(super) fn overran(&self, overrun: Overrun) {
+        self.0.ledger.overrun(overrun);
+    }
+
+    /// The largest message that is accepted, in bytes.
+    pub(super) fn message_size(&self) -> usize {
+        self.0.limits.message_size
     }
 
     /// Notes a message of the peer.

@@ -61,6 +61,9 @@ pub trait Ledger: 'static {
 
     /// So many of them are held no longer.
     fn release(&self, bytes: usize);
+
+    /// The connection is ended since the peer went over a limit.
+    fn overrun(&self, _overrun: Overrun) {}
 }
 
 /// Books nothing.
@@ -73,6 +76,15 @@ impl Ledger for () {
     }
 
     fn release(&self, _: usize) {}
+}
+
+/// Why this side has ended a connection: the peer went over a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overrun {
+    /// The limit.
+    pub limit: Limit,
+    /// What the peer did, as a fragment that names the limit.
+    pub reason: String,
 }
 
 /// How deep a message's pointers may nest: the default of Cap'n Proto.

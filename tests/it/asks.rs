@@ -114,7 +114,7 @@ fn inspect_shows_what_an_image_asks_for() {
     let expected = json!({
         "grants": ["connect", "mount:/data:rw"],
         "limits": { "memory": "2GiB", "children": 4 },
-        "beyond_default": ["--grant connect", "--grant mount:SRC:/data:rw", "--limit memory=2GiB"],
+        "beyond_default": ["--grant", "connect", "--grant", "mount:SRC:/data:rw", "--limit", "memory=2GiB"],
     });
     assert_eq!(shown["request"], expected);
 
@@ -132,6 +132,42 @@ fn inspect_shows_what_an_image_asks_for() {
     let silent: Value =
         serde_json::from_str(&finish(ww(&["inspect", "--json"]).arg(probe_image().path())).expect(0).stdout).unwrap();
     assert_eq!(silent.get("request"), None);
+}
+
+/// What is shown to be copied into a shell is what it is there, whoever wrote it.
+#[test]
+fn what_an_image_asks_for_runs_nothing_in_a_shell() {
+    let image = asking(b"cell = 1\ngrants = [\"mount:/x $(echo run) `id` 'q'\"]\n");
+    let shown = finish(ww(&["inspect"]).arg(image.path())).expect(0).stdout;
+    let flags = shown.lines().last().unwrap().strip_prefix("gets beyond the default only with ").unwrap();
+    let printed = std::process::Command::new("sh").args(["-c", &format!("printf '%s\\n' {flags}")]).output().unwrap();
+    assert_eq!(String::from_utf8(printed.stdout).unwrap(), "--grant\nmount:SRC:/x $(echo run) `id` 'q'\n");
+    let mut run = ww(&["run", "--listen", "none"]);
+    let said = finish(run.arg(image.path()).args(["--", "args"])).expect(0).stderr;
+    assert!(said.contains(&format!("is not given: {flags}\n")), "{said}");
+
+    for refused in ["env:A;touch${IFS}x", "mount:/tmp", "mount:/a//b"] {
+        let image = asking(format!("cell = 1\ngrants = [\"{refused}\"]\n").as_bytes());
+        finish(ww(&["inspect"]).arg(image.path())).expect(5);
+        finish(&mut ww_run(image.path(), &["--", "args"])).expect(126);
+    }
+}
+
+#[test]
+fn what_an_image_asks_for_is_one_line() {
+    let asked: Vec<_> = (0..64).map(|number| format!("\"env:VARIABLE_{number}\"")).collect();
+    let image = asking(format!("cell = 1\ngrants = [{}]\n", asked.join(", ")).as_bytes());
+    let mut run = ww(&["run", "--listen", "none"]);
+    let said = finish(run.arg(image.path()).args(["--", "args"])).expect(0).stderr;
+    let line = said.lines().find(|line| line.starts_with("the image asks for")).unwrap();
+    assert!(line.len() < 400 && line.ends_with(" … and 56 more; `ww inspect` lists them"), "{line}");
+    let shown = finish(ww(&["inspect"]).arg(image.path())).expect(0).stdout;
+    assert!(shown.contains("--grant env:VARIABLE_63"), "{shown}");
+    // What its user sets it to, it has.
+    let image = asking(b"cell = 1\ngrants = [\"env:HOME\", \"mount:/data\"]\n");
+    let given = ["--listen", "none", "--env", "HOME=x", "--mount", "/etc:/data"];
+    let said = finish(ww(&["run"]).arg(image.path()).args(given).args(["--", "args"])).expect(0).stderr;
+    assert!(!said.contains("asks for"), "{said}");
 }
 
 #[test]
@@ -154,6 +190,12 @@ fn a_malformed_request_is_shown_and_found() {
         assert!(shown["request"]["error"].as_str().unwrap().contains(expected), "{shown}");
     }
     let image = probe_image();
+    fs::create_dir(image.path().join("etc")).unwrap();
+    symlink("gone", image.path().join("etc/cell.toml")).unwrap();
+    let shown = finish(ww(&["inspect"]).arg(image.path())).expect(5);
+    let run = finish(&mut ww_run(image.path(), &["--", "args"])).expect(126);
+    assert!((shown.stderr + &run.stderr).matches("it is a link that leads nowhere").count() == 2);
+    fs::remove_file(image.path().join("etc/cell.toml")).unwrap();
     fs::create_dir_all(image.path().join("etc/cell.toml")).unwrap();
     let done = finish(ww(&["inspect"]).arg(image.path())).expect(5);
     assert!(done.stderr.contains("it is not a file"), "{}", done.stderr);
@@ -212,6 +254,15 @@ fn a_grant_file_that_cannot_be_used_is_told_before_anything_runs() {
     with(&"#".repeat(70_000), 0o600, "at most 65536 are read");
     refused(run_with(Path::new("/no/such/file"), &[], &["args"]), "it cannot be read");
     refused(run_with(Path::new("/"), &[], &["args"]), "it is not a file");
+
+    // A file that the guest may write.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("grants.toml");
+    fs::write(&file, "cell = 1").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let mount = format!("{}:/data:rw", folder.path().display());
+    refused(run_with(&file, &["--mount", &mount], &["args"]), "the guest could change it");
+    run_with(&file, &["--mount", mount.trim_end_matches(":rw")], &["args"]).expect(0);
 
     // A file of another user: one that is made so, or where that is not possible one that always is.
     let file = tempfile::NamedTempFile::new().unwrap();

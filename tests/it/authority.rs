@@ -110,6 +110,22 @@ fn a_mount_that_cannot_be_is_told_before_anything_runs() {
     assert_eq!(missing.stdout, "");
     let twice = run(&["--mount", "/:/data", "--mount", "/:/data"], &["args"]).expect(125);
     assert!(twice.stderr.contains("two mounts have the place `/data`"), "{}", twice.stderr);
+    for (option, value, expected) in [
+        ("--mount", "/:/tmp", "/tmp is the guest's own; mount below it, such as at /tmp/x"),
+        ("--mount", "/:/a//b", "`/a//b` is no place for a mount: it has two slashes"),
+        ("--mount", "~/x:/data", "`~` stands for itself here"),
+        ("--mount", "/etc/passwd:/data", "only folders can be mounted"),
+        ("--mount", "no/such:/data", "it is looked for at /"),
+        ("--grant", "env:HOME,FOO", "`HOME,FOO` is no name of a variable"),
+        ("--grant", "conect", "did you mean `connect`?"),
+        ("--env", "FOO", "--grant env:FOO passes it on"),
+        ("--limit", "tmp=64MB", "write 64MiB"),
+    ] {
+        let refused = run(&[option, value], &["args"]).expect(125);
+        assert!(refused.stderr.contains(expected), "{value}: {}", refused.stderr);
+        assert_eq!(refused.stdout, "");
+    }
+    run(&["--mount", "/etc:/data/"], &["args"]).expect(0);
     let relative = run(&["--mount", "/:data"], &["args"]).expect(125);
     assert!(relative.stderr.contains("is not of the form"), "{}", relative.stderr);
 }
@@ -254,6 +270,41 @@ fn limits_end_a_cell_and_are_named() {
         "{}",
         small.stderr
     );
+}
+
+#[test]
+fn a_session_that_ends_for_a_limit_is_told() {
+    let large = run(&["--limit", "message=64KiB"], &["spawn", "/bin/probe.wasm", "args"]).expect(1);
+    let said = "the session with the guest was ended: it sent a message larger than the limit `message`, which is 64KiB; \
+                `--limit message=…` sets another";
+    assert_eq!(large.stderr.matches(said).count(), 1, "{}", large.stderr);
+}
+
+#[test]
+fn handles_are_named_where_they_are_why_it_traps() {
+    let full = run(&["--limit", "handles=16"], &["spawn-many", "/bin/probe.wasm", "40"]).expect(134);
+    assert!(
+        full.stderr.contains("the limit `handles` is reached, which is 16; `--limit handles=…`"),
+        "{}",
+        full.stderr
+    );
+}
+
+#[test]
+fn a_time_that_the_image_has_set_can_be_lifted() {
+    let image = asking("cell = 1\n\n[limits]\ncpu-time = \"1ms\"\n");
+    finish(&mut ww_run(image.path(), &["--", "roundtrips", "2000"])).expect(124);
+    finish(&mut ww_run(image.path(), &["--limit", "cpu-time=none", "--", "roundtrips", "2000"])).expect(0);
+}
+
+#[test]
+fn a_variable_that_is_not_there_is_told() {
+    let image = probe_image();
+    let mut command = ww(&["run", "--listen", "none", "--grant", "env:NOT_SET", "--grant", "env:EMPTY"]);
+    let done = finish(command.arg(image.path()).args(["--", "env"]).env("EMPTY", "")).expect(0);
+    let said = "warning: the variable NOT_SET is not set, so the guest does not get it";
+    assert_eq!(done.stderr.lines().filter(|line| line.contains("variable")).collect::<Vec<_>>(), [said]);
+    assert_eq!(done.stdout, "EMPTY=\n");
 }
 
 #[test]

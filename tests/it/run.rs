@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -256,6 +257,77 @@ fn a_status_file_that_cannot_be_written_is_an_error() {
     let image = probe_image();
     let done = finish(&mut ww_run(image.path(), &["--status-file", "/nowhere/status", "--", "exit", "0"])).expect(125);
     assert!(done.stderr.contains("/nowhere/status"), "{}", done.stderr);
+    // Before anything runs.
+    let done = finish(&mut ww_run(image.path(), &["--status-file", "/nowhere/status", "--", "args"])).expect(125);
+    assert_eq!(done.stdout, "");
+}
+
+#[test]
+fn a_status_file_takes_the_place_of_files_only() {
+    let image = probe_image();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    rustix::fs::mknodat(rustix::fs::CWD, &at("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    fs::write(at("file"), "of an earlier run").unwrap();
+    symlink("file", at("link")).unwrap();
+    symlink("pipe", at("to-pipe")).unwrap();
+    let run = |path: &Path, more: &[&str]| {
+        let mut command = ww_run(image.path(), more);
+        finish(command.arg("--status-file").arg(path).args(["--", "args"]))
+    };
+    for path in ["pipe", "to-pipe", "."] {
+        let done = run(&at(path), &[]).expect(125);
+        assert!(done.stderr.contains("is no regular file; give the path of a file, which is replaced whole"));
+        assert_eq!(done.stdout, "");
+    }
+    assert!(!fs::metadata(at("pipe")).unwrap().is_file());
+    run(Path::new("-"), &[]).expect(125);
+    run(&at("link"), &[]).expect(0);
+    assert!(at("link").is_symlink());
+    assert_eq!(fs::read_to_string(at("file")).unwrap(), "{\"code\":0,\"status\":\"exited\"}\n");
+    let identity = at("identity");
+    let done = run(&identity, &["--identity", identity.to_str().unwrap()]).expect(125);
+    assert!(done.stderr.contains("is a file of --identity"), "{}", done.stderr);
+    run(&image.path().join("bin/main.wasm"), &[]).expect(125);
+    run(&at("other"), &["--identity", identity.to_str().unwrap()]).expect(0);
+}
+
+/// Whoever reads the file does not take an earlier run's for this one's.
+#[test]
+fn a_status_file_tells_of_a_wrong_command_line() {
+    let image = probe_image();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("status");
+    fs::write(&file, "of an earlier run").unwrap();
+    let mut command = ww(&["-C", dir.path().to_str().unwrap(), "run", "--status-file", "status"]);
+    finish(command.arg(image.path()).args(["--limit", "speed=1"])).expect(125);
+    let status: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!((&status["status"], &status["code"]), (&"failed".into(), &125.into()));
+    assert!(status["error"].as_str().unwrap().contains("`speed` is no limit"), "{status}");
+}
+
+#[test]
+fn a_node_need_not_listen() {
+    let image = probe_image();
+    let mut command = ww(&["run", "--listen", "none"]);
+    // It asks for the node's addresses, and so for the node.
+    let done = finish(command.arg(image.path()).args(["--", "hold-peers"])).expect(0);
+    assert!(!done.stderr.contains("listens"), "{}", done.stderr);
+    let both = ["--listen", "none", "--listen", "/ip4/127.0.0.1/tcp/0"];
+    finish(ww(&["run"]).arg(image.path()).args(both)).expect(125);
+}
+
+#[test]
+fn flags_of_other_tools_are_translated() {
+    let image = probe_image();
+    let said = |args: &[&str]| finish(&mut ww_run(image.path(), args)).expect(125).stderr;
+    assert!(said(&["--volume", "m:/d"]).contains("--mount SRC:DST[:rw]"));
+    let network = said(&["--allow-net"]);
+    assert!(network.contains("--grant network") && !network.contains("--allow-plain-http"), "{network}");
+    assert!(finish(&mut ww(&["rnu"])).expect(2).stderr.contains("`ww run`"));
+    let mut command = ww(&["inspect", "a", "--profile"]);
+    let done = finish(command.arg(std::ffi::OsStr::from_bytes(b"x\xffy"))).expect(2);
+    assert!(done.stderr.contains("Not UTF-8: x\\xffy"), "{}", done.stderr);
 }
 
 /// Runs an image whose `bin/main.wasm` is made by `prepare`, and returns the exit code and what was said.

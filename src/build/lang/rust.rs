@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cargo_metadata::{CrateType, Message, Metadata, Package, PackageId, Target, TargetKind};
 
@@ -73,6 +74,18 @@ pub(in crate::build) fn build(ctx: &Context<'_>, guest: &Guest, prepared: &Prepa
     let Prepared { environment, toolchain, package, .. } = prepared;
     let dir = guest.dir.to_path(ctx.state.root());
     let mut artifact = None;
+    // What cargo says of a lock that it would have to change; its help is of a flag that nobody has given.
+    let is_lock_stale = AtomicBool::new(false);
+    let events = |event: Event<'_>| {
+        if let Event::Output { line, .. } = &event
+            && line.contains("lock file")
+            && line.contains("--locked was passed")
+        {
+            is_lock_stale.store(true, Ordering::Relaxed);
+        }
+        (ctx.events)(event);
+    };
+    let ctx = &Context { events: &events, ..*ctx };
     let arguments = package.arguments(ctx, prepared.target_dir.clone());
     let call = Call { program: "cargo", arguments: &arguments, dir: &dir, environment, line_bytes_max: LINE_BYTES_MAX };
     let result = build::run(ctx, &guest.name, &call, &mut |line| match serde_json::from_str(line) {
@@ -85,6 +98,9 @@ pub(in crate::build) fn build(ctx: &Context<'_>, guest: &Guest, prepared: &Prepa
     });
     match result {
         Err(BuildError::Failed { .. }) if !toolchain.has_target() => Err(BuildError::TargetMissing),
+        Err(BuildError::Failed { .. }) if is_lock_stale.load(Ordering::Relaxed) => {
+            Err(BuildError::CargoLock { folder: package.workspace.clone() })
+        }
         other => other,
     }?;
     let path = artifact.ok_or(BuildError::NoArtifact { path: None })?;
@@ -166,7 +182,9 @@ struct FoundPackage {
     id: PackageId,
     manifest: PathBuf,
     target: Target,
-    /// Whether the workspace has a `Cargo.lock`.
+    /// The folder of its workspace.
+    workspace: PathBuf,
+    /// Whether that has a `Cargo.lock`.
     is_locked: bool,
 }
 
@@ -178,7 +196,8 @@ impl FoundPackage {
             return Err(BuildError::NoPackage { manifest });
         };
         let target = choose_target(package, &manifest)?;
-        Ok(Self { id: package.id.clone(), manifest, target, is_locked })
+        let workspace = metadata.workspace_root.clone().into_std_path_buf();
+        Ok(Self { id: package.id.clone(), manifest, target, workspace, is_locked })
     }
 
     /// The arguments of the build. They select one target, so that a program and a `cdylib` of the same name, whose

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::atomic_file::Replaceable;
 use crate::blockstore::PinName;
 use crate::build::Cancel;
 use crate::cli::cancel::CancelOnSignal;
@@ -16,8 +17,8 @@ use crate::cli::meter::Meter;
 use crate::cli::store::{self, counted};
 use crate::cli::{env, exit_code, project, ui};
 use crate::dag::ContentPath;
-use crate::escape;
 use crate::ops::car::{CarExported, CarImported, CarPin, export_car, import_car};
+use crate::{atomic_file, escape};
 
 /// Bytes that are gathered before they are written.
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
@@ -193,11 +194,13 @@ fn export_to_file(args: &ExportArgs) -> Result<CarExported, Failure> {
     }
     // So that the file beside it is removed.
     let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mode = fs::Permissions::from_mode(0o666);
-    let file = tempfile::Builder::new().prefix(".ww-").permissions(mode).tempfile_in(dir).map_err(failed)?;
+    let Replaceable { path: place, mode } = atomic_file::replaceable(path).map_err(failed)?;
+    let file = atomic_file::temporary(place.parent().unwrap_or(Path::new("/")), 0o666).map_err(failed)?;
+    if let Some(mode) = mode {
+        file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
+    }
     let exported = export_to(args, &mut BufWriter::with_capacity(WRITE_BUFFER_BYTES, file.as_file()), &cancel);
     let exported = signals.result(exported)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
+    file.persist(place).map_err(|error| failed(error.error))?;
     Ok(exported)
 }

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use crate::cli::error::Failure;
 use crate::cli::project::GivenImage;
 use crate::cli::store::HeldContent;
-use crate::cli::{exit_code, project, ui};
+use crate::cli::{exit_code, project, shell, ui};
 use crate::dag::unixfs::Profile;
 use crate::escape;
 use crate::grant::{Limit, LimitValue, REQUEST_PATH, Request};
 use crate::ops::{self, Inspected, InspectedKind, InspectedObject};
+use crate::wetfile::MAIN_PATH;
 
 /// Show what is in an image
 ///
@@ -77,7 +78,7 @@ fn inspect(path: &Path, profile: Profile) -> Result<Inspected, Failure> {
     project::refuse_absent(path)?;
     ops::inspect(path, profile).map_err(|error| {
         let message = format!("{} cannot be inspected", escape::path(path));
-        Failure::caused(exit_code::IMAGE, message, &error).with_help("`ww build` makes the images of a Wetfile.toml")
+        Failure::caused(exit_code::IMAGE, message, &error)
     })
 }
 
@@ -94,9 +95,18 @@ fn as_text(inspected: &Inspected) -> String {
         };
         lines.push(format!("{size:>width$}  {}  {shown}", object.cid));
         if let InspectedKind::File { interface: Some(interface), .. } = &object.kind {
-            let imports = interface.imports.iter().map(|name| format!("imports {}", escape::text(name)));
+            let (wasi, others): (Vec<&String>, Vec<&String>) =
+                interface.imports.iter().partition(|name| ops::is_of_wasi(name));
+            let wasi = (!wasi.is_empty()).then(|| "imports of WASI 0.2".to_owned());
+            let others = others.into_iter().map(|name| format!("imports {}", escape::text(name)));
+            let imports = wasi.into_iter().chain(others);
             let exports = interface.exports.iter().map(|name| format!("exports {}", escape::text(name)));
             lines.extend(imports.chain(exports).map(|line| format!("{:width$}    {line}", "")));
+        }
+        if let InspectedKind::File { interface: None, .. } = &object.kind
+            && object.path == MAIN_PATH
+        {
+            lines.push(format!("{:width$}    is no component, so `ww run` cannot run it", ""));
         }
     }
     if let Some(Ok(request)) = &inspected.request {
@@ -115,7 +125,7 @@ fn asked(request: &Request) -> Vec<String> {
     let mut lines: Vec<_> = grants.chain(limits).collect();
     let flags = ops::flags_of(request);
     if !flags.is_empty() {
-        lines.push(format!("gets beyond the default only with {}", escape::text(&flags.join(" "))));
+        lines.push(format!("gets beyond the default only with {}", shell::arguments(flags.iter().map(String::as_str))));
     }
     lines
 }

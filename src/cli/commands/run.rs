@@ -1,27 +1,34 @@
 //! `ww run`.
 
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgMatches, Args};
 use serde_json::json;
 
 use crate::cell::{ExitStatus, LimitReached};
 use crate::cli::error::Failure;
 use crate::cli::signals::{StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
-use crate::cli::{compiler, env, exit_code, grant_file, project, run_content as content, store, ui};
+use crate::cli::status_file::StatusFile;
+use crate::cli::{compiler, env, exit_code, grant_file, project, run_content as content, shell, store, ui};
 use crate::dag::ContentPath;
-use crate::grant::{Grant, Grants, Limit, Limits, MountGrant};
-use crate::ops::{self, BuildOptions, ImageSource, Ran, RunEvent, RunOptions, RunOutcome, Usage};
-use crate::swarm::{Identity, Listen, Multiaddr, SwarmConfig};
+use crate::escape;
+use crate::grant::{self, Grant, Grants, Limit, Limits, MountGrant};
+use crate::ops::{self, BuildOptions, ImageSource, Ran, RunError, RunEvent, RunOptions, RunOutcome, Usage};
+use crate::swarm::{AddressError, Identity, Listen, Multiaddr, SwarmConfig};
 use crate::wetfile::ImageName;
-use crate::{atomic_file, escape};
 
 /// The port of the node where none is asked for.
 const DEFAULT_PORT: u16 = 2020;
+
+/// How many flags that an image asks for are shown with a run, and how many bytes of them: two lines of a terminal.
+const FLAGS_SHOWN_MAX: usize = 8;
+const FLAGS_SHOWN_BYTES: usize = 200;
 
 /// Run an image in a sandboxed cell
 ///
@@ -46,9 +53,11 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
 
-    /// Address for the libp2p node to listen on, instead of a port of all interfaces; may be repeated
-    #[arg(long, value_name = "MULTIADDR", conflicts_with = "port")]
-    listen: Vec<Multiaddr>,
+    /// Address for the libp2p node to listen on, instead of a port of all interfaces; may be repeated. `none`: it does not listen
+    ///
+    /// A node that does not listen can still connect to others, for a guest that may: --grant connect.
+    #[arg(long, value_name = "MULTIADDR", conflicts_with = "port", value_parser = listen_address)]
+    listen: Vec<ListenAddress>,
 
     /// File with the node's identity, made where it is missing; without it each run has a new identity
     #[arg(long, value_name = "FILE")]
@@ -78,9 +87,7 @@ pub(in crate::cli) struct RunArgs {
     grant_file: Option<PathBuf>,
 
     /// Set how much the guest may use, such as memory=64MiB; may be repeated
-    ///
-    /// See docs/authority.md for all limits and their defaults.
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE", long_help = limit_help())]
     limit: Vec<Limits>,
 
     /// Compile debug information in, and show files and lines in the backtrace of a trap
@@ -93,7 +100,8 @@ pub(in crate::cli) struct RunArgs {
 
     /// Write how the run ended to this file, as JSON
     ///
-    /// A guest can end with any exit code, also with those that `ww` uses itself. This file tells them apart.
+    /// A guest can end with any exit code, also with those that `ww` uses itself. This file tells them apart. What is there is
+    /// removed before the guest runs; a device or a pipe is an error.
     #[arg(long, value_name = "FILE")]
     status_file: Option<PathBuf>,
 
@@ -105,16 +113,56 @@ pub(in crate::cli) struct RunArgs {
     args: Vec<String>,
 }
 
+fn limit_help() -> String {
+    format!(
+        "Set how much the guest may use, such as memory=64MiB; may be repeated\n\nThere are {}. See docs/authority.md for what \
+         they mean, their defaults, and the least and the most. A time can be `none`.",
+        grant::limit_names()
+    )
+}
+
+/// Where the node is to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum ListenAddress {
+    /// Nowhere.
+    None,
+    /// At an address.
+    At(Multiaddr),
+}
+
+fn listen_address(text: &str) -> Result<ListenAddress, AddressError> {
+    match text {
+        "none" => Ok(ListenAddress::None),
+        address => address.parse().map(ListenAddress::At),
+    }
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ if Grant::from_str(&format!("env:{text}")).is_ok() => {
+            Err(format!("it is not of the form NAME=VALUE; --grant env:{text} passes it on as it is here"))
+        }
         _ => Err("it is not of the form NAME=VALUE".into()),
     }
 }
 
 /// Runs the image and returns what the process is to end with.
 pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
-    let (status_file, is_measured) = (args.status_file.clone(), args.stats);
+    let others = [
+        ("--identity", args.identity.as_deref()),
+        ("--grant-file", args.grant_file.as_deref()),
+        ("the image", Some(args.image.as_path())),
+    ];
+    let prepared = args.status_file.as_deref().map(|path| StatusFile::prepare(path, &others)).transpose();
+    let status_file = match prepared {
+        Ok(status_file) => status_file,
+        Err(failure) => {
+            ui::failure(&failure);
+            return ExitCode::from(failure.code);
+        }
+    };
+    let is_measured = args.stats;
     let (ended, usage) = match try_run(args, verbose) {
         Ok(Ran { outcome, usage }) => (Ok(outcome), usage.filter(|_| is_measured)),
         Err(failure) => (Err(failure), None),
@@ -135,16 +183,14 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
     if let Some(usage) = &usage {
         ui::status(&stats(usage));
     }
-    if let Some(path) = status_file {
+    if let Some(file) = status_file {
         let mut status = status(&ended, code);
         if let Some(usage) = &usage {
             status["usage"] = usage_as_json(usage);
         }
-        let text = format!("{status}\n");
-        if let Err(error) = atomic_file::write(&path, text.as_bytes(), 0o644) {
-            let message = format!("failed to write the status file {}", escape::path(&path));
-            ui::failure(&Failure::caused(exit_code::RUN_FAILURE, message, &error));
-            return ExitCode::from(exit_code::RUN_FAILURE);
+        if let Err(failure) = file.write(&status) {
+            ui::failure(&failure);
+            return ExitCode::from(failure.code);
         }
     }
     ExitCode::from(code)
@@ -158,6 +204,7 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
     env::allow_open_files();
     let (grants, limits) = authority(&args)?;
     let swarm = swarm_config(&args)?;
+    let is_everywhere = matches!(swarm.listen, Listen::Port { .. });
     let compiler = compiler::options().map_err(|failure| Failure { code: exit_code::RUN_FAILURE, ..failure })?;
     let image = match image(&args, verbose) {
         Ok(image) => image,
@@ -166,6 +213,7 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
     // One thread is enough for the node, and for what a network brings: cells and disks have others. More of them would take
     // longer to start than a small guest takes to run.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let given = args.image.clone();
     let ended = runtime.block_on(async {
         let mut signals = StopSignals::new().map_err(failed)?;
         let mut store = None;
@@ -184,7 +232,7 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
             name,
             image,
             args: args.args,
-            env: last_of_each(granted_env(&grants).into_iter().chain(args.env)),
+            env: last_of_each(granted_env(&grants, &args.env).into_iter().chain(args.env)),
             grants,
             limits,
             own_folders: env::code_cache_folder().into_iter().chain(env::state_folder()).collect(),
@@ -196,12 +244,21 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
         };
         let shown = escape::path(&options.name);
         let status = compiler::Status::new(&shown);
-        let ended = ops::run(options, &|event| say(event, &status), signals.next()).await;
+        let ended = ops::run(options, &|event| say(event, &status, is_everywhere), signals.next()).await;
         // What was fetched may make the store too large, and only now is it of no more use.
         if let Some(store) = store {
             let _ = tokio::task::spawn_blocking(move || store::trim(&*store)).await;
         }
-        Ok(ended?)
+        ended.map_err(|error| {
+            let is_other = matches!(error, RunError::NotAnImage { .. } | RunError::NoProgram { .. });
+            let named = Some(&given).filter(|_| is_other).and_then(|given| project::image_called(given));
+            match named {
+                Some(name) => Failure::from(error).with_help(format!(
+                    "the Wetfile has an image `{name}`, too; it is found where no folder has its name"
+                )),
+                None => error.into(),
+            }
+        })
     });
     // Whatever is still on its way, a compiler or a killed cell, does not hold up the end of the process.
     runtime.shutdown_background();
@@ -213,25 +270,41 @@ fn authority(args: &RunArgs) -> Result<(Grants, Limits), Failure> {
     let (grants, mut limits) = args.grant_file.as_deref().map(grant_file::read).transpose()?.unwrap_or_default();
     limits.extend(args.limit.iter().cloned());
     let mounts = args.mount.iter().cloned().map(Grant::Mount);
-    Ok((grants.overridden_by(Grants(args.grant.iter().cloned().chain(mounts).collect())), limits))
+    let grants = grants.overridden_by(Grants(args.grant.iter().cloned().chain(mounts).collect())).without_repetition();
+    grant::check(&grants.0).map_err(|(_, error)| Failure::new(exit_code::RUN_FAILURE, &error))?;
+    if let Some(path) = args.grant_file.as_deref() {
+        grant_file::refuse_within_reach(path, &grants)?;
+    }
+    Ok((grants, limits))
 }
 
-/// The variables of this process that the guest may have, as far as they are set, and to texts.
-fn granted_env(grants: &Grants) -> Vec<(String, String)> {
-    grants.variables().filter_map(|name| Some((name.to_owned(), env::variable(name)?))).collect()
+/// The variables of this process that the guest may have, as far as they are set, and to texts; without those that are `set` for
+/// it to something else.
+fn granted_env(grants: &Grants, set: &[(String, String)]) -> Vec<(String, String)> {
+    let value = |name: &str| match env::variable_os(name).map(OsString::into_string) {
+        Some(Ok(value)) => Some((name.to_owned(), value)),
+        Some(Err(_)) => {
+            ui::progress(&format!("warning: the variable {name} is not UTF-8, so the guest does not get it"));
+            None
+        }
+        None => {
+            ui::progress(&format!("warning: the variable {name} is not set, so the guest does not get it"));
+            None
+        }
+    };
+    grants.variables().filter(|name| set.iter().all(|(other, _)| other != name)).filter_map(value).collect()
 }
 
-/// Says what the user should know of a run: where the node can be reached, all of it with `-v`, and what the image would
-/// like to have.
-fn say(event: RunEvent, status: &compiler::Status<'_>) {
+/// Says what the user should know of a run: where the node can be reached, all of it with `-v`, and whether that is everywhere;
+/// and what the image would like to have.
+fn say(event: RunEvent, status: &compiler::Status<'_>, is_everywhere: bool) {
     match event {
         RunEvent::Compiling(event) => status.show(event),
         RunEvent::OtherPort(port) => {
             ui::progress(&format!("port {DEFAULT_PORT} is busy, so the node takes {port}"));
         }
         RunEvent::Lacking(lacking) => {
-            let lacking: Vec<_> = lacking.iter().map(|flag| escape::text(flag)).collect();
-            ui::progress(&format!("the image asks for what it is not given: {}", lacking.join(" ")));
+            ui::progress(&format!("the image asks for what it is not given: {}", shown_flags(&lacking)));
         }
         RunEvent::Listening(addrs) => {
             addrs.iter().for_each(|addr| tracing::debug!(addr, "listening"));
@@ -240,10 +313,25 @@ fn say(event: RunEvent, status: &compiler::Status<'_>) {
                     0 => String::new(),
                     number => format!(" and {number} more, which -v lists"),
                 };
-                ui::progress(&format!("the node listens at {first}{others}"));
+                let interfaces = if is_everywhere { "on all interfaces, " } else { "" };
+                ui::progress(&format!("the node listens {interfaces}at {first}{others}"));
             }
         }
     }
+}
+
+/// Flags with their values, as many as fit on a line or two.
+fn shown_flags(flags: &[String]) -> String {
+    let arguments = |flags: &[String]| shell::arguments(flags.iter().map(String::as_str));
+    let mut shown = flags.len();
+    while shown > 0 && (shown > 2 * FLAGS_SHOWN_MAX || arguments(&flags[..shown]).len() > FLAGS_SHOWN_BYTES) {
+        shown -= 2;
+    }
+    let more = match (flags.len() - shown) / 2 {
+        0 => String::new(),
+        more => format!(" … and {more} more; `ww inspect` lists them"),
+    };
+    format!("{}{more}", arguments(&flags[..shown])).trim_start().to_owned()
 }
 
 /// The variables without those that a later one of the same name replaces.
@@ -298,7 +386,19 @@ fn swarm_config(args: &RunArgs) -> Result<SwarmConfig, Failure> {
     let listen = if args.listen.is_empty() {
         Listen::Port { port: args.port.unwrap_or(DEFAULT_PORT), fallback: args.port.is_none() }
     } else {
-        Listen::Addrs(args.listen.clone())
+        let addresses: Vec<_> = args
+            .listen
+            .iter()
+            .filter_map(|address| match address {
+                ListenAddress::None => None,
+                ListenAddress::At(address) => Some(*address),
+            })
+            .collect();
+        if !addresses.is_empty() && args.listen.contains(&ListenAddress::None) {
+            let message = "--listen none does not go with addresses to listen on";
+            return Err(Failure::message(exit_code::RUN_FAILURE, message));
+        }
+        Listen::Addrs(addresses)
     };
     Ok(SwarmConfig { identity, listen })
 }
@@ -312,6 +412,18 @@ fn code(outcome: &RunOutcome<StopSignal>) -> u8 {
         })) => exit_code::RUN_OUT_OF_TIME,
         RunOutcome::Ended(ExitStatus::Killed | ExitStatus::LimitReached(_)) => exit_code::RUN_KILLED,
         RunOutcome::Stopped(signal) => exit_code::SIGNAL_BASE + signal.number,
+    }
+}
+
+/// Says in the status file that the command line is wrong, as far as it is known where that is.
+pub(in crate::cli) fn note_wrong_usage(matches: &ArgMatches, message: &str) {
+    let path = |name: &str| matches.try_get_one::<PathBuf>(name).ok().flatten().map(PathBuf::as_path);
+    let others = [("--identity", path("identity")), ("--grant-file", path("grant_file")), ("the image", path("image"))];
+    let Some(file) = path("status_file") else { return };
+    let failure = Failure::message(exit_code::RUN_FAILURE, message);
+    let status = status(&Err(failure), exit_code::RUN_FAILURE);
+    if let Err(failure) = StatusFile::prepare(file, &others).and_then(|file| file.write(&status)) {
+        ui::failure(&failure);
     }
 }
 

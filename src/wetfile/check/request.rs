@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::grant::{Grant, GrantError, Limit, LimitError, LimitValue, REQUEST_BYTES_MAX, Request};
+use crate::grant;
+use crate::grant::{GRANTS_MAX, Grant, GrantError, Limit, LimitError, LimitValue, REQUEST_BYTES_MAX, Request};
 use crate::wetfile::diagnostic::{Code, Diagnostic, Sink, listed, quoted};
 use crate::wetfile::schema::{ImageTable, Written};
 use crate::wetfile::suggest::nearest;
@@ -29,7 +30,8 @@ pub(super) fn check(table: &ImageTable, sink: &mut Sink<'_>) -> Request {
 }
 
 fn grants(table: &ImageTable, sink: &mut Sink<'_>) -> Vec<Grant> {
-    let (mut grants, mut places) = (Vec::new(), BTreeMap::<String, &Written<String>>::new());
+    let (mut grants, mut kept) = (Vec::new(), Vec::new());
+    let mut places = BTreeMap::<String, &Written<String>>::new();
     for written in table.grants.given().map_or(&[][..], |grants| &grants.value) {
         if sink.is_full() {
             break;
@@ -56,8 +58,12 @@ fn grants(table: &ImageTable, sink: &mut Sink<'_>) -> Vec<Grant> {
             None => {
                 places.insert(place(&grant), written);
                 grants.push(grant);
+                kept.push(written);
             }
         }
+    }
+    if let Err((index, error)) = grant::check(&grants) {
+        report_grant(kept[index], error, sink);
     }
     grants
 }
@@ -73,7 +79,7 @@ fn place(grant: &Grant) -> String {
 fn report_grant(written: &Written<String>, error: GrantError, sink: &mut Sink<'_>) {
     let message = format!("{} is nothing that an image can ask for", quoted(&written.value));
     let (text, help) = match error {
-        GrantError::Unknown { name } => {
+        GrantError::Unknown { name, .. } => {
             let help = match nearest(&name, Grant::NAMES) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("there are {}", listed(&FORMS)),
@@ -81,6 +87,10 @@ fn report_grant(written: &Written<String>, error: GrantError, sink: &mut Sink<'_
             ("there is no such grant".to_owned(), help)
         }
         GrantError::Malformed { form, .. } => ("not of the right form".to_owned(), format!("write {form}")),
+        GrantError::Place { reason, .. } => (reason.to_owned(), "write a path such as `mount:/data`".to_owned()),
+        GrantError::OwnFolder => ("this is the cell's own".to_owned(), "mount below it, such as at /tmp/x".to_owned()),
+        GrantError::TooMany => (format!("there may be {GRANTS_MAX} grants"), "ask for less".to_owned()),
+        other => (other.to_string(), "write another".to_owned()),
     };
     report(Code::InvalidValue, message, &written.span, text, help, sink);
 }
