@@ -3,7 +3,7 @@
 //! The variable `WW_PROGRAMS` names the folder that `scripts/programs` makes, where each program is for this machine and for
 //! cells; `make test-all` sets it.
 //!
-//! What std for WASI makes different is taken out of the comparison, see [`Said::as_in_a_cell`]. So are options that a
+//! What std for WASI makes different is taken out of the comparison, see [`Said::told_by_a_cell`]. So are options that a
 //! program does not have on WASI: ripgrep goes by no times there, finds no loops of links, and colours no paths of itself.
 
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ impl Said {
     }
 
     /// What the same program says in a cell: std's `exit` knows success and failure only, and errors have WASI's numbers.
-    fn as_in_a_cell(mut self) -> Self {
+    fn told_by_a_cell(mut self) -> Self {
         self.code = self.code.map(|code| code.min(1));
         for line in &mut self.stderr {
             *line = line
@@ -172,7 +172,7 @@ impl Scene {
 
     #[track_caller]
     fn check(&self, ways: &[Reached], args: &[&str], input: &[u8], adapt: fn(Said) -> Said) {
-        let expected = adapt(self.natively(args, input).as_in_a_cell());
+        let expected = adapt(self.natively(args, input).told_by_a_cell());
         for way in ways {
             assert_eq!(adapt(self.in_cell(way, args, input)), expected, "{args:?}, {way:?}");
         }
@@ -390,7 +390,7 @@ fn sort_writes_to_a_mount_what_it_writes_natively() {
         &["-o", "tree/out/empty"],
         &["-o", "tree/nowhere/sorted", "tree/numbers"],
     ] {
-        let expected = natively.natively(args, b"").as_in_a_cell();
+        let expected = natively.natively(args, b"").told_by_a_cell();
         assert_eq!(scene.in_cell(&Reached::Writable, args, b""), expected, "{args:?}");
     }
     let below = |scene: &Scene| listing(&scene.tree(), Path::new("tree"));
@@ -436,7 +436,7 @@ fn comrak_writes_to_a_mount_what_it_writes_natively() {
         &["-t", "xml", "-o", "tree/docs/run.md", "tree/docs/run.md"],
         &["-o", "tree/nowhere/run.html", "tree/docs/run.md"],
     ] {
-        let expected = natively.natively(args, b"").as_in_a_cell();
+        let expected = natively.natively(args, b"").told_by_a_cell();
         assert_eq!(scene.in_cell(&Reached::Writable, args, b""), expected, "{args:?}");
     }
     assert_eq!(listing(&scene.tree(), Path::new("tree")), listing(&natively.tree(), Path::new("tree")));
