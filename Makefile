@@ -39,8 +39,9 @@ test: setup ## the tests, but for those that want a Kubo or take long; they use 
 	cargo test --release --locked --workspace
 	cd guests && cargo test --locked --workspace
 
-test-all: setup ## all tests, none skipped; installs a Kubo, for which it needs Go
-	WW_KUBO=$$(scripts/kubo) && export WW_KUBO WW_SLOW=1 WW_REQUIRE="kubo $$WW_REQUIRE" && $(MAKE) test
+test-all: setup ## all tests, none skipped; installs a Kubo, for which it needs Go, and programs from the crate registry
+	WW_KUBO=$$(scripts/kubo) && WW_PROGRAMS=$$(scripts/programs) && \
+		export WW_KUBO WW_PROGRAMS WW_SLOW=1 WW_REQUIRE="kubo programs $$WW_REQUIRE" && $(MAKE) test
 
 fuzz: setup ## all fuzz targets, ten minutes each
 	scripts/fuzz

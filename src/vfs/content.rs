@@ -141,9 +141,13 @@ impl Tree {
     }
 
     async fn node(self: &Arc<Self>, cid: Cid, identity: Identity) -> Result<Node, VfsError> {
-        let block = self.block(&cid).await?;
+        let cached = self.cached(&cid).await?;
         let tree = self.clone();
-        match decode(&block)? {
+        // It was decoded when it came, and is on the way of many paths.
+        if cached.entries.is_some() {
+            return Ok(Node::Directory(Arc::new(ContentDirectory { tree, cid, identity })));
+        }
+        match decode(&cached.block)? {
             unixfs::Node::File(file) => Ok(Node::File(Arc::new(ContentFile { tree, cid, identity, size: file.size }))),
             unixfs::Node::Directory(_) | unixfs::Node::Shard(_) => {
                 Ok(Node::Directory(Arc::new(ContentDirectory { tree, cid, identity })))

@@ -4,17 +4,19 @@
 //! directory without following links, so nothing outside can be reached, whatever somebody does to the folder meanwhile.
 //!
 //! An image's folder ([`open_image`]) cannot be written, and shows neither times nor inodes, so that it looks like the
-//! same image read from blocks. A mount ([`open_mount`]) shows what is there.
+//! same image read from blocks. Nobody is expected to change it: directories of it that were looked up lately stay open, and
+//! are not looked for again. A mount ([`open_mount`]) shows what is there.
 //!
 //! What the kernel can answer without waiting for a disk is asked on the spot, and all else on a blocking thread.
 
 #![allow(clippy::unnecessary_cast, reason = "the types of what the system tells differ between systems")]
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -27,6 +29,10 @@ use super::{
     Access, Answer, Directory, Entry, File, Identity, Kind, LISTING_ENTRIES_MAX, Metadata, Name, NewTime, NewTimes,
     Node, OpenFile, PATH_BYTES_MAX, READ_BYTES_MAX, Symlink, Times, VfsError,
 };
+
+/// The most directories of an image that stay open because they were looked up. A process has some 1,000 handles; a program
+/// that walks a tree, or reads one file after the other, is in a few at a time.
+const KEPT_DIRECTORIES_MAX: usize = 64;
 
 /// How a folder is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +48,8 @@ enum Show {
 /// # Errors
 /// If it is no directory or cannot be opened.
 pub fn open_image(path: &Path) -> io::Result<Arc<dyn Directory>> {
-    Ok(Arc::new(FolderDirectory { fd: Arc::new(open_root(path)?), identity: ROOT_IDENTITY, show: Show::Image }))
+    let (fd, kept) = (Arc::new(open_root(path)?), Some(Arc::default()));
+    Ok(Arc::new(FolderDirectory { fd, identity: ROOT_IDENTITY, show: Show::Image, kept }))
 }
 
 /// A folder of the user's, as it is.
@@ -52,7 +59,7 @@ pub fn open_image(path: &Path) -> io::Result<Arc<dyn Directory>> {
 pub fn open_mount(path: &Path, writable: bool) -> io::Result<Arc<dyn Directory>> {
     let fd = open_root(path)?;
     let identity = host_identity(&rustix::fs::fstat(&fd)?);
-    Ok(Arc::new(FolderDirectory { fd: Arc::new(fd), identity, show: Show::Mount { writable } }))
+    Ok(Arc::new(FolderDirectory { fd: Arc::new(fd), identity, show: Show::Mount { writable }, kept: None }))
 }
 
 fn open_root(path: &Path) -> io::Result<OwnedFd> {
@@ -143,15 +150,43 @@ impl Show {
     }
 }
 
+/// Directories of an image that are open, by their identities, each with its name. The lock is held for a look only.
+#[derive(Default)]
+struct KeptDirectories(Mutex<HashMap<Identity, (String, Arc<OwnedFd>)>>);
+
+impl KeptDirectories {
+    fn get(&self, identity: Identity, name: Name<'_>) -> Option<Arc<OwnedFd>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Identities are digests of paths. Whoever makes an image may find two that are equal, and confuses himself.
+        kept.get(&identity).filter(|(kept_name, _)| kept_name == name.as_str()).map(|(_, fd)| fd.clone())
+    }
+
+    fn insert(&self, identity: Identity, name: Name<'_>, fd: Arc<OwnedFd>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT_DIRECTORIES_MAX {
+            kept.clear();
+        }
+        kept.insert(identity, (name.as_str().to_owned(), fd));
+    }
+}
+
 #[derive(Clone)]
 struct FolderDirectory {
     fd: Arc<OwnedFd>,
     identity: Identity,
     show: Show,
+    /// Those of the whole tree, where it is an image.
+    kept: Option<Arc<KeptDirectories>>,
 }
 
 impl FolderDirectory {
     async fn find(&self, name: Name<'_>) -> Result<Node, VfsError> {
+        if let Some(kept) = &self.kept {
+            let identity = child_identity(self.identity, name);
+            if let Some(fd) = kept.get(identity, name) {
+                return Ok(self.child(identity, fd));
+            }
+        }
         let fd = open_at(&self.fd, name.as_str(), OFlags::PATH).await?;
         let stat = rustix::fs::fstat(&fd)?;
         let metadata = self.show.metadata(&stat);
@@ -160,7 +195,13 @@ impl FolderDirectory {
             Show::Mount { .. } => host_identity(&stat),
         };
         Ok(match metadata.kind {
-            Kind::Directory => Node::Directory(Arc::new(Self { fd: Arc::new(fd), identity, show: self.show })),
+            Kind::Directory => {
+                let fd = Arc::new(fd);
+                if let Some(kept) = &self.kept {
+                    kept.insert(identity, name, fd.clone());
+                }
+                self.child(identity, fd)
+            }
             Kind::File => Node::File(Arc::new(FolderFile {
                 directory: self.fd.clone(),
                 name: name.as_str().to_owned(),
@@ -179,6 +220,10 @@ impl FolderDirectory {
             }
             Kind::Other => Node::Other(identity, metadata),
         })
+    }
+
+    fn child(&self, identity: Identity, fd: Arc<OwnedFd>) -> Node {
+        Node::Directory(Arc::new(Self { fd, identity, show: self.show, kept: self.kept.clone() }))
     }
 
     /// Does something that changes the folder.

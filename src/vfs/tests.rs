@@ -319,6 +319,22 @@ async fn a_folder_and_its_content_look_the_same() {
     assert_eq!(folder.entries().await.unwrap(), content.entries().await.unwrap());
 }
 
+/// More directories than stay open, each of whose names is there in two places, looked up again and again.
+#[tokio::test]
+async fn many_directories_of_an_image_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths: Vec<_> = (0..200).map(|number| format!("{}/{}", number % 2, number / 2)).collect();
+    for path in &paths {
+        fs::create_dir_all(dir.path().join(path)).unwrap();
+        fs::write(dir.path().join(path).join("file"), path).unwrap();
+    }
+    let place = place(&folder::open_image(dir.path()).unwrap());
+    for path in paths.iter().chain(paths.iter().rev()).chain(&paths) {
+        assert_eq!(cat(&place, &format!("{path}/file")).await, *path);
+        assert_eq!(cat(&place, &format!("{path}/../../{path}/file")).await, *path);
+    }
+}
+
 #[tokio::test]
 async fn images_cannot_be_changed() {
     for (kind, root, _dir) in trees().await {

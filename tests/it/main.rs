@@ -23,6 +23,7 @@ mod lock;
 #[path = "../../src/remote/testing.rs"]
 mod mock;
 mod oracle;
+mod programs;
 mod project;
 mod publish;
 mod run;
