@@ -81,6 +81,7 @@ impl From<RunError> for Failure {
             | RunError::Output(_)
             | RunError::Mount(_)
             | RunError::MountSource { .. }
+            | RunError::Terminal(_)
             | RunError::Cell(_) => exit_code::RUN_FAILURE,
         };
         let failure = Self::new(code, &error);
