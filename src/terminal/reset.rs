@@ -45,3 +45,28 @@ pub(super) fn write(terminal: &OwnedFd, time: Duration) {
         let _ = written.recv_timeout(time);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a person would notice in a shell afterwards is among them.
+    #[test]
+    fn what_a_guest_can_leave_behind_is_reset() {
+        for (set, reset) in [
+            ("\x1b[?1049h", "\x1b[?1049l"),
+            ("\x1b[?25l", "\x1b[?25h"),
+            ("\x1b[?1000h", "\x1b[?1000l"),
+            ("\x1b[?1003h", "\x1b[?1003l"),
+            ("\x1b[?1006h", "\x1b[?1006l"),
+            ("\x1b[?2004h", "\x1b[?2004l"),
+            ("\x1b[?7l", "\x1b[?7h"),
+            ("\x1b[?1h", "\x1b[?1l"),
+            ("\x0e", "\x0f"),
+        ] {
+            assert!(SEQUENCES.contains(reset) && !SEQUENCES.contains(set), "{reset:?}");
+        }
+        // It begins with the end of whatever has begun, and is no text.
+        assert!(SEQUENCES.starts_with("\x1b\\") && !SEQUENCES.contains(['\n', '\r', '\t']));
+    }
+}
