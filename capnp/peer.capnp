@@ -62,6 +62,28 @@ interface Host {
 
   revocable @6 (capability :Capability) -> (capability :Capability, revoker :Revoker);
   # Returns `capability` in a form that can be taken away again. Errors and limits are those of `restrict`.
+
+  terminal @7 () -> (terminal :Terminal);
+  # The terminal of whoever runs the cell. It is an error if the cell may not control it; the error names what grants that.
+}
+
+interface Terminal {
+  # The terminal of whoever runs a cell. Whatever is done to it, it is put back when the cell ends that the `Host` belongs
+  # to.
+
+  size @0 () -> (columns :UInt16, rows :UInt16);
+  # Its size in characters. Both are 0 where the terminal does not know. It is an error if no standard stream of the run is a
+  # terminal.
+
+  resized @1 (columns :UInt16, rows :UInt16) -> (columns :UInt16, rows :UInt16);
+  # Returns the size when it is another than the one given: at once, or after a change. Errors are those of `size`.
+
+  setRaw @2 (raw :Bool) -> ();
+  # Switches raw mode on or off: bytes come as they are typed, without echo and without the end of a line; Ctrl-C, Ctrl-Z and
+  # Ctrl-D are bytes like others; and what is written is not changed on its way, so a new line begins with CR LF. It stays as
+  # it is until it is switched again, or the run ends. While the run is stopped (SIGTSTP), and in the background, it is off.
+  #
+  # It is an error if the run's standard input is no terminal, or to switch it on in the background.
 }
 
 struct Method {
@@ -184,9 +206,10 @@ struct ExitStatus {
 interface Process {
   # A running or ended child.
   #
-  # The three streams are 64 KiB pipes. Nobody reads stdout and stderr but the holder of this capability: a child
-  # whose output is not read stops when the pipe is full, until it is read, closed, or all references to the stream
-  # and to this process are dropped. Output that was written before the child ended can still be read afterwards.
+  # The three streams are pipes, which hold what the child's limit `stdio` says, 64 KiB by default. Nobody reads stdout
+  # and stderr but the holder of this capability: a child whose output is not read stops when the pipe is full, until it
+  # is read, closed, or all references to the stream and to this process are dropped. Output that was written before the
+  # child ended can still be read afterwards.
 
   stdin @0 () -> (stream :ByteStream);
   # The stream that the child reads; writable. Each call returns the same stream.

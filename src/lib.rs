@@ -41,6 +41,8 @@ pub mod remote;
 pub mod serve;
 #[cfg(feature = "swarm")]
 pub mod swarm;
+#[cfg(feature = "cell")]
+pub mod terminal;
 mod toml_nesting;
 pub mod tree;
 #[cfg(feature = "cell")]

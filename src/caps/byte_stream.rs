@@ -5,7 +5,7 @@ use std::rc::Rc;
 use capnp::Error;
 use ww_schema::peer_capnp::byte_stream;
 
-use crate::cell::{CAPACITY, PipeReader, PipeWriter};
+use crate::cell::{PIECE_BYTES, PipeReader, PipeWriter};
 
 /// The stream that reads from `pipe`. Dropping its last reference closes the pipe.
 pub(super) fn readable(pipe: PipeReader) -> byte_stream::Client {
@@ -26,7 +26,7 @@ impl byte_stream::Server for Readable {
         mut results: byte_stream::ReadResults,
     ) -> Result<(), Error> {
         // What the caller names is never allocated: a pipe has no more than its capacity to give.
-        let size_max = (params.get()?.get_max_bytes() as usize).min(CAPACITY);
+        let size_max = (params.get()?.get_max_bytes() as usize).min(PIECE_BYTES);
         if size_max > 0 {
             results.get().set_data(&self.0.read(size_max).await);
         }

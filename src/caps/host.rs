@@ -5,20 +5,37 @@ use std::rc::Rc;
 use capnp::capability::Client;
 use capnp::{Error, any_pointer};
 use tokio_util::sync::CancellationToken;
-use ww_schema::peer_capnp::{executor, host};
+use ww_schema::peer_capnp::{executor, host, terminal};
 
 use super::executor::{failed, texts};
 use super::membrane::Membranes;
 use super::methods::Methods;
 use super::revoker::revoker;
+use super::terminal::terminal;
 use crate::cell::Account;
 use crate::grant::Reach;
 use crate::swarm::Swarm;
+use crate::terminal::Terminal;
+
+/// What a `Host` may do beyond the minimum.
+#[derive(Debug, Default)]
+pub struct HostGrants {
+    /// Where it may make the node connect to, if anywhere.
+    pub connect: Option<Reach>,
+    /// The terminal that it may control.
+    pub terminal: Option<Terminal>,
+}
 
 /// The capability over this node's `swarm`, for the cell with this `account`: with the `executor` that belongs to it, and
-/// with where it may make the node connect to, if anywhere.
-pub fn host(swarm: Swarm, executor: executor::Client, connect: Option<Reach>, account: &Account) -> host::Client {
-    capnp_rpc::new_client(Server { swarm, executor, connect, membranes: Membranes::new(account) })
+/// with what it was granted.
+pub fn host(swarm: Swarm, executor: executor::Client, grants: HostGrants, account: &Account) -> host::Client {
+    capnp_rpc::new_client(Server {
+        swarm,
+        executor,
+        connect: grants.connect,
+        terminal: grants.terminal.map(terminal),
+        membranes: Membranes::new(account),
+    })
 }
 
 /// What a cell has in place of a first capability that was handed nothing.
@@ -33,10 +50,14 @@ const NOTHING: &str = "this cell was handed no capability; its parent can give i
 const NO_CONNECT: &str = "this cell may not connect to others; `--grant connect` lets it reach public addresses, and \
                           `--grant connect:NETWORK` those of a network such as 192.168.0.0/16";
 
+/// What a cell is told that may not control the terminal.
+const NO_TERMINAL: &str = "this cell may not control the terminal; `--grant terminal` lets it";
+
 struct Server {
     swarm: Swarm,
     executor: executor::Client,
     connect: Option<Reach>,
+    terminal: Option<terminal::Client>,
     membranes: Membranes,
 }
 
@@ -105,6 +126,16 @@ impl host::Server for Server {
         let mut results = results.get();
         results.reborrow().init_capability().set_as_capability(revocable.hook);
         results.set_revoker(revoker(revoked));
+        Ok(())
+    }
+
+    async fn terminal(
+        self: Rc<Self>,
+        _: host::TerminalParams,
+        mut results: host::TerminalResults,
+    ) -> Result<(), Error> {
+        let terminal = self.terminal.as_ref().ok_or_else(|| Error::failed(NO_TERMINAL.into()))?;
+        results.get().set_terminal(terminal.clone());
         Ok(())
     }
 }

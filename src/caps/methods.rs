@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use capnp::traits::HasTypeId;
 use capnp::{Error, struct_list};
-use ww_schema::peer_capnp::{byte_stream, executor, host, method, module, process, revoker};
+use ww_schema::peer_capnp::{byte_stream, executor, host, method, module, process, revoker, terminal};
 
 /// How many entries a list may have. Each interface has some, and a cell works with a few interfaces.
 const ENTRIES_MAX: u32 = 1024;
@@ -56,17 +56,18 @@ impl Methods {
 }
 
 /// The interfaces of the schema, and their methods in order.
-const NAMES: [(u64, &str, &[&str]); 6] = [
+const NAMES: [(u64, &str, &[&str]); 7] = [
     (
         <host::Client as HasTypeId>::TYPE_ID,
         "Host",
-        &["id", "addrs", "peers", "connect", "executor", "restrict", "revocable"],
+        &["id", "addrs", "peers", "connect", "executor", "restrict", "revocable", "terminal"],
     ),
     (<executor::Client as HasTypeId>::TYPE_ID, "Executor", &["runBytes", "echo", "load"]),
     (<module::Client as HasTypeId>::TYPE_ID, "Module", &["spawn"]),
     (<process::Client as HasTypeId>::TYPE_ID, "Process", &["stdin", "stdout", "stderr", "wait", "kill", "usage"]),
     (<byte_stream::Client as HasTypeId>::TYPE_ID, "ByteStream", &["read", "write", "close"]),
     (<revoker::Client as HasTypeId>::TYPE_ID, "Revoker", &["revoke"]),
+    (<terminal::Client as HasTypeId>::TYPE_ID, "Terminal", &["size", "resized", "setRaw"]),
 ];
 
 /// What a method is called in messages.

@@ -16,6 +16,7 @@ mod methods;
 mod module;
 mod process;
 mod revoker;
+mod terminal;
 
 pub use executor::{Bootstrap, Child, Order, Spawn, SpawnError, Stream, executor};
-pub use host::{host, nothing};
+pub use host::{HostGrants, host, nothing};

@@ -98,9 +98,9 @@ fn read_grants(list: capnp::text_list::Reader<'_>) -> Result<Grants, Error> {
                 grants.push(grant);
                 continue;
             }
-            Grant::Connect(_) => "hand it a `Host` that has it, as its bootstrap capability",
+            Grant::Connect(_) | Grant::Terminal => "hand it a `Host` that has it, as its bootstrap capability",
             Grant::Env(_) => "set the variable in `env`",
-            Grant::Mount(_) | Grant::Terminal => "only the cell that a person runs can have it",
+            Grant::Mount(_) => "only the cell that a person runs can have it",
         };
         let text = crate::escape::text(&text);
         return Err(Error::failed(format!("the grant `{text}` cannot be given to a child; {instead}")));
@@ -149,7 +149,7 @@ mod tests {
         check("connect", "the grant `connect` cannot be given to a child; hand it a `Host`");
         check("env:HOME", "the grant `env:HOME` cannot be given to a child; set the variable in `env`");
         check("mount:/:/data", "cannot be given to a child; only the cell that a person runs can have it");
-        check("terminal", "the grant `terminal` cannot be given to a child");
+        check("terminal", "the grant `terminal` cannot be given to a child; hand it a `Host`");
         check("root", "`root` is no grant");
         check("\u{1b}[2J", "is no grant");
         let order = order(|mut params| params.set_grants(&["network:10.0.0.0/8"]).unwrap()).unwrap();

@@ -25,6 +25,6 @@ pub use account::{Account, Admission, LimitReached};
 pub use code_cache::{CodeCache, CodeCacheError};
 pub use component::{Compiler, CompilerOptions, ComponentError, Program};
 pub use engine::{Engine, EngineError, EngineOptions};
-pub use pipe::{CAPACITY, Closed, PipeReader, PipeWriter, pipe};
+pub use pipe::{Closed, PIECE_BYTES, PipeReader, PipeWriter, pipe};
 pub use process::{Channel, ExitStatus, Launch, Process, launch};
 pub use stdio::{Arrival, Input, InputFile, Output};

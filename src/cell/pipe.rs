@@ -4,7 +4,7 @@
 //! `AsyncRead` or `AsyncWrite`, and by stream capabilities through the async methods. Both ends are `Send`, so the two
 //! sides may be on different threads.
 //!
-//! Back-pressure: at most [`CAPACITY`] bytes are in a pipe (twice that for a guest that obtains several permits to write
+//! Back-pressure: a pipe holds as many bytes as its capacity says (twice that for a guest that obtains several permits to write
 //! before it uses one), and a writer waits until the reader has made room. Nothing is ever dropped silently: closing the
 //! reading end makes every later write fail, closing the writing end lets the reader drain the pipe and then see the end.
 
@@ -18,17 +18,19 @@ use futures::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
-/// How many bytes a pipe holds: that of a pipe on Linux, and the largest read and write of a stream capability.
-pub const CAPACITY: usize = 64 * 1024;
+/// The largest read of a pipe at once, in bytes, and what the pipes of an RPC channel hold: that of a pipe on Linux. More at
+/// a time is no faster.
+pub const PIECE_BYTES: usize = 64 * 1024;
 
 /// A write to, or a wait for room in, a pipe whose reading end or writing end is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the stream is closed")]
 pub struct Closed;
 
-/// Makes a pipe. Both ends may be cloned; an end is closed by `close`, or when its last clone is dropped.
-pub fn pipe() -> (PipeWriter, PipeReader) {
-    let shared = Arc::new(Shared::default());
+/// Makes a pipe that holds `capacity` bytes. Both ends may be cloned; an end is closed by `close`, or when its last clone is
+/// dropped.
+pub fn pipe(capacity: usize) -> (PipeWriter, PipeReader) {
+    let shared = Arc::new(Shared { capacity, ..Shared::default() });
     (PipeWriter(Arc::new(WriterEnd(shared.clone()))), PipeReader(Arc::new(ReaderEnd(shared))))
 }
 
@@ -48,7 +50,9 @@ struct ReaderEnd(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Held for the length of a copy of at most [`CAPACITY`] bytes, never across an await.
+    /// How many bytes it holds.
+    capacity: usize,
+    /// Held for the length of a copy of at most that many bytes, never across an await.
     state: Mutex<State>,
     /// Signalled when bytes arrive or the writing end closes. `Notify` forgets waiters that are dropped, so cancelled
     /// reads leave nothing behind.
@@ -195,7 +199,7 @@ impl PipeWriter {
         if state.writer_closed || state.reader_closed {
             return Err(Closed);
         }
-        Ok(CAPACITY.saturating_sub(state.buffer.len()))
+        Ok(self.0.0.capacity.saturating_sub(state.buffer.len()))
     }
 
     /// Appends as much of `bytes` as fits and says how much that was; 0 where the pipe is full.
@@ -276,7 +280,7 @@ impl AsyncWrite for PipeWriter {
         if state.writer_closed || state.reader_closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let size = CAPACITY.saturating_sub(state.buffer.len()).min(bytes.len());
+        let size = shared.capacity.saturating_sub(state.buffer.len()).min(bytes.len());
         if size == 0 && !bytes.is_empty() {
             state.write_waker = Some(context.waker().clone());
             return Poll::Pending;
@@ -308,7 +312,7 @@ impl InputStream for PipeReader {
         if size == 0 {
             return Ok(Bytes::new());
         }
-        match self.try_read(size.min(CAPACITY)) {
+        match self.try_read(size.min(PIECE_BYTES)) {
             None => Ok(Bytes::new()),
             Some(end) if end.is_empty() => Err(StreamError::Closed),
             Some(bytes) => Ok(bytes),
@@ -332,7 +336,7 @@ impl OutputStream for PipeWriter {
         // A permit cannot be taken back, so a guest with two handles to one pipe may hold two permits for the same
         // room. One such overrun is accepted; beyond it the guest is writing without permits.
         let room = self.room().map_err(|Closed| StreamError::Closed)?;
-        if bytes.len() > room && self.0.0.lock().buffer.len() + bytes.len() > 2 * CAPACITY {
+        if bytes.len() > room && self.0.0.lock().buffer.len() + bytes.len() > self.0.0.capacity.saturating_mul(2) {
             return Err(StreamError::trap("a write of more bytes than `check-write` permitted"));
         }
         self.append(&bytes);
@@ -349,9 +353,11 @@ mod tests {
     use super::*;
     use futures::FutureExt;
 
+    const CAPACITY: usize = 1000;
+
     #[test]
     fn bytes_come_out_in_order_and_then_the_end() {
-        let (writer, reader) = pipe();
+        let (writer, reader) = pipe(CAPACITY);
         assert_eq!(reader.try_read(10), None);
         assert_eq!(writer.try_write(b"hello "), Ok(6));
         assert_eq!(writer.try_write(b"world"), Ok(5));
@@ -364,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_full_pipe_takes_nothing_until_it_is_read() {
-        let (writer, reader) = pipe();
+        let (writer, reader) = pipe(CAPACITY);
         assert_eq!(writer.try_write(&[7; CAPACITY + 1]), Ok(CAPACITY));
         assert_eq!(writer.try_write(b"x"), Ok(0));
         assert!(writer.write_all(b"x").now_or_never().is_none());
@@ -374,7 +380,7 @@ mod tests {
 
     #[test]
     fn closing_the_reading_end_drops_the_rest_and_fails_writes() {
-        let (writer, reader) = pipe();
+        let (writer, reader) = pipe(CAPACITY);
         writer.try_write(b"lost").unwrap();
         let other = reader.clone();
         reader.close();
@@ -385,7 +391,7 @@ mod tests {
 
     #[test]
     fn an_end_closes_with_its_last_clone() {
-        let (writer, reader) = pipe();
+        let (writer, reader) = pipe(CAPACITY);
         let second = writer.clone();
         drop(writer);
         assert_eq!(reader.try_read(1), None);
@@ -395,7 +401,7 @@ mod tests {
 
     #[tokio::test]
     async fn close_ends_a_pending_read() {
-        let (_writer, reader) = pipe();
+        let (_writer, reader) = pipe(CAPACITY);
         let pending = tokio::spawn({
             let reader = reader.clone();
             async move { reader.read(10).await }
@@ -407,7 +413,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_byte_goes_to_one_of_several_readers() {
-        let (writer, reader) = pipe();
+        let (writer, reader) = pipe(CAPACITY);
         let readers: Vec<_> = (0..4)
             .map(|_| {
                 let reader = reader.clone();
@@ -435,7 +441,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn both_sides_work_as_async_read_and_write_across_threads() {
         use futures::{AsyncReadExt, AsyncWriteExt};
-        let (mut writer, mut reader) = pipe();
+        let (mut writer, mut reader) = pipe(CAPACITY);
         let sent: Vec<u8> = (0..1_000_000u32).map(|value| (value % 251) as u8).collect();
         let expected = sent.clone();
         let task = tokio::spawn(async move {
@@ -450,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_guest_write_without_a_permit_traps() {
-        let (mut writer, _reader) = pipe();
+        let (mut writer, _reader) = pipe(CAPACITY);
         assert_eq!(writer.check_write().unwrap(), CAPACITY);
         OutputStream::write(&mut writer, Bytes::from(vec![0; CAPACITY])).unwrap();
         assert_eq!(writer.check_write().unwrap(), 0);

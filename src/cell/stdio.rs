@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
-use super::pipe::{CAPACITY, PipeReader, PipeWriter};
+use super::pipe::{PIECE_BYTES, PipeReader, PipeWriter};
 
 /// Where a cell's standard input comes from.
 #[derive(Debug)]
@@ -148,6 +148,8 @@ pub struct InputFile(Arc<SharedFile>);
 struct SharedFile {
     fd: Arc<OwnedFd>,
     is_terminal: bool,
+    /// Whether the guest is told so.
+    is_told: bool,
     /// Registration with the runtime of the thread that first waited; `None` inside for what cannot be waited for,
     /// such as regular files, which are always ready.
     readiness: OnceLock<Option<AsyncFd<SharedDescriptor>>>,
@@ -163,10 +165,10 @@ impl AsRawFd for SharedDescriptor {
 }
 
 impl InputFile {
-    /// Reads from `fd`.
-    pub fn new(fd: OwnedFd) -> Self {
+    /// Reads from `fd`. Where that is a terminal, the guest is told so if `is_told`.
+    pub fn new(fd: OwnedFd, is_told: bool) -> Self {
         let is_terminal = fd.is_terminal();
-        Self(Arc::new(SharedFile { fd: Arc::new(fd), is_terminal, readiness: OnceLock::new() }))
+        Self(Arc::new(SharedFile { fd: Arc::new(fd), is_terminal, is_told, readiness: OnceLock::new() }))
     }
 
     /// Whether a read would return at once: with bytes, the end, or an error.
@@ -204,7 +206,7 @@ impl InputFile {
         if !self.is_readable()? {
             return Ok(None);
         }
-        let mut bytes = vec![0; size_max.min(CAPACITY)];
+        let mut bytes = vec![0; size_max.min(PIECE_BYTES)];
         match rustix::io::read(&self.0.fd, &mut bytes) {
             Ok(size) => {
                 bytes.truncate(size);
@@ -249,7 +251,7 @@ impl IsTerminal for Input {
     fn is_terminal(&self) -> bool {
         match self {
             Input::Pipe(_) => false,
-            Input::File(file) => file.0.is_terminal,
+            Input::File(file) => file.0.is_terminal && file.0.is_told,
         }
     }
 }
@@ -301,7 +303,7 @@ mod tests {
     async fn takes_no_more_than_asked_and_leaves_the_rest() {
         let (reader, mut writer) = io::pipe().unwrap();
         let rest = reader.try_clone().unwrap();
-        let mut file = InputFile::new(reader.into());
+        let mut file = InputFile::new(reader.into(), false);
         assert!(read_now(&mut file, 10).unwrap().is_empty());
         writer.write_all(b"a\nb\n").unwrap();
         file.wait_readable().await;
@@ -314,7 +316,7 @@ mod tests {
     #[tokio::test]
     async fn waits_for_bytes_and_for_the_end() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let mut file = InputFile::new(reader.into());
+        let mut file = InputFile::new(reader.into(), false);
         assert!(file.wait_readable().now_or_never().is_none());
         writer.write_all(b"x").unwrap();
         file.wait_readable().await;
@@ -330,7 +332,7 @@ mod tests {
         let mut content = tempfile::tempfile().unwrap();
         content.write_all(b"text").unwrap();
         io::Seek::rewind(&mut content).unwrap();
-        let mut file = InputFile::new(content.into());
+        let mut file = InputFile::new(content.into(), false);
         file.wait_readable().await;
         assert_eq!(read_now(&mut file, 100).unwrap(), "text");
         assert!(matches!(read_now(&mut file, 100), Err(StreamError::Closed)));
@@ -338,7 +340,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flush_waits_for_the_arrival() {
-        let (pipe, reader) = super::super::pipe();
+        let (pipe, reader) = super::super::pipe(PIECE_BYTES);
         let arrival = Arrival::default();
         let output = Output { pipe, is_terminal: false, arrival: Some(arrival.clone()) };
         let mut stream = output.p2_stream();
@@ -361,7 +363,7 @@ mod tests {
     #[tokio::test]
     async fn a_directory_is_an_error_not_the_end() {
         let file = std::fs::File::open("/").unwrap();
-        let mut file = InputFile::new(file.into());
+        let mut file = InputFile::new(file.into(), false);
         file.wait_readable().await;
         assert!(matches!(read_now(&mut file, 100), Err(StreamError::LastOperationFailed(_))));
     }

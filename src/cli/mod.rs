@@ -14,6 +14,7 @@ use self::error::Failure;
 use crate::build::rustc_wrapper;
 use crate::cell::compile_child;
 use crate::escape;
+use crate::terminal::watcher;
 
 mod cancel;
 mod commands;
@@ -87,6 +88,9 @@ pub fn main() -> ExitCode {
     }
     if compile_child::is_meant(std::env::args_os().nth(1).as_deref()) {
         return compile_for_another();
+    }
+    if watcher::is_meant(std::env::args_os().nth(1).as_deref()) {
+        return watch_terminal();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -167,6 +171,13 @@ fn compile_for_another() -> ExitCode {
             ExitCode::from(u8::try_from(refusal.code).unwrap_or(exit_code::FAILURE))
         }
     }
+}
+
+/// What `ww` is while a guest of another one has the terminal in raw mode: see [`watcher`].
+fn watch_terminal() -> ExitCode {
+    // Standard error is the terminal of others, to which there is nothing to say.
+    let watched = env::standard_streams().and_then(watcher::watch);
+    watched.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
 /// Shows help, the version, or what is wrong with the command line.

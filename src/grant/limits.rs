@@ -22,6 +22,8 @@ pub enum Limit {
     Depth,
     /// Open files, directories, streams, and what it waits for.
     Handles,
+    /// What each of its standard streams holds.
+    Stdio,
     /// RPC calls without an answer.
     Calls,
     /// The parameters of these calls together.
@@ -74,7 +76,7 @@ const fn time(limit: Limit, name: &'static str, what: &'static str) -> Row {
 }
 
 /// All limits, in the order of [`Limit`].
-const TABLE: [Row; 11] = [
+const TABLE: [Row; 12] = [
     bytes(
         Limit::Memory,
         "memory",
@@ -87,6 +89,9 @@ const TABLE: [Row; 11] = [
     count(Limit::Children, "children", "children at once, with theirs", 256, (0, 100_000)),
     count(Limit::Depth, "depth", "generations of children below it", 8, (0, 64)),
     count(Limit::Handles, "handles", "open files, streams, and what it waits for", 4096, (16, 1_000_000)),
+    // The default is that of a pipe on Linux. Less than a page makes each piece of output wait for its reader, and beyond
+    // some MiB nothing gets faster; a cell with its children can have three such pipes for each of them.
+    bytes(Limit::Stdio, "stdio", "what each of its standard streams holds", 64 * 1024, (4 * 1024, 16 * MIB)),
     count(Limit::Calls, "calls", "RPC calls without an answer", 16 * 1024, (1, 1_000_000)),
     bytes(Limit::CallBytes, "call-bytes", "the parameters of these calls", 256 * MIB, (64 * 1024, 4096 * MIB)),
     bytes(Limit::Message, "message", "one RPC message", 64 * MIB, (64 * 1024, 512 * MIB)),
@@ -373,8 +378,8 @@ mod tests {
         check("memroy=1MiB", "`memroy` is no limit; did you mean `memory`?");
         check(
             "speed=1",
-            "`speed` is no limit; there are memory, cpu-time, wall-time, children, depth, handles, calls, call-bytes, \
-             message, wasm, tmp",
+            "`speed` is no limit; there are memory, cpu-time, wall-time, children, depth, handles, stdio, calls, \
+             call-bytes, message, wasm, tmp",
         );
         check(
             "memory=big",
@@ -393,6 +398,9 @@ mod tests {
             "`64MB` is no value for the limit tmp: it is not a number of bytes, KiB, MiB, GiB or TiB; write 64MiB",
         );
         check("calls=99999999999999999999", "`99999999999999999999` is no value for the limit calls: it is too large");
+        check("stdio=16KiB", "stdio=16KiB");
+        check("stdio=1KiB", "`1KiB` is no value for the limit stdio: it is less than 4KiB");
+        check("stdio=1GiB", "`1GiB` is no value for the limit stdio: it is more than 16MiB");
         check("depth=-1", "`-1` is no value for the limit depth: it is not a number");
         check("depth=65", "`65` is no value for the limit depth: it is more than 64");
     }
@@ -413,6 +421,11 @@ mod tests {
         check(&["memory=64MiB"], &[], Ok(&["memory=64MiB"]));
         check(&["memory=64MiB", "tmp=0B"], &["memory=64MiB"], Ok(&["memory=64MiB", "tmp=0B"]));
         check(&[], &["cpu-time=1h", "children=0"], Ok(&["cpu-time=1h", "children=0"]));
+        check(
+            &["stdio=8KiB"],
+            &["stdio=9KiB"],
+            Err("a child cannot have the limit stdio of 9KiB, since its parent has 8KiB"),
+        );
         check(&[], &["memory=2GiB"], Err("a child cannot have the limit memory of 2GiB, since its parent has 1GiB"));
         check(
             &["wall-time=1s"],

@@ -355,6 +355,11 @@ impl Grants {
         }))
     }
 
+    /// Whether it may control the terminal.
+    pub fn terminal(&self) -> bool {
+        self.0.contains(&Grant::Terminal)
+    }
+
     /// The folders that it may use.
     pub fn mounts(&self) -> impl Iterator<Item = &MountGrant> {
         self.0.iter().filter_map(|grant| match grant {

@@ -19,19 +19,19 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::caps::{self, Bootstrap, Child, Order, Spawn, SpawnError, Stream};
+use crate::caps::{self, Bootstrap, Child, HostGrants, Order, Spawn, SpawnError, Stream};
 use crate::cell::{
-    self, Account, Admission, CAPACITY, Channel, Compiler, Input, Launch, LimitReached, Output, PipeReader, PipeWriter,
-    Process, Program, pipe,
+    self, Account, Admission, Channel, Compiler, Input, Launch, LimitReached, Output, PIECE_BYTES, PipeReader,
+    PipeWriter, Process, Program, pipe,
 };
 use crate::grant::{Limit, Reach};
 use crate::swarm::Swarm;
 use crate::vat;
 
-mod terminal;
+mod output;
 mod workers;
 
-pub use terminal::{Drain, output};
+pub use output::{Drain, output};
 use workers::{Job, Workers};
 
 /// Runs the cells of this process; a cheap handle.
@@ -64,8 +64,7 @@ impl Host {
         self.0.cells.wait().await;
     }
 
-    /// Starts a cell on behalf of this machine's user, which has a `Host` and may make the node connect as far as `connect`
-    /// goes. It runs until it ends or `kill` is cancelled, whether or not anybody waits for it. `name` says in the log which
+    /// Starts a cell on behalf of this machine's user, which has a `Host` with these grants. It runs until it ends or `kill` is cancelled, whether or not anybody waits for it. `name` says in the log which
     /// cell it is.
     ///
     /// # Errors
@@ -75,10 +74,10 @@ impl Host {
         &self,
         name: String,
         launch: Launch,
-        connect: Option<Reach>,
+        grants: HostGrants,
         kill: CancellationToken,
     ) -> Result<Process, SpawnError> {
-        let first = First::Host { connect, network: launch.network.clone() };
+        let first = First::Host { grants, network: launch.network.clone() };
         self.start_with(name, launch, first, kill).await
     }
 
@@ -90,8 +89,8 @@ impl Host {
         first: First,
         kill: CancellationToken,
     ) -> Result<Process, SpawnError> {
-        let (to_guest, guest_input) = pipe();
-        let (guest_output, from_guest) = pipe();
+        let (to_guest, guest_input) = pipe(PIECE_BYTES);
+        let (guest_output, from_guest) = pipe(PIECE_BYTES);
         launch.rpc = Some(Channel { input: guest_input, output: guest_output });
         let account = launch.account.clone();
         let limits = vat::Limits::of(account.limits());
@@ -101,7 +100,7 @@ impl Host {
         let token = self.0.cells.token();
         let ledger = Books { account: account.clone(), says_overrun };
         match first {
-            First::Host { connect, network } => {
+            First::Host { grants, network } => {
                 let host = self.clone();
                 let job = move || {
                     async move {
@@ -111,7 +110,7 @@ impl Host {
                         // Ends the children when this future ends or is dropped.
                         let _children_end = children.kill.clone().drop_guard();
                         let executor = caps::executor(children);
-                        let bootstrap = caps::host(host.0.swarm.clone(), executor, connect, &account).client;
+                        let bootstrap = caps::host(host.0.swarm.clone(), executor, grants, &account).client;
                         let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, ledger);
                         run_with_vat(run, vat, &name).await;
                         tracing::debug!(cell = name, "ended");
@@ -177,8 +176,8 @@ impl vat::Ledger for Books {
 
 /// The first capability of a cell.
 enum First {
-    /// A `Host` that may make the node connect so far, for a cell that may itself connect so far.
-    Host { connect: Option<Reach>, network: Option<Reach> },
+    /// A `Host` with these grants, for a cell that may itself connect so far.
+    Host { grants: HostGrants, network: Option<Reach> },
     /// One that is there already, and cannot leave its thread.
     Other(vat::Capability),
 }
@@ -265,11 +264,12 @@ impl Spawn for Children {
         let admitted = self.admit(&order);
         async move {
             let (account, admission) = admitted?;
-            let (stdin, child_stdin) = input(order.stdin);
-            let (child_stdout, stdout) = output_to(order.stdout);
-            let (child_stderr, stderr) = output_to(order.stderr);
+            let capacity = account.limits().size(Limit::Stdio);
+            let (stdin, child_stdin) = input(order.stdin, capacity);
+            let (child_stdout, stdout) = output_to(order.stdout, capacity);
+            let (child_stderr, stderr) = output_to(order.stderr, capacity);
             let first = match order.bootstrap {
-                Bootstrap::Host => First::Host { connect: None, network: order.network.clone() },
+                Bootstrap::Host => First::Host { grants: HostGrants::default(), network: order.network.clone() },
                 Bootstrap::Nothing => First::Other(caps::nothing()),
                 Bootstrap::Given(capability) => First::Other(capability),
             };
@@ -294,8 +294,8 @@ impl Spawn for Children {
 }
 
 /// What a child reads, and the other end of it.
-fn input(stream: Stream) -> (PipeWriter, PipeReader) {
-    let (writer, reader) = pipe();
+fn input(stream: Stream, capacity: usize) -> (PipeWriter, PipeReader) {
+    let (writer, reader) = pipe(capacity);
     if stream == Stream::Null {
         writer.close();
     }
@@ -303,12 +303,12 @@ fn input(stream: Stream) -> (PipeWriter, PipeReader) {
 }
 
 /// What a child writes to, and the other end of it.
-fn output_to(stream: Stream) -> (PipeWriter, PipeReader) {
-    let (writer, reader) = pipe();
+fn output_to(stream: Stream, capacity: usize) -> (PipeWriter, PipeReader) {
+    let (writer, reader) = pipe(capacity);
     if stream == Stream::Pipe {
         return (writer, reader);
     }
-    tokio::task::spawn_local(async move { while !reader.read(CAPACITY).await.is_empty() {} });
-    let (_, at_its_end) = pipe();
+    tokio::task::spawn_local(async move { while !reader.read(PIECE_BYTES).await.is_empty() {} });
+    let (_, at_its_end) = pipe(0);
     (writer, at_its_end)
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::image::{self, ImageSource};
 use super::mounts;
 use super::request;
 use super::usage::{Gauge, Usage};
-use crate::caps::SpawnError;
+use crate::caps::{HostGrants, SpawnError};
 use crate::cell::{
     Account, Compiler, CompilerOptions, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input,
     InputFile, Launch,
@@ -26,6 +26,7 @@ use crate::escape;
 use crate::grant::{Grant, Grants, Limit, Limits, REQUEST_PATH, RequestError};
 use crate::host::{self, Host};
 use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
+use crate::terminal::Terminal;
 use crate::vfs::memory::MemoryTree;
 use crate::vfs::{Directory, Mount, MountError, Namespace};
 use crate::wasm_binary::SIZE_BYTES_MAX;
@@ -70,6 +71,9 @@ pub struct RunOptions {
     pub stdout: OwnedFd,
     /// The guest's standard error.
     pub stderr: OwnedFd,
+    /// This very program, which also is what puts the terminal back if this process is killed: see
+    /// [`watcher`](crate::terminal::watcher).
+    pub program: PathBuf,
 }
 
 /// How a run ended.
@@ -186,6 +190,9 @@ pub enum RunError {
     /// Trees cannot be mounted together.
     #[error("failed to mount")]
     Mount(#[from] MountError),
+    /// The terminal could not be given to the guest.
+    #[error("failed to take hold of the terminal")]
+    Terminal(#[source] io::Error),
     /// The cell could not be set up.
     #[error("failed to set up the cell")]
     Cell(#[source] SpawnError),
@@ -235,6 +242,7 @@ async fn run_to_end(
     kill: CancellationToken,
     gauge: &Gauge,
 ) -> Result<ExitStatus, RunError> {
+    let terminal = terminal(&options).map_err(RunError::Terminal)?;
     let root = image::open(options.image, &options.name).await?;
     let wasm = image::read_program(&root, &options.name).await?;
     let request = image::read_request(&root, &options.name).await?;
@@ -260,15 +268,18 @@ async fn run_to_end(
         None => with_events(compiler.compile(wasm), &|event| tell(RunEvent::Compiling(event))).await.map_err(failed)?,
     };
     let host = Host::new(compiler, swarm.clone()).map_err(RunError::Thread)?;
-    let (stdout, stdout_drain) = host::output(options.stdout);
-    let (stderr, stderr_drain) = host::output(options.stderr);
+    // Puts it back however this ends, but after what the guest wrote has arrived.
+    let _held = terminal.clone().map(Terminal::hold).transpose().map_err(RunError::Terminal)?;
+    let capacity = limits.size(Limit::Stdio);
+    let (stdout, stdout_drain) = host::output(options.stdout, capacity, terminal.as_ref());
+    let (stderr, stderr_drain) = host::output(options.stderr, capacity, terminal.as_ref());
     let account = Account::new(limits);
     gauge.begin(account.clone(), stdout.arrival.clone(), stderr.arrival.clone());
     let launch = Launch {
         program,
         args: options.args,
         env: options.env,
-        stdin: Input::File(InputFile::new(options.stdin)),
+        stdin: Input::File(InputFile::new(options.stdin, terminal.is_some())),
         stdout,
         stderr,
         files: Some(files),
@@ -277,7 +288,8 @@ async fn run_to_end(
         rpc: None,
         admission: None,
     };
-    let process = host.start("root".into(), launch, options.grants.connect(), kill).await.map_err(RunError::Cell)?;
+    let grants = HostGrants { connect: options.grants.connect(), terminal };
+    let process = host.start("root".into(), launch, grants, kill).await.map_err(RunError::Cell)?;
     let status = tokio::select! {
         biased;
         status = process.wait() => status,
@@ -299,6 +311,12 @@ async fn run_to_end(
         (ExitStatus::Exited(0), Err(error)) => Err(RunError::Output(error)),
         (status, _) => Ok(status),
     }
+}
+
+/// The terminal of this run, if the guest may control it.
+fn terminal(options: &RunOptions) -> io::Result<Option<Terminal>> {
+    let streams = [options.stdin.as_fd(), options.stdout.as_fd(), options.stderr.as_fd()];
+    options.grants.terminal().then(|| Terminal::new(streams, options.program.clone())).transpose()
 }
 
 /// Tells where the node can be reached, when it can. Returns only if it cannot.

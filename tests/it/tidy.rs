@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["ops"],
     &["host"],
     &["caps"],
-    &["cell", "vat", "swarm", "build", "image", "remote", "serve"],
+    &["cell", "vat", "swarm", "build", "image", "remote", "serve", "terminal"],
     &["wetfile", "blockstore", "vfs"],
     &["tree"],
     &["dag", "grant"],

@@ -27,6 +27,9 @@
 //! | `noisy-cat` | copies stdin to stdout while it floods stderr |
 //! | `args` | prints each argument, this one included, in a line of its own, as Rust writes a string |
 //! | `env` | prints the environment, sorted, one `NAME=value` in a line |
+//! | `is-terminal` | prints whether WASI says that each standard stream is a terminal |
+//! | `write-bytes HEX`, `write-bytes-to-stderr HEX` | writes the bytes that these digits are |
+//! | `room` | prints to stderr how much can be written to stdout at once |
 //! | `files PATH…` | prints `PATH: file of N bytes`, `PATH: folder: NAMES`, or `PATH: KIND` of the error |
 //! | `write-file PATH` | ok: neither the file nor a folder at PATH could be made, nor anything removed |
 //! | `malformed-rpc KIND` | ok: the host ended the session after `garbage`, `segments`, `nonsense`, `huge`, `truncated` or `chain` |
@@ -48,6 +51,11 @@
 //! | `run-garbage` | ok: bytes that are no component are an error, and the session goes on |
 //! | `bad-env` | ok: entries without a name are errors, and the session goes on |
 //! | `restricted-roundtrips N` | ok: N echoes through a restricted executor; times on stderr |
+//! | `terminal-size` | ok: the size of the terminal |
+//! | `terminal-resized` | prints the size of the terminal, waits for another; ok: that |
+//! | `terminal-raw END` | sets raw mode, hides the cursor, prints `raw`, waits for a byte, and does END: `exit`, `trap`, `spin`, `sleep` or `off` |
+//! | `terminal-try-raw` | ok: raw mode was set, or why not |
+//! | `without-terminal` | ok: the terminal was refused, and why |
 //! | `has-nothing`, `has-host`, `has-restricted`, `has-revoked`, `is-served` | the children of those below |
 //!
 //! With children:
@@ -71,6 +79,8 @@
 //! | `restricted PATH` | ok: a child and its child had no more of the host than was listed; prints what is refused |
 //! | `revoked PATH` | ok: after a revocation each use was an error |
 //! | `serves PATH` | ok: a child was served by its parent, as far as that allowed |
+//! | `hands-on-terminal PATH` | ok: children had the terminal as far as they were handed it; prints how far |
+//! | `stdio-of-child PATH` | ok: prints how much the stdout of children holds |
 //! | `limits-of-child PATH` | ok: limits and grants beyond its own are errors, which it prints, and others hold |
 //! | `usage PATH` | ok: what a child used was told |
 //! | `null-stdio PATH` | ok: null streams give nothing and take everything |
@@ -93,6 +103,7 @@ mod measure;
 mod raw;
 mod stdio;
 mod streams;
+mod terminal;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -134,6 +145,10 @@ fn without_session(words: &[&str]) -> Option<Outcome> {
         ["noisy-cat"] => stdio::noisy_cat(),
         ["args", ..] => stdio::args(),
         ["env"] => stdio::env(),
+        ["is-terminal"] => terminal::is_terminal(),
+        ["write-bytes", digits] => terminal::write_bytes(io::stdout(), digits),
+        ["write-bytes-to-stderr", digits] => terminal::write_bytes(io::stderr(), digits),
+        ["room"] => terminal::room(),
         ["files", paths @ ..] => files::describe(paths),
         ["write-file", path] => files::write(path),
         ["malformed-rpc", kind] => raw::malformed(kind),
@@ -157,6 +172,11 @@ async fn with_session(host: &host::Client, args: Vec<String>) -> Outcome {
         ["run-garbage"] => children::run_garbage(host).await,
         ["bad-env"] => children::bad_env(host).await,
         ["nested"] => children::nested(host).await,
+        ["terminal-size"] => terminal::size(host).await,
+        ["terminal-resized"] => terminal::resized(host).await,
+        ["terminal-raw", end] => terminal::raw(host, end).await,
+        ["terminal-try-raw"] => terminal::try_raw(host).await,
+        ["without-terminal"] => terminal::without_terminal(host).await,
         ["has-nothing"] => capabilities::has_nothing(host).await,
         ["has-host"] => capabilities::has_host(host).await,
         ["has-restricted", ..] => capabilities::has_restricted(host).await,
@@ -189,6 +209,8 @@ async fn with_children(parent: &children::Parent, behaviour: &str, args: &[&str]
         ("serves", []) => capabilities::serves(parent).await,
         ("limits-of-child", []) => capabilities::limits_of_child(parent).await,
         ("usage", []) => capabilities::usage(parent).await,
+        ("hands-on-terminal", []) => terminal::hands_on(parent).await,
+        ("stdio-of-child", []) => terminal::stdio_of_child(parent).await,
         ("null-stdio", []) => capabilities::null_stdio(parent).await,
         ("throughput", [bytes]) => streams::throughput(parent, number(bytes)?).await,
         ("stderr-full", []) => streams::stderr_full(parent).await,

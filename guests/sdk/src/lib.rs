@@ -27,6 +27,7 @@
 //! - [`ByteReader`], [`ByteWriter`]: the byte streams of other processes. [`copy`] moves bytes between any two.
 //! - [`Command`], [`Module`], [`Child`], [`Status`]: child cells.
 //! - [`restrict`], [`revocable`]: capabilities to hand to them that are less than this cell's own.
+//! - [`Terminal`]: the terminal, where this cell may control it.
 //! - [`exit`], [`ExitCode`], [`Termination`]: how a program ends, with any code from 0 to 255.
 //!
 //! The arguments are those of [`std::env::args`]; the first is `main.wasm`. Messages of the [`log`] crate go to
@@ -59,6 +60,7 @@ mod process;
 mod reactor;
 mod rpc;
 mod stream;
+mod terminal;
 
 use std::future::Future;
 
@@ -70,13 +72,14 @@ pub use module::{Module, ModuleCommand};
 pub use process::{Child, Command, Output, Status, Usage};
 pub use rpc::take_channel;
 pub use stream::{StreamReader, StreamWriter, copy, stderr, stdin, stdout};
+pub use terminal::{Size, Terminal};
 
 pub use capnp;
 pub use ww_schema::peer_capnp;
 
 use peer_capnp::host;
 
-/// The largest piece that a stream moves at once, in bytes: what a pipe between cells holds.
+/// The largest piece that a stream moves at once, in bytes: what a pipe between cells holds by default.
 pub const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Runs `main` with the bootstrap capability of this cell, and ends the program with what it returns.

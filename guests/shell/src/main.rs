@@ -2,7 +2,7 @@
 //!
 //! Reads commands from stdin, one in a line; words are split and quoted as in a POSIX shell, and `#` begins a comment.
 //! `help` lists the commands. Editing a line is left to the terminal. Where stdin is no terminal there is neither a prompt
-//! nor a greeting, so that a script can be piped in.
+//! nor a greeting, so that a script can be piped in; and none is one that the shell is not given (`ww run shell --grant terminal`).
 //!
 //! As in `sh`, each command has a status: 0, 1 where it failed, 2 where it was used wrongly, 127 where there is no such
 //! command, and for `run` what the child exited with, 134 for a trap, 137 where it was killed. At the end of stdin, and

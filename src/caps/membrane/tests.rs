@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use ww_schema::peer_capnp::{byte_stream, executor, host, method, module, process};
 
 use super::*;
-use crate::cell::pipe;
+use crate::cell::{PIECE_BYTES, pipe};
 use crate::grant::Limits;
 use crate::vat;
 
@@ -81,8 +81,8 @@ impl executor::Server for InsideExecutor {
 fn connected<Running: Future<Output = ()>>(bootstrap: Client, test: impl FnOnce(host::Client) -> Running) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
     runtime.block_on(async {
-        let (to_server, server_input) = pipe();
-        let (server_output, from_server) = pipe();
+        let (to_server, server_input) = pipe(PIECE_BYTES);
+        let (server_output, from_server) = pipe(PIECE_BYTES);
         let limits = vat::Limits::of(&Limits::default());
         tokio::task::spawn_local(vat::serve("test".into(), server_input, server_output, bootstrap, limits, ()));
         let network = twoparty::VatNetwork::new(from_server, to_server, RpcSide::Client, ReaderOptions::new());

@@ -71,7 +71,8 @@ pub(in crate::cli) struct RunArgs {
     ///
     /// connect[:NETWORK]: have the node connect to public addresses, or to those of a network such as 192.168.0.0/16.
     /// network[:NETWORK]: open connections of its own, likewise. mount:SRC:DST[:rw]: use the folder SRC as DST.
-    /// env:NAME: have this variable of the environment.
+    /// env:NAME: have this variable of the environment. terminal: control the terminal, with raw mode and escape
+    /// sequences, which are shown as text otherwise.
     #[arg(long, value_name = "GRANT")]
     grant: Vec<Grant>,
 
@@ -241,10 +242,14 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
             stdin,
             stdout,
             stderr,
+            program: env::this_program_as_it_runs().map_err(failed)?,
         };
+        // What is shown over a screen that is the guest's would be lost, or would be in its way.
+        let is_screen_taken = options.grants.terminal() && env::stderr_is_screen();
         let shown = escape::path(&options.name);
         let status = compiler::Status::new(&shown);
-        let ended = ops::run(options, &|event| say(event, &status, is_everywhere), signals.next()).await;
+        let ended =
+            ops::run(options, &|event| say(event, &status, is_everywhere, is_screen_taken), signals.next()).await;
         // What was fetched may make the store too large, and only now is it of no more use.
         if let Some(store) = store {
             let _ = tokio::task::spawn_blocking(move || store::trim(&*store)).await;
@@ -296,8 +301,8 @@ fn granted_env(grants: &Grants, set: &[(String, String)]) -> Vec<(String, String
 }
 
 /// Says what the user should know of a run: where the node can be reached, all of it with `-v`, and whether that is everywhere;
-/// and what the image would like to have.
-fn say(event: RunEvent, status: &compiler::Status<'_>, is_everywhere: bool) {
+/// and what the image would like to have. Not while its screen is the guest's.
+fn say(event: RunEvent, status: &compiler::Status<'_>, is_everywhere: bool, is_screen_taken: bool) {
     match event {
         RunEvent::Compiling(event) => status.show(event),
         RunEvent::OtherPort(port) => {
@@ -308,7 +313,7 @@ fn say(event: RunEvent, status: &compiler::Status<'_>, is_everywhere: bool) {
         }
         RunEvent::Listening(addrs) => {
             addrs.iter().for_each(|addr| tracing::debug!(addr, "listening"));
-            if let Some((first, others)) = addrs.split_first() {
+            if let Some((first, others)) = addrs.split_first().filter(|_| !is_screen_taken) {
                 let others = match others.len() {
                     0 => String::new(),
                     number => format!(" and {number} more, which -v lists"),

@@ -10,7 +10,9 @@ use futures::executor::block_on;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::oneshot;
 
-use crate::cell::{Arrival, CAPACITY, Output, PipeReader, pipe};
+use crate::cell::{Arrival, Output, PIECE_BYTES, PipeReader, pipe};
+use crate::escape::Filter;
+use crate::terminal::{self, Commands, Terminal};
 
 /// Tells when everything that a cell wrote has arrived.
 #[derive(Debug)]
@@ -31,7 +33,11 @@ impl Drain {
     }
 }
 
-/// Makes a cell's output that ends up in `fd`.
+/// Makes a cell's output that ends up in `fd`, through a pipe of `capacity` bytes. `terminal` is that of this process, where
+/// the cell may control it.
+///
+/// What goes to a file or a pipe arrives as it is. What goes to a terminal does where the cell may control it; else what
+/// the terminal would obey is shown instead ([`Filter`]), and the cell is told that it is no terminal.
 ///
 /// A thread does the writing, which starts with the first bytes, since a write may block for as long as the reader on the other side likes, and neither
 /// this process's runtime nor the flags of a descriptor that other programs share may be touched for that. A flush of the
@@ -40,23 +46,24 @@ impl Drain {
 ///
 /// Called on a tokio runtime, on which it waits for the first bytes. If the thread cannot be started, the guest sees a closed
 /// stream.
-pub fn output(fd: OwnedFd) -> (Output, Drain) {
+pub fn output(fd: OwnedFd, capacity: usize, terminal: Option<&Terminal>) -> (Output, Drain) {
     let file = File::from(fd);
-    let is_terminal = file.is_terminal();
-    let (writer, reader) = pipe();
+    let way = Way::to(&file, terminal);
+    let is_terminal = matches!(way, Way::Controlled(..));
+    let (writer, reader) = pipe(capacity);
     let arrival = Arrival::default();
     let (finished, drain) = oneshot::channel();
     let progress = arrival.clone();
     // Many a guest never says a word on one of its outputs.
     tokio::spawn(async move {
-        let first = reader.read(CAPACITY).await;
+        let first = reader.read(PIECE_BYTES).await;
         if first.is_empty() {
             let _ = finished.send(Ok(()));
             return;
         }
         let failing = progress.clone();
         let write = move || {
-            let _ = finished.send(copy(first, &reader, file, &progress));
+            let _ = finished.send(copy(first, &reader, file, way, &progress));
         };
         if let Err(error) = thread::Builder::new().name("ww-output".into()).spawn(write) {
             tracing::error!(%error, "guest output has nowhere to go");
@@ -66,19 +73,61 @@ pub fn output(fd: OwnedFd) -> (Output, Drain) {
     (Output { pipe: writer, is_terminal, arrival: Some(arrival) }, Drain(drain))
 }
 
-fn copy(first: Bytes, reader: &PipeReader, mut file: File, progress: &Arrival) -> io::Result<()> {
+fn copy(first: Bytes, reader: &PipeReader, mut file: File, mut way: Way, progress: &Arrival) -> io::Result<()> {
     let mut bytes = first;
-    while !bytes.is_empty() {
-        if let Err(error) = write_all(&mut file, &bytes) {
-            tracing::debug!(%error, "guest output has nowhere to go");
-            progress.fail(&error);
-            reader.close();
-            return Err(error);
+    let written = loop {
+        if bytes.is_empty() {
+            break way.finish(&mut file);
+        }
+        if let Err(error) = way.write(&mut file, &bytes) {
+            break Err(error);
         }
         progress.advance(bytes.len());
-        bytes = block_on(reader.read(CAPACITY));
+        bytes = block_on(reader.read(PIECE_BYTES));
+    };
+    if let Err(error) = &written {
+        tracing::debug!(%error, "guest output has nowhere to go");
+        progress.fail(error);
+        reader.close();
     }
-    Ok(())
+    written
+}
+
+/// How bytes get to a descriptor.
+enum Way {
+    /// As they are.
+    Plain,
+    /// As a terminal can show them.
+    Filtered(Filter),
+    /// As they are, until the terminal has been put back.
+    Controlled(Terminal, Commands),
+}
+
+impl Way {
+    fn to(file: &File, terminal: Option<&Terminal>) -> Self {
+        match (file.is_terminal(), terminal) {
+            (false, _) => Self::Plain,
+            (true, None) => Self::Filtered(Filter::default()),
+            (true, Some(terminal)) => Self::Controlled(terminal.clone(), Commands::default()),
+        }
+    }
+
+    fn write(&mut self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain => write_all(file, bytes),
+            Self::Filtered(filter) => write_all(file, &filter.push(bytes)),
+            Self::Controlled(terminal, commands) => bytes
+                .chunks(terminal::PIECE_BYTES)
+                .try_for_each(|piece| terminal.pass(commands.are_in(piece), || write_all(file, piece))),
+        }
+    }
+
+    fn finish(&mut self, file: &mut File) -> io::Result<()> {
+        match self {
+            Self::Filtered(filter) => write_all(file, &filter.finish()),
+            Self::Plain | Self::Controlled(..) => Ok(()),
+        }
+    }
 }
 
 /// Writes all of `bytes`, also where another program has made the open file non-blocking.
@@ -104,9 +153,9 @@ mod tests {
     #[tokio::test]
     async fn everything_arrives_before_the_drain_is_finished() {
         let mut file = tempfile::tempfile().unwrap();
-        let (output, drain) = output(file.try_clone().unwrap().into());
+        let (output, drain) = output(file.try_clone().unwrap().into(), PIECE_BYTES, None);
         assert!(!output.is_terminal);
-        let text = vec![b'x'; 5 * CAPACITY + 3];
+        let text = vec![b'x'; 5 * PIECE_BYTES + 3];
         output.pipe.write_all(&text).await.unwrap();
         drop(output);
         drain.finished().await.unwrap();
@@ -119,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_is_an_error() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let (output, drain) = output(full.into());
+        let (output, drain) = output(full.into(), PIECE_BYTES, None);
         output.pipe.write_all(b"lost").await.unwrap();
         drop(output);
         assert_eq!(drain.finished().await.unwrap_err().kind(), io::ErrorKind::StorageFull);
@@ -128,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_went_away_closes_the_stream() {
         let (reader, writer) = io::pipe().unwrap();
-        let (output, drain) = output(writer.into());
+        let (output, drain) = output(writer.into(), PIECE_BYTES, None);
         drop(reader);
         // The first write may still be taken; it is lost when the thread finds the pipe closed.
         let _ = output.pipe.write_all(b"lost").await;

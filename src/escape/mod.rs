@@ -1,10 +1,15 @@
 //! Escaping of foreign text before it is shown.
 //!
 //! File names, strings from peers and guests, and values from a Wetfile reach a terminal only through here, so that
-//! none of them can move the cursor, change colours or forge a line of output.
+//! none of them can move the cursor, change colours or forge a line of output. What a guest writes to its standard streams
+//! goes through a [`Filter`].
 
 use std::borrow::Cow;
 use std::path::Path;
+
+mod stream;
+
+pub use stream::Filter;
 
 /// Replaces control characters, and characters that reorder text, by escapes such as `\n` and `\u{1b}`.
 ///
