@@ -297,12 +297,12 @@ impl Folder {
     }
 
     /// Moves a file of this folder; a file that has the new name already is replaced.
-    pub(crate) fn replace(&self, from: &str, folder: &Folder, to: impl AsRef<OsStr>) -> io::Result<()> {
+    pub(crate) fn replace(&self, from: &str, folder: &Folder, to: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<()> {
         Ok(fs::renameat(&self.0, from, &folder.0, to.as_ref())?)
     }
 
     /// Removes a file or symlink of this folder. Nothing there is no error.
-    pub(crate) fn remove_file(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+    pub(crate) fn remove_file(&self, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<()> {
         match fs::unlinkat(&self.0, name.as_ref(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),

@@ -29,9 +29,9 @@ pub(super) fn meant(error: &clap::Error) -> Option<&'static str> {
     found.map(|(_, text)| *text).or(is_mount.then_some(RUN_FLAGS[0].1))
 }
 
-/// Takes back what clap suggests by the spelling alone, which for such a flag is something else.
+/// Takes back what clap suggests by the spelling alone, which for such a flag is something else; it is in the usage, too.
 pub(super) fn drop_suggestion(error: &mut clap::Error) {
-    for kind in [ContextKind::SuggestedArg, ContextKind::Suggested, ContextKind::TrailingArg] {
+    for kind in [ContextKind::SuggestedArg, ContextKind::Suggested, ContextKind::Usage] {
         error.remove(kind);
     }
 }

@@ -267,7 +267,7 @@ fn a_status_file_takes_the_place_of_files_only() {
     let image = probe_image();
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    rustix::fs::mknodat(rustix::fs::CWD, &at("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
     fs::write(at("file"), "of an earlier run").unwrap();
     symlink("file", at("link")).unwrap();
     symlink("pipe", at("to-pipe")).unwrap();
