@@ -30,6 +30,8 @@ pub enum Grant {
     Mount(MountGrant),
     /// Have a variable of this process's environment.
     Env(String),
+    /// Load programs and images that are named by their CID, from wherever this node gets them.
+    Fetch,
     /// Control the terminal: raw mode, its size, and escape sequences.
     Terminal,
 }
@@ -56,7 +58,7 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
     /// Its name is unknown.
-    #[error("`{}` is no grant; there are connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME and terminal", crate::escape::text(.name))]
+    #[error("`{}` is no grant; there are connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME, fetch and terminal", crate::escape::text(.name))]
     Unknown {
         /// The name.
         name: String,
@@ -77,11 +79,12 @@ const MOUNT_REQUEST_FORM: &str = "mount:DST or mount:DST:rw, with an absolute pa
 const ENV_FORM: &str = "env:NAME";
 const CONNECT_FORM: &str = "connect or connect:NETWORK, such as connect:192.168.0.0/16";
 const NETWORK_FORM: &str = "network or network:NETWORK, such as network:192.168.0.0/16";
+const FETCH_FORM: &str = "fetch";
 const TERMINAL_FORM: &str = "terminal";
 
 impl Grant {
     /// The names of all kinds, in the order of the documentation.
-    pub const NAMES: [&str; 5] = ["connect", "network", "mount", "env", "terminal"];
+    pub const NAMES: [&str; 6] = ["connect", "network", "mount", "env", "fetch", "terminal"];
 
     /// Reads what an image asks for, where a mount has no source.
     ///
@@ -113,6 +116,8 @@ impl Grant {
                 let name = rest.filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
                 Ok(Self::Env(name.ok_or_else(|| malformed(ENV_FORM))?.to_owned()))
             }
+            "fetch" if rest.is_none() => Ok(Self::Fetch),
+            "fetch" => Err(malformed(FETCH_FORM)),
             "terminal" if rest.is_none() => Ok(Self::Terminal),
             "terminal" => Err(malformed(TERMINAL_FORM)),
             _ => Err(GrantError::Unknown { name: name.to_owned() }),
@@ -169,6 +174,7 @@ impl fmt::Display for Grant {
                 write!(formatter, "{target}{}", if *writable { ":rw" } else { "" })
             }
             Self::Env(name) => write!(formatter, "env:{name}"),
+            Self::Fetch => formatter.write_str("fetch"),
             Self::Terminal => formatter.write_str("terminal"),
         }
     }
@@ -298,6 +304,11 @@ impl Grants {
         })
     }
 
+    /// Whether it may load programs and images by their CID.
+    pub fn fetch(&self) -> bool {
+        self.0.contains(&Grant::Fetch)
+    }
+
     /// These and others, of which a mount takes the place of one of these that has the same target.
     pub fn overridden_by(mut self, others: Self) -> Self {
         let targets: Vec<_> = others.mounts().map(|mount| mount.target.as_str()).collect();
@@ -395,6 +406,7 @@ mod tests {
             "mount:/home/me/in:/data",
             "mount:with:colon:/data:rw",
             "env:HOME",
+            "fetch",
             "terminal",
         ] {
             assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
@@ -411,10 +423,11 @@ mod tests {
         };
         check(
             "konnect",
-            "`konnect` is no grant; there are connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME and terminal",
+            "`konnect` is no grant; there are connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME, fetch and terminal",
         );
         check("env:", "`env:` is not of the form env:NAME");
         check("env:A=B", "`env:A=B` is not of the form env:NAME");
+        check("fetch:x", "`fetch:x` is not of the form fetch");
         check("terminal:x", "`terminal:x` is not of the form terminal");
         for text in ["connect:", "connect:10.0.0.0/33", "connect:host", "connect:::/129", "connect:10.0.0.0/+8"] {
             check(text, &format!("`{text}` is not of the form {CONNECT_FORM}"));
