@@ -17,5 +17,5 @@ mod module;
 mod process;
 mod revoker;
 
-pub use executor::{Bootstrap, Child, Order, Spawn, SpawnError, Stream, executor};
+pub use executor::{Bootstrap, Child, Loadable, Loaded, LoadedImage, Order, Spawn, SpawnError, Stream, executor};
 pub use host::{host, nothing};

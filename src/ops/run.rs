@@ -13,7 +13,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::compile::{CompileEvent, with_events};
+use super::fetch::Session;
 use super::image::{self, ImageSource};
+use super::library::ContentLibrary;
 use super::request;
 use super::usage::{Gauge, Usage};
 use crate::caps::SpawnError;
@@ -22,10 +24,9 @@ use crate::cell::{
     InputFile, Launch,
 };
 use crate::escape;
-use crate::grant::{Grants, Limit, Limits, MountGrant, REQUEST_PATH, RequestError};
-use crate::host::{self, Host};
+use crate::grant::{Grants, Limits, MountGrant, REQUEST_PATH, RequestError};
+use crate::host::{self, Host, May};
 use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
-use crate::vfs::memory::MemoryTree;
 use crate::vfs::{self, Directory, Mount, MountError, Namespace};
 use crate::wasm_binary::SIZE_BYTES_MAX;
 use crate::wetfile::MAIN_PATH;
@@ -56,6 +57,8 @@ pub struct RunOptions {
     pub debug: bool,
     /// How the guest and its children are compiled.
     pub compiler: CompilerOptions,
+    /// Where content comes from that is loaded by its CID, if that is granted.
+    pub content: Session,
     /// The node's identity and where it listens.
     pub swarm: SwarmConfig,
     /// The guest's standard input.
@@ -221,15 +224,20 @@ async fn run_to_end(
     kill: CancellationToken,
     gauge: &Gauge,
 ) -> Result<ExitStatus, RunError> {
+    let payer = options.image.payer();
     let root = image::open(options.image, &options.name).await?;
-    let wasm = image::read_program(&root, &options.name).await?;
+    let wasm = image::read_program(&root, &options.name, SIZE_BYTES_MAX).await?;
     let request = image::read_request(&root, &options.name).await?;
     let (limits, refused) = request.limits.grant(&options.limits);
     let lacking = request::flags(&options.grants.lacking(&request.grants), &refused);
     if !lacking.is_empty() {
         tell(RunEvent::Lacking(lacking));
     }
-    let files = files(root, &options.grants, &limits)?;
+    let account = Account::new(limits);
+    if let Some(payer) = payer {
+        payer.becomes(&account);
+    }
+    let files = files(root, &options.grants, &account)?;
     let engine = Engine::new(EngineOptions { debug: options.debug })?;
     let compiler = Compiler::with_options(engine, Handle::current(), options.compiler);
     let failed = |source| RunError::Component { path: options.name.join(MAIN_PATH), source };
@@ -242,10 +250,10 @@ async fn run_to_end(
         Some(program) => program.map_err(failed)?,
         None => with_events(compiler.compile(wasm), &|event| tell(RunEvent::Compiling(event))).await.map_err(failed)?,
     };
-    let host = Host::new(compiler, swarm.clone()).map_err(RunError::Thread)?;
+    let library = Arc::new(ContentLibrary::new(options.content));
+    let host = Host::new(compiler, swarm.clone(), library).map_err(RunError::Thread)?;
     let (stdout, stdout_drain) = host::output(options.stdout);
     let (stderr, stderr_drain) = host::output(options.stderr);
-    let account = Account::new(limits);
     gauge.begin(account.clone(), stdout.arrival.clone(), stderr.arrival.clone());
     let launch = Launch {
         program,
@@ -259,7 +267,8 @@ async fn run_to_end(
         account,
         rpc: None,
     };
-    let process = host.start("root".into(), launch, options.grants.connect(), kill).await.map_err(RunError::Cell)?;
+    let may = May { connect: options.grants.connect(), fetch: options.grants.fetch() };
+    let process = host.start("root".into(), launch, may, kill).await.map_err(RunError::Cell)?;
     let status = tokio::select! {
         biased;
         status = process.wait() => status,
@@ -294,12 +303,11 @@ async fn node_failed(
 }
 
 /// What the guest sees as its files: the image, a `/tmp` of its own, and the folders that it was given.
-fn files(root: Arc<dyn Directory>, grants: &Grants, limits: &Limits) -> Result<Namespace, RunError> {
+fn files(root: Arc<dyn Directory>, grants: &Grants, account: &Account) -> Result<Namespace, RunError> {
     let mut mounts = Vec::new();
     // Who brings a whole file system of his own has a `/tmp` in it, or wants none.
     if grants.mounts().all(|mount| mount.target != "/") {
-        let tmp = MemoryTree::new(limits.number(Limit::Tmp).unwrap_or(u64::MAX));
-        mounts.push(Mount { path: "/tmp".into(), directory: tmp.root(), links_may_leave: true });
+        mounts.push(host::tmp(account));
     }
     for MountGrant { source, target, writable } in grants.mounts() {
         let path = PathBuf::from(source.as_deref().unwrap_or_default());
