@@ -26,6 +26,7 @@
 //! | `args` | prints each argument, this one included, in a line of its own, as Rust writes a string |
 //! | `env` | prints the environment, sorted, one `NAME=value` in a line |
 //! | `files PATH…` | prints `PATH: file of N bytes`, `PATH: folder: NAMES`, or `PATH: KIND` of the error |
+//! | `fill PATH BYTES` | writes so many bytes; ok: how many there was room for |
 //! | `write-file PATH` | ok: neither the file nor a folder at PATH could be made, nor anything removed |
 //! | `malformed-rpc KIND` | ok: the host ended the session after `garbage`, `segments`, `nonsense`, `huge`, `truncated` or `chain` |
 //! | `close-rpc` | ok: the host ended the session after this end was closed |
@@ -46,6 +47,8 @@
 //! | `run-garbage` | ok: bytes that are no component are an error, and the session goes on |
 //! | `bad-env` | ok: entries without a name are errors, and the session goes on |
 //! | `restricted-roundtrips N` | ok: N echoes through a restricted executor; times on stderr |
+//! | `load CONTENT ARG…` | loads what a CID names, and starts a child; ok: how it ended |
+//! | `load-twice CONTENT ARG…` | ok: two children at once wrote the same |
 //! | `has-nothing`, `has-host`, `has-restricted`, `has-revoked`, `is-served` | the children of those below |
 //!
 //! With children:
@@ -70,6 +73,8 @@
 //! | `revoked PATH` | ok: after a revocation each use was an error |
 //! | `serves PATH` | ok: a child was served by its parent, as far as that allowed |
 //! | `limits-of-child PATH` | ok: limits and grants beyond its own are errors, which it prints, and others hold |
+//! | `hand-fetch PATH CONTENT ARG…` | gives a child the grant `fetch`, which does `load`; ok: how it ended |
+//! | `load-nonsense PATH` | ok: what names no content is an error; prints them |
 //! | `usage PATH` | ok: what a child used was told |
 //! | `null-stdio PATH` | ok: null streams give nothing and take everything |
 //! | `throughput PATH BYTES` | ok: so many bytes went through a child that does `copy`; the rate on stderr |
@@ -85,6 +90,7 @@
 mod calls;
 mod capabilities;
 mod children;
+mod content;
 mod ending;
 mod files;
 mod measure;
@@ -131,6 +137,7 @@ fn without_session(words: &[&str]) -> Option<Outcome> {
         ["args", ..] => stdio::args(),
         ["env"] => stdio::env(),
         ["files", paths @ ..] => files::describe(paths),
+        ["fill", path, bytes] => files::fill(path, number(bytes).ok()?),
         ["write-file", path] => files::write(path),
         ["malformed-rpc", kind] => raw::malformed(kind),
         ["close-rpc"] => raw::close(),
@@ -159,6 +166,8 @@ async fn with_session(host: &host::Client, args: Vec<String>) -> Outcome {
         ["has-revoked"] => capabilities::has_revoked(host).await,
         ["is-served"] => capabilities::is_served(host).await,
         ["restricted-roundtrips", count] => capabilities::restricted_roundtrips(host, number(count)?).await,
+        ["load", content, args @ ..] => content::load(host, content, args).await,
+        ["load-twice", content, args @ ..] => content::load_twice(host, content, args).await,
         [behaviour, path, args @ ..] => with_children(&children::Parent::new(host, path), behaviour, args).await,
         _ => Err(Usage.into()),
     }
@@ -184,6 +193,8 @@ async fn with_children(parent: &children::Parent, behaviour: &str, args: &[&str]
         ("revoked", []) => capabilities::revoked(parent).await,
         ("serves", []) => capabilities::serves(parent).await,
         ("limits-of-child", []) => capabilities::limits_of_child(parent).await,
+        ("hand-fetch", [content, args @ ..]) => content::hand_fetch(parent, content, args).await,
+        ("load-nonsense", []) => content::load_nonsense(parent).await,
         ("usage", []) => capabilities::usage(parent).await,
         ("null-stdio", []) => capabilities::null_stdio(parent).await,
         ("throughput", [bytes]) => streams::throughput(parent, number(bytes)?).await,
