@@ -116,8 +116,8 @@ interface Executor {
 
   runBytes @0 (wasm :Data, args :List(Text), env :List(Text)) -> (process :Process);
   # Compiles `wasm`, a component that exports `wasi:cli/run`, and starts it in a cell of its own, which has a `Host` as
-  # its bootstrap capability and no files. Equal bytes are compiled once. That `Host` is one of the child's own: its
-  # `executor` starts the child's children, and it cannot `connect`.
+  # its bootstrap capability and no files but a `/tmp` of its own. Equal bytes are compiled once. That `Host` is one of the
+  # child's own: its `executor` starts the child's children, and it cannot `connect`.
   #
   # `args` are the arguments after the program's name, which is always `main.wasm`. Each entry of `env` is
   # `NAME=value`; the child sees these and no others.
@@ -131,9 +131,19 @@ interface Executor {
   echo @1 (message :Text) -> (response :Text);
   # Returns `message`. Costs a round trip and nothing else, so it can be used to see whether the host is there.
 
-  load @2 (wasm :Data) -> (module :Module);
+  load @2 (wasm :Data, cid :Text) -> (module :Module);
   # Compiles `wasm`, as `runBytes` does, and starts nothing. It is an error if it is no such component, or if the cell to
   # which this executor belongs has 64 modules already.
+  #
+  # In place of `wasm`, `cid` may be given: a CID, `/ipfs/CID` or `ipfs://CID`, each with a path below it or without. It
+  # names a file that is such a component, or the folder of an image, whose `bin/main.wasm` it is. Then a child sees that
+  # image as its `/`, read-only, and what `etc/cell.toml` in it says of limits holds where it is lower than what the child
+  # would have; it gives the child nothing. What is not in the node's blockstore is fetched: the program now, and the rest
+  # when a child reads it.
+  #
+  # For that the cell needs the grant `fetch`. It is an error if it does not have it, if both or none of the two are given,
+  # if `cid` names no content or something that is no program and no image, if the program is longer than the limit `wasm`,
+  # or if it cannot be had.
 }
 
 interface Module {
@@ -149,8 +159,9 @@ interface Module {
   # whose executor starts children of the caller then; something restricted or revocable; or a capability that the caller
   # serves itself.
   #
-  # `grants` has what the child may do besides, in the words of `ww run --grant`: `network` and `network:NETWORK`, as far
-  # as the parent may. `limits` bounds it; those that are not named are the parent's, and what the child uses is taken
+  # `grants` has what the child may do besides, in the words of `ww run --grant`: `network`, `network:NETWORK` and `fetch`,
+  # as far as the parent may. With `fetch` the child has a `Host` of its own as its bootstrap capability, as one that
+  # `runBytes` starts, whose executor loads by CID; it cannot be given beside a `bootstrap`. `limits` bounds it; those that are not named are the parent's, and what the child uses is taken
   # from what its parent may use in any case.
   #
   # It is an error, before anything runs, if a grant or a limit is unknown, malformed, or more than the parent has. The
@@ -228,9 +239,10 @@ interface Process {
   # Ends the process, whatever it is doing: computing, or waiting in a call to its host. Returns when it has ended. No
   # error where it has ended already.
 
-  usage @5 () -> (cpuTimeNanos :UInt64, memoryBytes :UInt64, memoryPeakBytes :UInt64);
+  usage @5 () -> (cpuTimeNanos :UInt64, memoryBytes :UInt64, memoryPeakBytes :UInt64, fetchedBytes :UInt64);
   # What it uses and has used, with all its children: how long they had a processor, up to the last time that they gave it
-  # back; what their memories and tables take now, and what the host holds for them; and the most that they ever took. Also after it has ended.
+  # back; what their memories and tables take now, and what the host holds for them; the most that these ever took together; and
+  # how many bytes of content came over the network for them. Also after it has ended.
 }
 
 interface ByteStream {

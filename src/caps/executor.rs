@@ -1,25 +1,55 @@
 //! `Executor`: what compiles programs and starts cells.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use capnp::Error;
 use capnp::capability::Client;
-use futures::future::LocalBoxFuture;
+use futures::future::{BoxFuture, LocalBoxFuture};
 use ww_schema::peer_capnp::executor;
 
 use super::module::{Slots, module};
 use super::process::process;
-use crate::cell::{ComponentError, LimitReached, PipeReader, PipeWriter, Process, Program};
+use crate::cell::{Account, ComponentError, LimitReached, PipeReader, PipeWriter, Process, Program};
+use crate::dag::{ContentPath, ContentPathError};
 use crate::grant::{LimitError, Limits, Reach};
+use crate::vfs::{Directory, VfsError};
 
 /// Starts cells for the holder of an `Executor`; each child belongs to the cell that the executor belongs to.
 pub trait Spawn {
-    /// Compiles a program.
-    fn load(&self, wasm: Bytes) -> LocalBoxFuture<'static, Result<Program, SpawnError>>;
+    /// Compiles a program. The returned future is dropped when the caller cancels.
+    fn load(&self, what: Loadable) -> LocalBoxFuture<'static, Result<Loaded, SpawnError>>;
 
     /// Starts a program. The returned future is dropped when the caller cancels; a child that was started by then runs on.
-    fn spawn(&self, program: Program, order: Order) -> LocalBoxFuture<'static, Result<Child, SpawnError>>;
+    fn spawn(&self, module: Loaded, order: Order) -> LocalBoxFuture<'static, Result<Child, SpawnError>>;
+}
+
+/// What a program can be made of.
+#[derive(Clone, Debug)]
+pub enum Loadable {
+    /// A component.
+    Wasm(Bytes),
+    /// The path to content that is one, or an image: a text from a guest.
+    Content(String),
+}
+
+/// A compiled program, and the image that it was found in.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The program.
+    pub program: Program,
+    /// The image, where it was one that was loaded.
+    pub image: Option<Arc<dyn LoadedImage>>,
+}
+
+/// An image that children are started from.
+pub trait LoadedImage: Send + Sync {
+    /// The limits that it asks for.
+    fn limits(&self) -> &Limits;
+
+    /// Its tree, for a child with this account.
+    fn open(&self, account: &Account) -> BoxFuture<'static, Result<Arc<dyn Directory>, VfsError>>;
 }
 
 /// What a child is to have.
@@ -33,6 +63,8 @@ pub struct Order {
     pub bootstrap: Bootstrap,
     /// Where it may open connections to, if anywhere.
     pub network: Option<Reach>,
+    /// Whether it may load by CID with the `Host` of its own.
+    pub fetch: bool,
     /// The limits that are set for it.
     pub limits: Limits,
     /// Its standard input.
@@ -49,7 +81,8 @@ pub enum Bootstrap {
     /// None: each call is an error.
     #[default]
     Nothing,
-    /// A `Host` of its own, which starts the child's children and cannot connect.
+    /// A `Host` of its own, which starts the child's children and cannot connect; it can load by CID where [`Order::fetch`]
+    /// says so.
     Host,
     /// What its parent hands it.
     Given(Client),
@@ -93,6 +126,41 @@ pub enum SpawnError {
     /// The child is to open connections that its parent may not.
     #[error("a child cannot have the grant `network` beyond that of its parent")]
     Network,
+    /// The child is to load by CID, which its parent may not.
+    #[error("a child cannot have the grant `fetch`, which its parent does not have")]
+    FetchBeyondParent,
+    /// The cell may not load by CID.
+    #[error(
+        "this cell may not load what a CID names; `--grant fetch` lets it, and `fetch` among the `grants` of \
+         `Module.spawn` lets a child"
+    )]
+    Fetch,
+    /// The text names no content.
+    #[error("`cid` names no content")]
+    ContentText(#[source] Box<ContentPathError>),
+    /// The text is longer than any that names content.
+    #[error("`cid` has more than {limit} bytes")]
+    ContentTextTooLong {
+        /// The limit.
+        limit: usize,
+    },
+    /// It is neither a file nor a directory.
+    #[error("{content} is neither a program nor the folder of an image")]
+    NoProgram {
+        /// What was named.
+        content: Box<ContentPath>,
+    },
+    /// It cannot be had, or is no image.
+    #[error("failed to load {content}")]
+    Content {
+        /// What was named.
+        content: Box<ContentPath>,
+        /// Why.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The image of a module cannot be opened.
+    #[error("failed to open the image")]
+    Image(#[source] VfsError),
     /// The host is shutting down.
     #[error("the host is shutting down")]
     ShuttingDown,
@@ -125,8 +193,8 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
             )
         };
         drop(params);
-        let program = self.spawn.load(wasm).await.map_err(|error| failed(&error))?;
-        let child = self.spawn.spawn(program, order).await.map_err(|error| failed(&error))?;
+        let module = self.spawn.load(Loadable::Wasm(wasm)).await.map_err(|error| failed(&error))?;
+        let child = self.spawn.spawn(module, order).await.map_err(|error| failed(&error))?;
         results.get().set_process(process(child));
         Ok(())
     }
@@ -146,10 +214,18 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
         mut results: executor::LoadResults,
     ) -> Result<(), Error> {
         let slot = self.slots.take()?;
-        let wasm = Bytes::copy_from_slice(params.get()?.get_wasm()?);
+        let what = {
+            let params = params.get()?;
+            match (params.has_wasm(), params.has_cid()) {
+                (true, false) => Loadable::Wasm(Bytes::copy_from_slice(params.get_wasm()?)),
+                (false, true) => Loadable::Content(params.get_cid()?.to_string()?),
+                (true, true) => return Err(Error::failed("both `wasm` and `cid` are given".into())),
+                (false, false) => return Err(Error::failed("neither `wasm` nor `cid` is given".into())),
+            }
+        };
         drop(params);
-        let program = self.spawn.load(wasm).await.map_err(|error| failed(&error))?;
-        results.get().set_module(module(self.spawn.clone(), program, slot));
+        let loaded = self.spawn.load(what).await.map_err(|error| failed(&error))?;
+        results.get().set_module(module(self.spawn.clone(), loaded, slot));
         Ok(())
     }
 }

@@ -22,6 +22,8 @@ use crate::terminal::Terminal;
 pub struct HostGrants {
     /// Where it may make the node connect to, if anywhere.
     pub connect: Option<Reach>,
+    /// Whether its executor may load programs and images by their CID.
+    pub fetch: bool,
     /// The terminal that it may control.
     pub terminal: Option<Terminal>,
 }

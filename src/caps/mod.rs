@@ -18,5 +18,5 @@ mod process;
 mod revoker;
 mod terminal;
 
-pub use executor::{Bootstrap, Child, Order, Spawn, SpawnError, Stream, executor};
+pub use executor::{Bootstrap, Child, Loadable, Loaded, LoadedImage, Order, Spawn, SpawnError, Stream, executor};
 pub use host::{HostGrants, host, nothing};

@@ -6,9 +6,8 @@ use capnp::capability::Client;
 use capnp::{Error, struct_list};
 use ww_schema::peer_capnp::{limit, module, stdio};
 
-use super::executor::{Bootstrap, Order, Spawn, Stream, failed, texts, variables};
+use super::executor::{Bootstrap, Loaded, Order, Spawn, Stream, failed, texts, variables};
 use super::process::process;
-use crate::cell::Program;
 use crate::grant::{Grant, Grants, Limit, Limits};
 
 /// How many modules a cell may have: as many as the host keeps compiled anyway. Compiled code takes several times what
@@ -38,14 +37,14 @@ impl Slots {
     }
 }
 
-/// The capability that starts `program` through `spawn`.
-pub(super) fn module(spawn: Rc<impl Spawn + 'static>, program: Program, slot: Slot) -> module::Client {
-    capnp_rpc::new_client(Server { spawn, program, _slot: slot })
+/// The capability that starts what was loaded through `spawn`.
+pub(super) fn module(spawn: Rc<impl Spawn + 'static>, loaded: Loaded, slot: Slot) -> module::Client {
+    capnp_rpc::new_client(Server { spawn, loaded, _slot: slot })
 }
 
 struct Server<S> {
     spawn: Rc<S>,
-    program: Program,
+    loaded: Loaded,
     _slot: Slot,
 }
 
@@ -57,15 +56,18 @@ impl<S: Spawn + 'static> module::Server for Server<S> {
     ) -> Result<(), Error> {
         let order = read_order(params.get()?)?;
         drop(params);
-        let child = self.spawn.spawn(self.program.clone(), order).await.map_err(|error| failed(&error))?;
+        let child = self.spawn.spawn(self.loaded.clone(), order).await.map_err(|error| failed(&error))?;
         results.get().set_process(process(child));
         Ok(())
     }
 }
 
 fn read_order(params: module::spawn_params::Reader<'_>) -> Result<Order, Error> {
+    let grants = read_grants(params.get_grants()?)?;
     let bootstrap = match params.get_bootstrap() {
+        none if none.is_null() && grants.fetch() => Bootstrap::Host,
         none if none.is_null() => Bootstrap::Nothing,
+        _ if grants.fetch() => return Err(Error::failed(FETCH_BESIDE.into())),
         given => Bootstrap::Given(given.get_as_capability::<Client>()?),
     };
     let stdio = params.get_stdio()?;
@@ -73,7 +75,8 @@ fn read_order(params: module::spawn_params::Reader<'_>) -> Result<Order, Error> 
         args: texts(params.get_args()?)?,
         env: variables(params.get_env()?)?,
         bootstrap,
-        network: read_grants(params.get_grants()?)?.network(),
+        network: grants.network(),
+        fetch: grants.fetch(),
         limits: read_limits(params.get_limits()?)?,
         stdin: read_stream(stdio.get_stdin()?),
         stdout: read_stream(stdio.get_stdout()?),
@@ -88,13 +91,17 @@ fn read_stream(stream: stdio::Stream) -> Stream {
     }
 }
 
-/// The grants, of which there is one that a child can be given by name.
+/// What a parent is told that gives by name what a capability could be handed for.
+const FETCH_BESIDE: &str = "the grant `fetch` comes with a `Host` of the child's own, so it cannot be given beside a \
+                            `bootstrap`: an executor that is handed over loads for the cell that it belongs to";
+
+/// The grants that a child can be given by name.
 fn read_grants(list: capnp::text_list::Reader<'_>) -> Result<Grants, Error> {
     let mut grants = Vec::new();
     for text in texts(list)? {
         let grant: Grant = text.parse().map_err(|error| failed(&error))?;
         let instead = match grant {
-            Grant::Network(_) => {
+            Grant::Network(_) | Grant::Fetch => {
                 grants.push(grant);
                 continue;
             }
@@ -154,6 +161,13 @@ mod tests {
         check("\u{1b}[2J", "is no grant");
         let order = order(|mut params| params.set_grants(&["network:10.0.0.0/8"]).unwrap()).unwrap();
         assert!(order.network.unwrap().allows("10.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_child_that_may_load_has_a_host_of_its_own() {
+        let bare = order(|mut params| params.set_grants(&["fetch"]).unwrap()).unwrap();
+        assert!(matches!(bare.bootstrap, Bootstrap::Host));
+        assert!(bare.fetch);
     }
 
     #[test]

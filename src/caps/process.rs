@@ -68,6 +68,7 @@ impl process::Server for Server {
         usage.set_cpu_time_nanos(u64::try_from(account.cpu_time().as_nanos()).unwrap_or(u64::MAX));
         usage.set_memory_bytes(account.memory_bytes());
         usage.set_memory_peak_bytes(account.memory_peak_bytes());
+        usage.set_fetched_bytes(account.fetched_bytes());
         Ok(())
     }
 }

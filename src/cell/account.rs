@@ -15,6 +15,7 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTableError;
 
 use crate::grant::{Limit, LimitValue, Limits, Span};
+use crate::vfs::memory::Room;
 
 /// How many bytes one call of a guest to its host may bring along, such as the strings and lists among its arguments. The
 /// largest that WASI's programs send at once, a piece of a file, is far smaller.
@@ -44,6 +45,10 @@ struct Inner {
     computed: AtomicU64,
     /// What memories and tables take, and what the host holds for it, in bytes.
     memory: Counter,
+    /// What files in memory take, in bytes.
+    tmp: Counter,
+    /// What came over the network for it and those below, in bytes.
+    fetched: AtomicU64,
     /// How many cells live below.
     children: Counter,
     /// How many have begun to run below.
@@ -112,6 +117,8 @@ impl Account {
             depth_left,
             computed: AtomicU64::new(0),
             memory: Counter::new(limits.number(Limit::Memory)),
+            tmp: Counter::new(limits.number(Limit::Tmp)),
+            fetched: AtomicU64::new(0),
             children: Counter::new(limits.number(Limit::Children)),
             children_started: AtomicU64::new(0),
             calls: AtomicU64::new(0),
@@ -167,6 +174,38 @@ impl Account {
     /// Gives back what was taken with [`Account::take_memory`].
     pub fn give_memory(&self, bytes: u64) {
         self.unbook(|inner| &inner.memory, bytes);
+    }
+
+    /// What came over the network for it and those below, in bytes.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.0.fetched.load(Ordering::Relaxed)
+    }
+
+    /// Notes that so many bytes came over the network for it. They have come, whether or not that is an error.
+    ///
+    /// # Errors
+    /// If more has come than may come, here or further up.
+    pub fn count_fetched(&self, bytes: u64) -> Result<(), LimitReached> {
+        self.line().for_each(|account| {
+            account.0.fetched.fetch_add(bytes, Ordering::Relaxed);
+        });
+        self.fetched_beyond(|fetched, most| fetched > most)
+    }
+
+    /// Whether anything more may come over the network for it.
+    ///
+    /// # Errors
+    /// If as much has come as may come, here or further up.
+    pub fn check_fetched(&self) -> Result<(), LimitReached> {
+        self.fetched_beyond(|fetched, most| fetched >= most)
+    }
+
+    fn fetched_beyond(&self, is_beyond: impl Fn(u64, u64) -> bool) -> Result<(), LimitReached> {
+        let is_full = |account: &&Self| {
+            let most = account.0.limits.number(Limit::Fetched).unwrap_or(u64::MAX);
+            is_beyond(account.fetched_bytes(), most)
+        };
+        self.line().find(is_full).map_or(Ok(()), |account| Err(account.reached(Limit::Fetched)))
     }
 
     /// Makes room for a child, for as long as the value lives.
@@ -227,6 +266,17 @@ impl Account {
         let is_out =
             |account: &&Self| account.0.limits.time(Limit::CpuTime).is_some_and(|limit| account.cpu_time() >= limit);
         self.line().find(is_out).map(|account| account.reached(Limit::CpuTime))
+    }
+}
+
+/// The room for files in memory.
+impl Room for Account {
+    fn take(&self, bytes: u64) -> bool {
+        self.book(|inner| &inner.tmp, bytes).is_ok()
+    }
+
+    fn give(&self, bytes: u64) {
+        self.unbook(|inner| &inner.tmp, bytes);
     }
 }
 
@@ -443,6 +493,32 @@ mod tests {
         assert_eq!(child.0.children.now.load(Ordering::Relaxed), 0);
         let grandchild = child.below(Limits::default()).unwrap();
         assert_eq!(grandchild.below(Limits::default()).unwrap_err().limit, Limit::Depth);
+    }
+
+    #[test]
+    fn files_of_children_come_out_of_what_their_parent_may_keep() {
+        let parent = Account::new(limits(&["tmp=10KiB"]));
+        let child = parent.below(limits(&["tmp=4KiB"])).unwrap();
+        assert!(child.take(4096) && !child.take(1));
+        assert!(parent.take(6144) && !parent.take(1), "no more than both together");
+        child.give(4096);
+        assert!(parent.take(4096) && !child.take(1));
+        assert_eq!(child.0.tmp.now.load(Ordering::Relaxed), 0, "nothing is left booked");
+    }
+
+    #[test]
+    fn what_was_fetched_is_counted_upwards() {
+        let parent = Account::new(limits(&["fetched=10KiB"]));
+        let child = parent.below(limits(&["fetched=4KiB"])).unwrap();
+        child.check_fetched().unwrap();
+        child.count_fetched(4096).unwrap();
+        assert_eq!(child.check_fetched().unwrap_err().to_string(), "the limit `fetched` is reached, which is 4KiB");
+        parent.check_fetched().unwrap();
+        assert!(child.count_fetched(1).is_err());
+        assert_eq!(parent.fetched_bytes(), 4097);
+        let other = parent.below(limits(&["fetched=10KiB"])).unwrap();
+        other.count_fetched(6143).unwrap();
+        assert!(other.check_fetched().is_err(), "its parent has fetched as much as it may");
     }
 
     #[tokio::test]

@@ -486,8 +486,8 @@ impl HostDescriptor for FilesystemView<'_> {
         flags: PathFlags,
         path: String,
     ) -> FsResult<MetadataHashValue> {
-        let target = self.target(&descriptor, &path, follow(flags)).await?;
-        Ok(hash_value(target.existing().map_err(fs_error)?.identity()))
+        let place = self.place(&descriptor)?;
+        Ok(hash_value(place.identity(&path, follow(flags)).await.map_err(fs_error)?))
     }
 
     fn read_via_stream(
@@ -613,6 +613,7 @@ fn error_code(error: &VfsError) -> ErrorCode {
         VfsError::Invalid => ErrorCode::Invalid,
         VfsError::FileTooLarge => ErrorCode::FileTooLarge,
         VfsError::NoSpace => ErrorCode::InsufficientSpace,
+        VfsError::Quota => ErrorCode::Quota,
         VfsError::NoMemory => ErrorCode::InsufficientMemory,
         VfsError::CrossDevice => ErrorCode::CrossDevice,
         VfsError::Busy | VfsError::Replaced => ErrorCode::Busy,

@@ -8,6 +8,7 @@ use crate::blockstore::StoreError;
 use crate::cell::ComponentError;
 use crate::dag::car::CarError;
 use crate::ops::car::{ExportCarError, ImportCarError};
+use crate::ops::fetch::FetchError;
 use crate::ops::{self, PinError, PublishError, RunError};
 use crate::wetfile::lock::{LockError, ParseError};
 
@@ -58,6 +59,20 @@ pub(super) fn chain(error: &dyn Error) -> Vec<String> {
         next = error.source();
     }
     shown
+}
+
+/// A failure that is passed on by somebody to whom it is just an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{}", .0.message, .0.causes.iter().map(|cause| format!(": {cause}")).collect::<String>())]
+pub(super) struct Passed(pub(super) Failure);
+
+/// What went wrong in a fetch, where that is why something failed.
+pub(super) fn fetch_error_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a FetchError> {
+    std::iter::successors(Some(error), |error| (**error).source()).find_map(|cause| {
+        // A cell's file system keeps its causes shared.
+        let shared = cause.downcast_ref::<Arc<dyn Error + Send + Sync>>();
+        shared.map_or_else(|| cause.downcast_ref(), |shared| shared.downcast_ref())
+    })
 }
 
 impl From<RunError> for Failure {

@@ -125,11 +125,34 @@ impl Progress<'_> {
                 let before = self.bytes.swap(*bytes, Ordering::Relaxed);
                 self.meter.add(bytes.saturating_sub(before));
             }
-            FetchEvent::BadSource { source, error } => {
-                let causes = causes(*error).join(": ");
-                ui::status(&format!("warning: {source} is not asked any more: {causes}"));
-            }
+            event => warn(event),
         }
+    }
+}
+
+/// Says what went wrong with a fetch that goes on.
+pub(in crate::cli) fn warn(event: &FetchEvent<'_>) {
+    match event {
+        FetchEvent::BadSource { source, error } => {
+            ui::status(&format!("warning: {source} is not asked any more: {}", causes(*error).join(": ")));
+        }
+        FetchEvent::Lost { cid, error } => {
+            let (why, sources) = match error {
+                FetchError::Missing(missing) => (format!("block {cid} was not found"), &missing.sources[..]),
+                FetchError::Late { sources, .. } => (format!("block {}", causes(*error).join(": ")), &sources[..]),
+                error => (format!("block {cid} cannot be had: {}", causes(*error).join(": ")), &[][..]),
+            };
+            let sources: String = sources.iter().map(|(source, why)| format!("; {source}: {why}")).collect();
+            ui::status(&format!("warning: a guest cannot read what it wants: {why}{sources}"));
+        }
+        FetchEvent::LimitReached(reached) => {
+            let limit = reached.limit;
+            ui::status(&format!("warning: nothing more is fetched: {reached}; `--limit {limit}=…` sets another"));
+        }
+        FetchEvent::NotKept(error) => {
+            ui::status(&format!("warning: what was fetched is not stored: {}", causes(*error).join(": ")));
+        }
+        FetchEvent::Asking { .. } | FetchEvent::Progress { .. } | FetchEvent::Brought { .. } => {}
     }
 }
 
@@ -145,12 +168,14 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
 }
 
 /// Why there is no content, with the code for all commands but `ww run`.
-fn failure(content: &ContentPath, args: &SourceArgs, error: FetchError) -> Failure {
+pub(in crate::cli) fn failure(content: &ContentPath, args: &SourceArgs, error: FetchError) -> Failure {
     let code = match &error {
-        FetchError::Missing(_) | FetchError::Path(WalkError::NotFound { .. } | WalkError::NotADirectory { .. }) => {
-            exit_code::NOT_FOUND
+        FetchError::Missing(_)
+        | FetchError::Late { .. }
+        | FetchError::Path(WalkError::NotFound { .. } | WalkError::NotADirectory { .. }) => exit_code::NOT_FOUND,
+        FetchError::Thread(_) | FetchError::Setup(_) | FetchError::Ended | FetchError::TooManyRoots { .. } => {
+            exit_code::FAILURE
         }
-        FetchError::Thread(_) => exit_code::FAILURE,
         _ => exit_code::INVALID,
     };
     match error {
@@ -165,7 +190,11 @@ fn failure(content: &ContentPath, args: &SourceArgs, error: FetchError) -> Failu
 
 fn missing_failure(code: u8, error: &FetchError, missing: &Missing, args: &SourceArgs) -> Failure {
     let causes = missing.sources.iter().map(|(source, why)| format!("{source}: {why}")).collect();
-    let failure = Failure { causes, ..Failure::message(code, error.to_string()) };
+    with_help(Failure { causes, ..Failure::message(code, error.to_string()) }, args)
+}
+
+/// A failure to find content, with whom else could be asked.
+pub(in crate::cli) fn with_help(failure: Failure, args: &SourceArgs) -> Failure {
     if args.offline {
         failure.with_help("without --offline a Kubo node and gateways are asked")
     } else if args.gateway.is_empty() {

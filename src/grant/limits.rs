@@ -32,8 +32,10 @@ pub enum Limit {
     Message,
     /// A program that it starts.
     Wasm,
-    /// What it keeps in `/tmp`.
+    /// What it and its children keep in `/tmp`.
     Tmp,
+    /// What comes over the network since it, or one of its children, asks for content.
+    Fetched,
 }
 
 /// The value of a limit, in the unit that it has.
@@ -76,7 +78,7 @@ const fn time(limit: Limit, name: &'static str, what: &'static str) -> Row {
 }
 
 /// All limits, in the order of [`Limit`].
-const TABLE: [Row; 12] = [
+const TABLE: [Row; 13] = [
     bytes(
         Limit::Memory,
         "memory",
@@ -97,6 +99,8 @@ const TABLE: [Row; 12] = [
     bytes(Limit::Message, "message", "one RPC message", 64 * MIB, (64 * 1024, 512 * MIB)),
     bytes(Limit::Wasm, "wasm", "a program that it starts", 64 * MIB, (1024, 512 * MIB)),
     bytes(Limit::Tmp, "tmp", "what it keeps in /tmp", 64 * MIB, (0, 64 * 1024 * MIB)),
+    // Enough for all of a large image, and less than what the blockstore keeps of all that was ever fetched.
+    bytes(Limit::Fetched, "fetched", "content that is fetched for it", 4096 * MIB, (0, 1024 * 1024 * MIB)),
 ];
 
 /// Why a limit cannot be set so.
@@ -322,6 +326,17 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// Lowers those that an image asks to be lower than they are, where nobody has `set` them.
+    pub fn lower(&mut self, asked: &Self, set: &Self) {
+        for (limit, asked) in asked.set_values() {
+            if !set.0.contains_key(&limit) && self.value(limit).is_none_or(|most| asked < most) {
+                self.set(limit, asked);
+            }
+        }
+    }
+}
+
 /// Reads `NAME=VALUE`.
 pub(super) fn parse_pair(text: &str) -> Result<(Limit, LimitValue), LimitError> {
     let (name, value) = text.split_once('=').ok_or_else(|| LimitError::Form { text: text.to_owned() })?;
@@ -379,7 +394,7 @@ mod tests {
         check(
             "speed=1",
             "`speed` is no limit; there are memory, cpu-time, wall-time, children, depth, handles, stdio, calls, \
-             call-bytes, message, wasm, tmp",
+             call-bytes, message, wasm, tmp, fetched",
         );
         check(
             "memory=big",

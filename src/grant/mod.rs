@@ -32,6 +32,8 @@ pub enum Grant {
     Mount(MountGrant),
     /// Have a variable of this process's environment.
     Env(String),
+    /// Load programs and images that are named by their CID, from wherever this node gets them.
+    Fetch,
     /// Control the terminal: raw mode, its size, and escape sequences.
     Terminal,
 }
@@ -119,8 +121,8 @@ fn meant_or(name: &str, names: &[&str], all: &str) -> String {
 }
 
 /// The forms of all grants, and those in which an image asks.
-const FORMS: &str = "connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME and terminal";
-const REQUEST_FORMS: &str = "connect[:NETWORK], network[:NETWORK], mount:DST[:rw], env:NAME and terminal";
+const FORMS: &str = "connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME, fetch and terminal";
+const REQUEST_FORMS: &str = "connect[:NETWORK], network[:NETWORK], mount:DST[:rw], env:NAME, fetch and terminal";
 
 /// The forms of grants.
 const MOUNT_FORM: &str = "mount:SRC:DST or mount:SRC:DST:rw, with an absolute path DST";
@@ -129,11 +131,12 @@ const MOUNT_FLAG_FORM: &str = "SRC:DST or SRC:DST:rw, with an absolute path DST"
 const ENV_FORM: &str = "env:NAME";
 const CONNECT_FORM: &str = "connect or connect:NETWORK, such as connect:192.168.0.0/16";
 const NETWORK_FORM: &str = "network or network:NETWORK, such as network:192.168.0.0/16";
+const FETCH_FORM: &str = "fetch";
 const TERMINAL_FORM: &str = "terminal";
 
 impl Grant {
     /// The names of all kinds, in the order of the documentation.
-    pub const NAMES: [&str; 5] = ["connect", "network", "mount", "env", "terminal"];
+    pub const NAMES: [&str; 6] = ["connect", "network", "mount", "env", "fetch", "terminal"];
 
     /// Reads what an image asks for, where a mount has no source.
     ///
@@ -169,6 +172,8 @@ impl Grant {
                 None | Some("") => Err(malformed(ENV_FORM)),
                 Some(name) => Err(GrantError::Variable { name: name.to_owned() }),
             },
+            "fetch" if rest.is_none() => Ok(Self::Fetch),
+            "fetch" => Err(malformed(FETCH_FORM)),
             "terminal" if rest.is_none() => Ok(Self::Terminal),
             "terminal" => Err(malformed(TERMINAL_FORM)),
             _ => {
@@ -237,6 +242,7 @@ impl fmt::Display for Grant {
                 write!(formatter, "{target}{}", if *writable { ":rw" } else { "" })
             }
             Self::Env(name) => write!(formatter, "env:{name}"),
+            Self::Fetch => formatter.write_str("fetch"),
             Self::Terminal => formatter.write_str("terminal"),
         }
     }
@@ -376,6 +382,11 @@ impl Grants {
         })
     }
 
+    /// Whether it may load programs and images by their CID.
+    pub fn fetch(&self) -> bool {
+        self.0.contains(&Grant::Fetch)
+    }
+
     /// These and others, of which a mount takes the place of one of these that has the same target.
     pub fn overridden_by(mut self, others: Self) -> Self {
         let targets: Vec<_> = others.mounts().map(|mount| mount.target.as_str()).collect();
@@ -484,6 +495,7 @@ mod tests {
             "mount:/home/me/in:/data",
             "mount:with:colon:/data:rw",
             "env:HOME",
+            "fetch",
             "terminal",
         ] {
             assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
@@ -502,10 +514,11 @@ mod tests {
         check("Mount:x:/y", "`Mount` is no grant; did you mean `mount`?");
         check(
             "everything",
-            "`everything` is no grant; there are connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME and terminal",
+            "`everything` is no grant; there are connect[:NETWORK], network[:NETWORK], mount:SRC:DST[:rw], env:NAME, fetch and terminal",
         );
         check("env:", "`env:` is not of the form env:NAME");
         check("env:A=B", "`A=B` is no name of a variable: it has letters, digits and _, and a digit is not the first");
+        check("fetch:x", "`fetch:x` is not of the form fetch");
         check("terminal:x", "`terminal:x` is not of the form terminal");
         for text in ["connect:", "connect:10.0.0.0/33", "connect:host", "connect:::/129", "connect:10.0.0.0/+8"] {
             check(text, &format!("`{text}` is not of the form {CONNECT_FORM}"));

@@ -19,20 +19,30 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::caps::{self, Bootstrap, Child, HostGrants, Order, Spawn, SpawnError, Stream};
+use crate::caps::{
+    self, Bootstrap, Child, HostGrants, Loadable, Loaded, LoadedImage, Order, Spawn, SpawnError, Stream,
+};
 use crate::cell::{
     self, Account, Admission, Channel, Compiler, Input, Launch, LimitReached, Output, PIECE_BYTES, PipeReader,
-    PipeWriter, Process, Program, pipe,
+    PipeWriter, Process, pipe,
 };
+use crate::dag::ContentPath;
 use crate::grant::{Limit, Reach};
 use crate::swarm::Swarm;
 use crate::vat;
+use crate::vfs::memory::MemoryTree;
+use crate::vfs::{self, Mount, Namespace};
 
+mod library;
 mod output;
 mod workers;
 
+pub use library::{Library, LibraryError, Loading};
 pub use output::{Drain, output};
 use workers::{Job, Workers};
+
+/// The longest text that names content, in bytes: a CID, and as long a path as a cell may use.
+const CONTENT_TEXT_BYTES_MAX: usize = vfs::PATH_BYTES_MAX + 256;
 
 /// Runs the cells of this process; a cheap handle.
 #[derive(Clone)]
@@ -42,19 +52,22 @@ struct Inner {
     compiler: Compiler,
     workers: Workers,
     swarm: Swarm,
+    library: Arc<dyn Library>,
     /// The cells with their connections, as long as anything is left of them.
     cells: TaskTracker,
 }
 
 impl Host {
-    /// Makes a host with up to a worker thread for each processor, whose children are compiled by `compiler`.
+    /// Makes a host with up to a worker thread for each processor, whose children are compiled by `compiler`, and come from
+    /// `library` where they are named by a CID.
     ///
     /// # Errors
     ///
     /// The threads cannot be started.
-    pub fn new(compiler: Compiler, swarm: Swarm) -> io::Result<Self> {
+    pub fn new(compiler: Compiler, swarm: Swarm, library: Arc<dyn Library>) -> io::Result<Self> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self(Arc::new(Inner { compiler, workers: Workers::start(threads)?, swarm, cells: TaskTracker::new() })))
+        let workers = Workers::start(threads)?;
+        Ok(Self(Arc::new(Inner { compiler, workers, swarm, library, cells: TaskTracker::new() })))
     }
 
     /// Waits until nothing is left of any cell, nor of its connection, which is soon after its [`Process`] has ended. No cell
@@ -106,7 +119,8 @@ impl Host {
                     async move {
                         let _token = token;
                         tracing::debug!(cell = name, "started");
-                        let children = Children::new(host.clone(), name.clone(), account.clone(), network);
+                        let children =
+                            Children::new(host.clone(), name.clone(), account.clone(), network, grants.fetch);
                         // Ends the children when this future ends or is dropped.
                         let _children_end = children.kill.clone().drop_guard();
                         let executor = caps::executor(children);
@@ -138,6 +152,22 @@ impl Host {
             }
         }
         Ok(process)
+    }
+
+    /// Reads a program, or an image's, that a cell with this account names.
+    async fn find(&self, text: &str, account: &Account) -> Result<(Bytes, Option<Arc<dyn LoadedImage>>), SpawnError> {
+        if text.len() > CONTENT_TEXT_BYTES_MAX {
+            return Err(SpawnError::ContentTextTooLong { limit: CONTENT_TEXT_BYTES_MAX });
+        }
+        let content: ContentPath = text.parse().map_err(|error| SpawnError::ContentText(Box::new(error)))?;
+        let bytes_max = account.limits().number(Limit::Wasm).unwrap_or(u64::MAX);
+        let found = self.0.library.load(content.clone(), account.clone(), bytes_max).await;
+        found.map(|found| (found.wasm, found.image)).map_err(|error| match error {
+            LibraryError::TooLarge => account.reached(Limit::Wasm).into(),
+            LibraryError::Limit(reached) => reached.into(),
+            LibraryError::Kind => SpawnError::NoProgram { content: Box::new(content) },
+            LibraryError::Failed(source) => SpawnError::Content { content: Box::new(content), source },
+        })
     }
 
     async fn submit(&self, job: Job) -> Result<(), SpawnError> {
@@ -174,6 +204,12 @@ impl vat::Ledger for Books {
     }
 }
 
+/// The room for the files of a cell that are its own: `/tmp`, gone when the cell is.
+pub fn tmp(account: &Account) -> Mount {
+    let directory = MemoryTree::within(Arc::new(account.clone())).root();
+    Mount { path: "/tmp".into(), directory, links_may_leave: true }
+}
+
 /// The first capability of a cell.
 enum First {
     /// A `Host` with these grants, for a cell that may itself connect so far.
@@ -206,34 +242,36 @@ struct Children {
     account: Account,
     /// Where the parent may open connections to.
     network: Option<Reach>,
+    /// Whether the parent may load by CID.
+    fetch: bool,
+    /// Has one permit: a cell has one program loaded at a time, so that others have their turn, and so that what is held
+    /// meanwhile is bounded.
+    loading: Arc<Semaphore>,
     /// Ends all of them.
     kill: CancellationToken,
     /// How many were started, to tell them apart in the log.
     count: AtomicU64,
-    /// Has one permit: a cell has one program compiled at a time, so that others have their turn.
-    compiling: Arc<Semaphore>,
 }
 
 impl Children {
-    fn new(host: Host, parent: String, account: Account, network: Option<Reach>) -> Self {
-        Self {
-            host,
-            parent,
-            account,
-            network,
-            kill: CancellationToken::new(),
-            count: AtomicU64::new(0),
-            compiling: Arc::new(Semaphore::new(1)),
-        }
+    fn new(host: Host, parent: String, account: Account, network: Option<Reach>, fetch: bool) -> Self {
+        let (kill, loading) = (CancellationToken::new(), Arc::new(Semaphore::new(1)));
+        Self { host, parent, account, network, fetch, loading, kill, count: AtomicU64::new(0) }
     }
 
     /// Checks that the parent may have such a child, and makes room for it.
-    fn admit(&self, order: &Order) -> Result<(Account, Admission), SpawnError> {
-        let limits = self.account.limits().of_child(&order.limits)?;
+    fn admit(&self, module: &Loaded, order: &Order) -> Result<(Account, Admission), SpawnError> {
+        let mut limits = self.account.limits().of_child(&order.limits)?;
+        if let Some(image) = &module.image {
+            limits.lower(image.limits(), &order.limits);
+        }
         if let Some(asked) = &order.network
             && !self.network.as_ref().is_some_and(|own| own.covers(asked))
         {
             return Err(SpawnError::Network);
+        }
+        if order.fetch && !self.fetch {
+            return Err(SpawnError::FetchBeyondParent);
         }
         let admission = self.account.admit_child()?;
         Ok((self.account.below(limits)?, admission))
@@ -241,46 +279,60 @@ impl Children {
 }
 
 impl Spawn for Children {
-    fn load(&self, wasm: Bytes) -> LocalBoxFuture<'static, Result<Program, SpawnError>> {
-        let account = self.account.clone();
-        let compiler = self.host.0.compiler.clone();
-        let compiling = self.compiling.clone();
+    fn load(&self, what: Loadable) -> LocalBoxFuture<'static, Result<Loaded, SpawnError>> {
+        let (account, host, may_fetch) = (self.account.clone(), self.host.clone(), self.fetch);
+        let loading = self.loading.clone();
         async move {
+            if matches!(what, Loadable::Content(_)) && !may_fetch {
+                return Err(SpawnError::Fetch);
+            }
+            // Held until it is compiled.
+            let _turn = loading.acquire().await.map_err(|_| SpawnError::ShuttingDown)?;
+            let (wasm, image) = match what {
+                Loadable::Wasm(wasm) => (wasm, None),
+                Loadable::Content(text) => host.find(&text, &account).await?,
+            };
             if wasm.len() > account.limits().size(Limit::Wasm) {
                 return Err(account.reached(Limit::Wasm).into());
             }
-            // It is never closed.
-            let _turn = compiling.acquire().await;
-            Ok(compiler.compile(wasm).await?)
+            Ok(Loaded { program: host.0.compiler.compile(wasm).await?, image })
         }
         .boxed_local()
     }
 
-    fn spawn(&self, program: Program, order: Order) -> LocalBoxFuture<'static, Result<Child, SpawnError>> {
+    fn spawn(&self, module: Loaded, order: Order) -> LocalBoxFuture<'static, Result<Child, SpawnError>> {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}/{number}", self.parent);
         let host = self.host.clone();
         let kill = self.kill.child_token();
-        let admitted = self.admit(&order);
+        let admitted = self.admit(&module, &order);
         async move {
             let (account, admission) = admitted?;
+            let root = match &module.image {
+                Some(image) => image.open(&account).await.map_err(SpawnError::Image)?,
+                None => vfs::empty_root(),
+            };
+            let files = Namespace::new(root, &[tmp(&account)]).expect("one mount at /tmp is in order");
             let capacity = account.limits().size(Limit::Stdio);
             let (stdin, child_stdin) = input(order.stdin, capacity);
             let (child_stdout, stdout) = output_to(order.stdout, capacity);
             let (child_stderr, stderr) = output_to(order.stderr, capacity);
             let first = match order.bootstrap {
-                Bootstrap::Host => First::Host { grants: HostGrants::default(), network: order.network.clone() },
+                Bootstrap::Host => {
+                    let grants = HostGrants { fetch: order.fetch, ..HostGrants::default() };
+                    First::Host { grants, network: order.network.clone() }
+                }
                 Bootstrap::Nothing => First::Other(caps::nothing()),
                 Bootstrap::Given(capability) => First::Other(capability),
             };
             let launch = Launch {
-                program,
+                program: module.program,
                 args: order.args,
                 env: order.env,
                 stdin: Input::Pipe(child_stdin),
                 stdout: Output { pipe: child_stdout, is_terminal: false, arrival: None },
                 stderr: Output { pipe: child_stderr, is_terminal: false, arrival: None },
-                files: None,
+                files: Some(files),
                 network: order.network,
                 account,
                 rpc: None,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::RunError;
 use super::image::{self, ImageSource, read_program};
 use crate::cell::{Compiler, CompilerOptions, Engine, EngineOptions};
+use crate::wasm_binary::SIZE_BYTES_MAX;
 use crate::wetfile::MAIN_PATH;
 
 /// After this time a person wonders whether anything goes on.
@@ -30,7 +31,8 @@ pub enum CompileEvent {
 pub fn compile(image: &Path, options: CompilerOptions, events: &dyn Fn(CompileEvent)) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(RunError::Thread)?;
     let wasm = runtime.block_on(async {
-        read_program(&image::open(ImageSource::Folder(image.to_owned()), image).await?, image).await
+        let opened = image::open(ImageSource::Folder(image.to_owned()), image).await?;
+        read_program(&opened, image, SIZE_BYTES_MAX).await
     })?;
     let engine = Engine::new(EngineOptions::default())?;
     let compiler = Compiler::with_options(engine, runtime.handle().clone(), options);

@@ -1,4 +1,4 @@
-//! Images as they are run: trees, from a folder or from content that is here.
+//! Images as they are run: trees, from a folder or from content that is fetched as it is read.
 
 use std::fmt;
 use std::fs;
@@ -9,15 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::task::spawn_blocking;
 
-use super::content::ContentError;
+use super::fetch::{DagRequest, FetchError, Payer, Session};
 use super::run::RunError;
-use crate::blockstore::{Blockstore, Lease, StoreError};
-use crate::dag::{Block, Cid};
+use crate::blockstore::Lease;
+use crate::cell::Account;
+use crate::dag::{Block, Cid, ContentPath, Scope};
 use crate::grant::{REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError};
-use crate::vfs::{self, Access, Answer, Directory, Follow, Namespace, Node, VfsError};
-use crate::wasm_binary::SIZE_BYTES_MAX;
+use crate::vfs::{self, Access, Answer, Directory, File, Follow, Namespace, Node, VfsError};
 use crate::wetfile::MAIN_PATH;
 
 /// Where an image is.
@@ -25,30 +24,84 @@ use crate::wetfile::MAIN_PATH;
 pub enum ImageSource {
     /// In a folder.
     Folder(PathBuf),
-    /// In a blockstore, all of it.
+    /// In a blockstore, and as far as it is not there, with others.
     Content(LeasedContent),
 }
 
-/// Content of a blockstore, which stays there as long as this lives, or an image that was opened from it.
+impl ImageSource {
+    /// Who pays for what is fetched of it, if anything is.
+    pub(super) fn payer(&self) -> Option<Arc<Payer>> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Content(content) => Some(content.blocks.payer.clone()),
+        }
+    }
+}
+
+/// Content that is read, and stays in the blockstore as long as this lives, or an image that was opened from it.
 pub struct LeasedContent {
     root: Cid,
     blocks: LeasedBlocks,
 }
 
 impl LeasedContent {
-    /// Takes care that what `root` names stays. Blocks.
+    /// Takes care that what an image needs to start is here, and that what is here of it, or comes, stays: the blocks on the
+    /// way to it, its program, and what it asks for. What else there is in it is fetched when somebody reads it.
     ///
     /// # Errors
-    /// If the store cannot be written.
-    pub fn new(store: Arc<dyn Blockstore>, root: Cid) -> Result<Self, StoreError> {
-        let lease = store.lease(&root)?;
-        Ok(Self { root, blocks: LeasedBlocks { store, _lease: lease } })
+    /// If the path leads nowhere, or something cannot be had. That there is no program is no error yet.
+    pub async fn bring(session: &Session, content: &ContentPath) -> Result<Self, FetchError> {
+        let payer = Arc::new(Payer::default());
+        let bring = async |root: Cid, path: String, scope: Scope| {
+            let fetched = session.bring(DagRequest { root, path, scope }).await;
+            let fetched = fetched.map_err(|error| about(error, content))?;
+            // Nothing limits it yet.
+            let _ = payer.count(fetched.bytes);
+            Ok::<_, FetchError>(fetched)
+        };
+        // With one request, where somebody answers such ones. Links on the way are followed later, by who reads.
+        let program = if_there(bring(content.root, below(&content.path, MAIN_PATH), Scope::Entity).await)?;
+        let was_here = program.as_ref().is_some_and(|program| program.blocks == 0);
+        let image = match &program {
+            Some(_) if content.path.is_empty() => None,
+            _ => Some(bring(content.root, content.path.clone(), Scope::Block).await?),
+        };
+        let root = image.as_ref().map_or(content.root, |image| image.end);
+        // Where the program was here, the other probably is as well.
+        let request = match was_here {
+            true => None,
+            false => if_there(bring(root, REQUEST_PATH.to_owned(), Scope::Entity).await)?,
+        };
+        let lease = session.lease(&root).await?;
+        // Only now may anything go.
+        drop((program, image, request));
+        Ok(Self { root, blocks: LeasedBlocks { session: session.clone(), payer, lease } })
     }
+}
 
-    /// Where it is.
-    pub fn store(&self) -> Arc<dyn Blockstore> {
-        self.blocks.store.clone()
+/// An error about a part of content as one about the content.
+fn about(error: FetchError, content: &ContentPath) -> FetchError {
+    match error {
+        FetchError::Missing(mut missing) => {
+            missing.request.root = content.root;
+            missing.request.path.clone_from(&content.path);
+            FetchError::Missing(missing)
+        }
+        error => error,
     }
+}
+
+/// What was brought, if the path to it leads there.
+fn if_there<T>(brought: Result<T, FetchError>) -> Result<Option<T>, FetchError> {
+    match brought {
+        Ok(brought) => Ok(Some(brought)),
+        Err(FetchError::Path(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn below(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") }
 }
 
 impl fmt::Debug for LeasedContent {
@@ -57,28 +110,50 @@ impl fmt::Debug for LeasedContent {
     }
 }
 
-struct LeasedBlocks {
-    store: Arc<dyn Blockstore>,
-    _lease: Lease,
+/// Blocks that stay here, as far as they are, and are fetched for somebody, as far as they are not.
+#[derive(Clone)]
+pub(super) struct LeasedBlocks {
+    session: Session,
+    payer: Arc<Payer>,
+    lease: Arc<Lease>,
+}
+
+impl LeasedBlocks {
+    /// The blocks below what this lease keeps, for the cell with this account.
+    pub(super) fn new(session: Session, account: Account, lease: Arc<Lease>) -> Self {
+        Self { session, payer: Arc::new(Payer::of(account)), lease }
+    }
+
+    /// A block, with why it cannot be had.
+    pub(super) async fn fetch(&self, cid: Cid) -> Result<Block, Arc<FetchError>> {
+        self.session.block(cid, &self.payer).await
+    }
+
+    /// The same for another cell.
+    pub(super) fn of(&self, account: &Account) -> Self {
+        Self::new(self.session.clone(), account.clone(), self.lease.clone())
+    }
 }
 
 impl vfs::content::Blocks for LeasedBlocks {
     fn block(&self, cid: Cid) -> Answer<'static, Block> {
-        let store = self.store.clone();
+        let blocks = self.clone();
         async move {
-            let found = spawn_blocking(move || store.get(&cid)).await.map_err(VfsError::failed)?;
-            found.map_err(VfsError::failed)?.ok_or_else(|| {
-                // Who asks is told that reading failed, and not why.
-                tracing::warn!(%cid, "a block of the image is not in the blockstore any more");
-                VfsError::failed(ContentError::Missing { cid: Box::new(cid) })
+            blocks.fetch(cid).await.map_err(|error| match &*error {
+                FetchError::Limit(_) => VfsError::Quota,
+                _ => VfsError::Io(error),
             })
         }
         .boxed()
     }
 
     fn block_if_here(&self, cid: Cid) -> BoxFuture<'static, Option<Block>> {
-        let block = self.block(cid);
-        async move { block.await.ok() }.boxed()
+        let session = self.session.clone();
+        async move { session.block_if_here(cid).await }.boxed()
+    }
+
+    fn expect(&self, cids: Vec<Cid>) {
+        self.session.expect(cids, &self.payer);
     }
 }
 
@@ -114,7 +189,7 @@ fn check_folder(image: &Path) -> Result<(), RunError> {
 }
 
 /// Why a file of an image could not be read.
-enum FileError {
+pub(super) enum FileError {
     /// There is none.
     Missing,
     /// It is something else.
@@ -136,11 +211,15 @@ impl From<VfsError> for FileError {
 
 /// Reads a file of at most `bytes_max` bytes, over the links that lead to it as a cell follows them.
 async fn read_file(root: &Namespace, path: &str, bytes_max: u64) -> Result<Vec<u8>, FileError> {
-    let file = match root.root().walk(path, Follow::Last).await?.node {
-        Some(Node::File(file)) => file,
-        Some(_) => return Err(FileError::NotAFile),
-        None => return Err(FileError::Missing),
-    };
+    match root.root().walk(path, Follow::Last).await?.node {
+        Some(Node::File(file)) => read_all(&*file, bytes_max).await,
+        Some(_) => Err(FileError::NotAFile),
+        None => Err(FileError::Missing),
+    }
+}
+
+/// Reads all of a file of at most `bytes_max` bytes.
+pub(super) async fn read_all(file: &dyn File, bytes_max: u64) -> Result<Vec<u8>, FileError> {
     let size = file.metadata().await?.size_bytes;
     if size > bytes_max {
         return Err(FileError::TooLong(size));
@@ -160,11 +239,11 @@ async fn read_file(root: &Namespace, path: &str, bytes_max: u64) -> Result<Vec<u
     }
 }
 
-/// Reads the program of an image that messages call `name`.
-pub(super) async fn read_program(image: &Arc<dyn Directory>, name: &Path) -> Result<Bytes, RunError> {
+/// Reads the program of an image that messages call `name`, of at most `bytes_max` bytes.
+pub(super) async fn read_program(image: &Arc<dyn Directory>, name: &Path, bytes_max: u64) -> Result<Bytes, RunError> {
     let namespace = Namespace::new(image.clone(), &[])?;
     let path = name.join(MAIN_PATH);
-    match read_file(&namespace, MAIN_PATH, SIZE_BYTES_MAX).await {
+    match read_file(&namespace, MAIN_PATH, bytes_max).await {
         Ok(wasm) => Ok(wasm.into()),
         Err(FileError::Missing) => {
             let target = namespace.root().walk(MAIN_PATH, Follow::NotLast).await;
@@ -204,12 +283,15 @@ pub(super) async fn read_request(image: &Arc<dyn Directory>, name: &Path) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wasm_binary::SIZE_BYTES_MAX;
     use std::os::unix::fs::symlink;
 
     fn read(image: &Path) -> Result<Bytes, RunError> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime
-            .block_on(async { read_program(&open(ImageSource::Folder(image.to_owned()), image).await?, image).await })
+        runtime.block_on(async {
+            let opened = open(ImageSource::Folder(image.to_owned()), image).await?;
+            read_program(&opened, image, SIZE_BYTES_MAX).await
+        })
     }
 
     fn image(prepare: impl FnOnce(&Path)) -> String {

@@ -13,6 +13,7 @@ pub mod fetch;
 mod gateway;
 mod image;
 mod inspect;
+mod library;
 mod listing;
 mod lock;
 mod mounts;

@@ -13,7 +13,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::compile::{CompileEvent, with_events};
+use super::fetch::Session;
 use super::image::{self, ImageSource};
+use super::library::ContentLibrary;
 use super::mounts;
 use super::request;
 use super::usage::{Gauge, Usage};
@@ -27,8 +29,7 @@ use crate::grant::{Grant, Grants, Limit, Limits, REQUEST_PATH, RequestError};
 use crate::host::{self, Host};
 use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
 use crate::terminal::Terminal;
-use crate::vfs::memory::MemoryTree;
-use crate::vfs::{Directory, Mount, MountError, Namespace};
+use crate::vfs::{Directory, MountError, Namespace};
 use crate::wasm_binary::SIZE_BYTES_MAX;
 use crate::wetfile::MAIN_PATH;
 
@@ -63,6 +64,8 @@ pub struct RunOptions {
     pub debug: bool,
     /// How the guest and its children are compiled.
     pub compiler: CompilerOptions,
+    /// Where content comes from that is loaded by its CID, if that is granted.
+    pub content: Session,
     /// The node's identity and where it listens.
     pub swarm: SwarmConfig,
     /// The guest's standard input.
@@ -243,8 +246,9 @@ async fn run_to_end(
     gauge: &Gauge,
 ) -> Result<ExitStatus, RunError> {
     let terminal = terminal(&options).map_err(RunError::Terminal)?;
+    let payer = options.image.payer();
     let root = image::open(options.image, &options.name).await?;
-    let wasm = image::read_program(&root, &options.name).await?;
+    let wasm = image::read_program(&root, &options.name, SIZE_BYTES_MAX).await?;
     let request = image::read_request(&root, &options.name).await?;
     let (limits, refused) = request.limits.grant(&options.limits);
     let mut lacking = options.grants.lacking(&request.grants);
@@ -254,7 +258,12 @@ async fn run_to_end(
     if !lacking.is_empty() {
         tell(RunEvent::Lacking(lacking));
     }
-    let files = files(root, &options.grants, &limits, &options.own_folders).await?;
+    let capacity = limits.size(Limit::Stdio);
+    let account = Account::new(limits);
+    if let Some(payer) = payer {
+        payer.becomes(&account);
+    }
+    let files = files(root, &options.grants, &account, &options.own_folders).await?;
     let engine = Engine::new(EngineOptions { debug: options.debug })?;
     let compiler = Compiler::with_options(engine, Handle::current(), options.compiler);
     let failed = |source| RunError::Component { path: options.name.join(MAIN_PATH), source };
@@ -267,13 +276,12 @@ async fn run_to_end(
         Some(program) => program.map_err(failed)?,
         None => with_events(compiler.compile(wasm), &|event| tell(RunEvent::Compiling(event))).await.map_err(failed)?,
     };
-    let host = Host::new(compiler, swarm.clone()).map_err(RunError::Thread)?;
+    let library = Arc::new(ContentLibrary::new(options.content));
+    let host = Host::new(compiler, swarm.clone(), library).map_err(RunError::Thread)?;
     // Puts it back however this ends, but after what the guest wrote has arrived.
     let _held = terminal.clone().map(Terminal::hold).transpose().map_err(RunError::Terminal)?;
-    let capacity = limits.size(Limit::Stdio);
     let (stdout, stdout_drain) = host::output(options.stdout, capacity, terminal.as_ref());
     let (stderr, stderr_drain) = host::output(options.stderr, capacity, terminal.as_ref());
-    let account = Account::new(limits);
     gauge.begin(account.clone(), stdout.arrival.clone(), stderr.arrival.clone());
     let launch = Launch {
         program,
@@ -288,7 +296,7 @@ async fn run_to_end(
         rpc: None,
         admission: None,
     };
-    let grants = HostGrants { connect: options.grants.connect(), terminal };
+    let grants = HostGrants { connect: options.grants.connect(), fetch: options.grants.fetch(), terminal };
     let process = host.start("root".into(), launch, grants, kill).await.map_err(RunError::Cell)?;
     let status = tokio::select! {
         biased;
@@ -338,14 +346,13 @@ async fn node_failed(
 async fn files(
     root: Arc<dyn Directory>,
     grants: &Grants,
-    limits: &Limits,
+    account: &Account,
     own_folders: &[PathBuf],
 ) -> Result<Namespace, RunError> {
     let mut mounts = Vec::new();
     // Who brings a whole file system of his own has a `/tmp` in it, or wants none.
     if grants.mounts().all(|mount| mount.target != "/") {
-        let tmp = MemoryTree::new(limits.number(Limit::Tmp).unwrap_or(u64::MAX));
-        mounts.push(Mount { path: "/tmp".into(), directory: tmp.root(), links_may_leave: true });
+        mounts.push(host::tmp(account));
     }
     for mount in grants.mounts() {
         mounts.push(mounts::open(mount, own_folders)?);

@@ -18,6 +18,8 @@ pub struct Usage {
     pub children: u64,
     /// How many RPC calls it and its children made to their hosts.
     pub calls: u64,
+    /// How many bytes came over the network for it and its children: of its image, and of content that was loaded.
+    pub fetched_bytes: u64,
     /// How many bytes it wrote to standard output.
     pub stdout_bytes: u64,
     /// How many bytes it wrote to standard error.
@@ -67,6 +69,7 @@ impl Measured {
             memory_peak_bytes: self.account.memory_peak_bytes(),
             children: self.account.children_started(),
             calls: self.account.calls(),
+            fetched_bytes: self.account.fetched_bytes(),
             stdout_bytes: written(&self.stdout),
             stderr_bytes: written(&self.stderr),
         }

@@ -51,6 +51,9 @@ pub enum VfsError {
     /// There is no room left, in the bound of the tree or on the disk.
     #[error("no space left")]
     NoSpace,
+    /// What it would take is over what may still be used.
+    #[error("quota exceeded")]
+    Quota,
     /// What would have to be held in memory for this is over a bound.
     #[error("not enough memory")]
     NoMemory,

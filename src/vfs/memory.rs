@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -33,12 +34,44 @@ const TREE: u64 = u64::MAX;
 #[derive(Clone)]
 pub struct MemoryTree(Arc<Mutex<State>>);
 
+/// Who allows a tree to take bytes.
+pub trait Room: Send + Sync {
+    /// Takes so many, or none.
+    fn take(&self, bytes: u64) -> bool;
+
+    /// Gives some back that were taken.
+    fn give(&self, bytes: u64);
+}
+
+/// So much room, and no more.
+struct Bounded {
+    bytes_max: u64,
+    used_bytes: AtomicU64,
+}
+
+impl Room for Bounded {
+    fn take(&self, bytes: u64) -> bool {
+        let after = |used: u64| used.checked_add(bytes).filter(|after| *after <= self.bytes_max);
+        self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).is_ok()
+    }
+
+    fn give(&self, bytes: u64) {
+        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 struct State {
     nodes: HashMap<u64, Inode>,
     /// Numbers are not used again.
     next: u64,
     used_bytes: u64,
-    bytes_max: u64,
+    room: Arc<dyn Room>,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.room.give(self.used_bytes);
+    }
 }
 
 struct Inode {
@@ -59,9 +92,14 @@ enum Content {
 impl MemoryTree {
     /// An empty tree that takes at most this many bytes, all told.
     pub fn new(bytes_max: u64) -> Self {
+        Self::within(Arc::new(Bounded { bytes_max, used_bytes: AtomicU64::new(0) }))
+    }
+
+    /// An empty tree that takes as many bytes as it is allowed to, and gives all back when it goes.
+    pub fn within(room: Arc<dyn Room>) -> Self {
         let root = Inode::new(Content::Directory { entries: BTreeMap::new(), above: ROOT });
         let nodes = HashMap::from([(ROOT, root)]);
-        Self(Arc::new(Mutex::new(State { nodes, next: ROOT + 1, used_bytes: 0, bytes_max })))
+        Self(Arc::new(Mutex::new(State { nodes, next: ROOT + 1, used_bytes: 0, room })))
     }
 
     /// Its root.
@@ -118,12 +156,17 @@ fn name_bytes(name: &str) -> u64 {
 
 impl State {
     fn take(&mut self, bytes: u64) -> Result<(), VfsError> {
-        let used = self.used_bytes.saturating_add(bytes);
-        if used > self.bytes_max {
+        if !self.room.take(bytes) {
             return Err(VfsError::NoSpace);
         }
-        self.used_bytes = used;
+        self.used_bytes += bytes;
         Ok(())
+    }
+
+    /// Gives back what was taken.
+    fn give(&mut self, bytes: u64) {
+        self.used_bytes -= bytes;
+        self.room.give(bytes);
     }
 
     fn node(&mut self, number: u64) -> Result<&mut Inode, VfsError> {
@@ -169,7 +212,7 @@ impl State {
     fn unname(&mut self, directory: u64, name: &str) -> Result<(), VfsError> {
         let number = self.find(directory, name)?;
         self.entries(directory)?.remove(name);
-        self.used_bytes -= name_bytes(name);
+        self.give(name_bytes(name));
         self.node(directory)?.touch();
         let node = self.node(number)?;
         node.links -= 1;
@@ -183,8 +226,9 @@ impl State {
             && node.links == 0
             && node.handles == 0
         {
-            self.used_bytes -= node.counted_bytes();
+            let bytes = node.counted_bytes();
             self.nodes.remove(&number);
+            self.give(bytes);
         }
     }
 
@@ -212,23 +256,12 @@ impl State {
         }
         // Before anything is done that cannot be undone.
         self.take(name_bytes(to_name))?;
-        self.used_bytes -= name_bytes(to_name);
-        match self.find(to, to_name) {
-            // Two names of one file: POSIX does nothing.
-            Ok(replaced) if replaced == number => return Ok(()),
-            Ok(replaced) => {
-                match (is_directory, self.is_directory(replaced)) {
-                    (true, false) => return Err(VfsError::NotDirectory),
-                    (false, true) => return Err(VfsError::IsDirectory),
-                    (true, true) if !self.entries(replaced)?.is_empty() => return Err(VfsError::NotEmpty),
-                    _ => {}
-                }
-                self.unname(to, to_name)?;
-            }
-            Err(VfsError::NoEntry) => {}
-            Err(error) => return Err(error),
+        let moved = self.replace(number, is_directory, to, to_name);
+        if !matches!(moved, Ok(true)) {
+            self.give(name_bytes(to_name));
+            return moved.map(drop);
         }
-        self.used_bytes = self.used_bytes + name_bytes(to_name) - name_bytes(name);
+        self.give(name_bytes(name));
         self.entries(from)?.remove(name);
         self.entries(to)?.insert(to_name.to_owned(), number);
         self.node(from)?.touch();
@@ -239,6 +272,26 @@ impl State {
             *above = to;
         }
         Ok(())
+    }
+
+    /// Removes what has a name that is to be that of another node; `false` if it is that node, and nothing is to be done.
+    fn replace(&mut self, number: u64, is_directory: bool, to: u64, to_name: &str) -> Result<bool, VfsError> {
+        match self.find(to, to_name) {
+            // Two names of one file: POSIX does nothing.
+            Ok(replaced) if replaced == number => Ok(false),
+            Ok(replaced) => {
+                match (is_directory, self.is_directory(replaced)) {
+                    (true, false) => return Err(VfsError::NotDirectory),
+                    (false, true) => return Err(VfsError::IsDirectory),
+                    (true, true) if !self.entries(replaced)?.is_empty() => return Err(VfsError::NotEmpty),
+                    _ => {}
+                }
+                self.unname(to, to_name)?;
+                Ok(true)
+            }
+            Err(VfsError::NoEntry) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     fn read(&mut self, number: u64, offset: u64, size: usize) -> Result<Bytes, VfsError> {
@@ -300,7 +353,7 @@ impl State {
         if let Some(page) = pages.get_mut(&page) {
             page[start..].fill(0);
         }
-        self.used_bytes -= (cut.len() * PAGE_BYTES) as u64;
+        self.give((cut.len() * PAGE_BYTES) as u64);
         Ok(())
     }
 }

@@ -31,7 +31,7 @@ use futures::future::BoxFuture;
 
 pub use error::VfsError;
 pub use name::{NAME_BYTES_MAX, Name};
-pub use namespace::{Mount, MountError, Namespace, Place};
+pub use namespace::{Mount, MountError, Namespace, Place, empty_root};
 pub use walk::{DEPTH_MAX, Follow, LINKS_MAX, PATH_BYTES_MAX, Target};
 
 /// The most bytes that one read gives, whatever is asked for.
@@ -153,6 +153,12 @@ pub trait Directory: Any + Send + Sync {
 
     /// What is there under a name; [`VfsError::NoEntry`] if nothing is. Links are not followed.
     fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Node>;
+
+    /// Which object is there under a name; as [`Directory::lookup`], but without a look at the object where it can be told
+    /// without.
+    fn identity_of<'a>(&'a self, name: Name<'a>) -> Answer<'a, Identity> {
+        async move { Ok(self.lookup(name).await?.identity()) }.boxed()
+    }
 
     /// All entries, sorted by the bytes of their names.
     fn entries(&self) -> Answer<'_, Vec<Entry>>;

@@ -253,6 +253,11 @@ impl Place {
     }
 }
 
+/// A root without entries, for a cell that has only what is mounted.
+pub fn empty_root() -> Arc<dyn Directory> {
+    Arc::new(WayToMount(super::content::ROOT_IDENTITY))
+}
+
 /// A directory that is there only because something is mounted below it.
 struct WayToMount(Identity);
 

@@ -29,6 +29,7 @@ fn large_byte(place: usize) -> u8 {
 struct Recorded {
     blocks: HashMap<Cid, Block>,
     asked: Mutex<Vec<Cid>>,
+    expected: Mutex<Vec<Cid>>,
 }
 
 impl BlockSink for Recorded {
@@ -52,6 +53,10 @@ impl content::Blocks for Recorded {
 
     fn block_if_here(&self, cid: Cid) -> BoxFuture<'static, Option<Block>> {
         futures::future::ready(self.blocks.get(&cid).cloned()).boxed()
+    }
+
+    fn expect(&self, cids: Vec<Cid>) {
+        self.expected.lock().unwrap().extend(cids);
     }
 }
 
@@ -375,6 +380,63 @@ async fn only_what_is_opened_is_fetched() {
     let file = open(&content, "large").await.unwrap();
     file.read_at(2 << 20, 10).await.unwrap();
     assert_eq!(blocks.asked.lock().unwrap().len(), 5, "the file's root and the piece");
+    // A listing, and what programs ask of each entry.
+    let Ok(Node::Directory(bin)) = content.walk("bin", Follow::Last).await.unwrap().existing().cloned() else {
+        panic!()
+    };
+    assert_eq!(bin.entries().await.unwrap().len(), 1);
+    let identity = place(&bin).identity("main.wasm", Follow::NotLast).await.unwrap();
+    assert!(matches!(place(&bin).identity("none", Follow::NotLast).await, Err(VfsError::NoEntry)));
+    assert_eq!(blocks.asked.lock().unwrap().len(), 6, "the directory");
+    assert_eq!(place(&bin).identity("main.wasm", Follow::Last).await.unwrap(), identity);
+}
+
+/// Who reads in order is read ahead for, and nobody else.
+#[tokio::test]
+async fn the_next_pieces_of_a_file_are_expected() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("large"), (0..20 << 20).map(|at| (at >> 20) as u8).collect::<Vec<_>>()).unwrap();
+    let mut blocks = Recorded::default();
+    let options = ImportOptions::new(Profile::UNIXFS_V1_2025);
+    let root = import(dir.path(), &options, None, Some(&mut blocks)).unwrap().subtree.cid;
+    let blocks = Arc::new(blocks);
+    let opened = async || place(&content::open(blocks.clone(), root).await.unwrap());
+    let expected = || std::mem::take(&mut *blocks.expected.lock().unwrap()).len();
+    let file = open(&opened().await, "large").await.unwrap();
+    for offset in [0, 5 << 20, 1 << 20, 0] {
+        file.clone().read_at(offset, 10).await.unwrap();
+    }
+    assert_eq!(expected(), 0, "somebody who looks here and there");
+    let file = open(&opened().await, "large").await.unwrap();
+    let (mut offset, mut ahead) = (0, Vec::new());
+    while offset < 20 << 20 {
+        let read = file.clone().read_at(offset, READ_BYTES_MAX).await.unwrap();
+        offset += read.len() as u64;
+        ahead.push(expected());
+    }
+    assert_eq!(ahead[..4], [0, 1, 0, 0], "once for each piece");
+    // What was told before is told again until it is read: who hears it knows. So it is a window that grows to 8 MiB.
+    assert_eq!(ahead.iter().max(), Some(&8));
+    assert_eq!(ahead[ahead.len() - 4..], [0, 0, 0, 0], "there is nothing beyond the end");
+}
+
+/// What one has read, the others find, whoever they ask.
+#[tokio::test]
+async fn a_cache_may_be_shared() {
+    let dir = tempfile::tempdir().unwrap();
+    write_fixture(dir.path());
+    let mut blocks = Recorded::default();
+    let options = ImportOptions::new(Profile::UNIXFS_V1_2025);
+    let root = import(dir.path(), &options, None, Some(&mut blocks)).unwrap().subtree.cid;
+    let cache = content::BlockCache::default();
+    let first = content::Content::new(root, &cache).open(Arc::new(blocks)).await.unwrap();
+    assert_eq!(cat(&place(&first), "etc/x").await, "x of etc");
+    let nobody = Arc::new(Recorded::default());
+    let second = content::Content::new(root, &cache).open(nobody.clone()).await.unwrap();
+    assert_eq!(cat(&place(&second), "etc/x").await, "x of etc");
+    assert!(nobody.asked.lock().unwrap().is_empty());
+    assert_eq!(cat(&place(&second), "target").await, "error: input or output failed");
+    assert_eq!(nobody.asked.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]

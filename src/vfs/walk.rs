@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::namespace::Place;
-use super::{Directory, Name, Node, VfsError};
+use super::{Directory, Identity, Name, Node, VfsError};
 
 /// The most bytes of a path, and of a symbolic link's target. Linux has the same bound (`PATH_MAX`).
 pub const PATH_BYTES_MAX: usize = 4096;
@@ -158,6 +158,22 @@ impl Place {
         }
         let node = Some(Node::Directory(place.directory().clone()));
         Ok(Target { place, name: None, node, is_directory_meant: true })
+    }
+}
+
+impl Place {
+    /// Which object a path leads to. Where it is the name of an entry, that is not looked at: who lists a directory asks
+    /// this of each entry.
+    ///
+    /// # Errors
+    /// As [`Place::walk`], or if there is nothing at its end.
+    pub async fn identity(&self, path: &str, follow: Follow) -> Result<Identity, VfsError> {
+        match Name::new(path) {
+            Ok(name) if follow == Follow::NotLast && !self.is_mount_point(name) => {
+                self.directory().identity_of(name).await
+            }
+            _ => Ok(self.walk(path, follow).await?.existing()?.identity()),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod fetch;
 mod fuzz;
 mod kubo;
 mod layout;
+mod lazy;
 mod lock;
 /// A server that plays what a test tells it; the unit tests of the clients have it, too.
 #[allow(dead_code, reason = "not every test wants all of it")]

@@ -241,7 +241,9 @@ pub(crate) async fn limits_of_child(parent: &Parent) -> Outcome {
         let error = module.command().limit(name, value).spawn().await.err().ok_or("a limit was exceeded")?;
         writeln!(io::stdout(), "{name}={value}: {error}")?;
     }
-    for grant in ["network", "network:127.0.0.0/8", "connect", "env:HOME", "mount:/:/", "terminal", "everything"] {
+    for grant in
+        ["network", "network:127.0.0.0/8", "fetch", "connect", "env:HOME", "mount:/:/", "terminal", "everything"]
+    {
         let error = module.command().grant(grant).spawn().await.err().ok_or("a grant was exceeded")?;
         writeln!(io::stdout(), "{grant}: {error}")?;
     }

@@ -24,6 +24,21 @@ fn look(path: &str) -> io::Result<String> {
     Ok(format!("folder: {}", names.join(" ")))
 }
 
+/// How much is written at once.
+static PIECE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+
+pub(crate) fn fill(path: &str, bytes: usize) -> Outcome {
+    let mut file = fs::File::create(path)?;
+    let mut written = 0;
+    while written < bytes {
+        match file.write(&PIECE[..PIECE.len().min(bytes - written)]) {
+            Ok(count) => written += count,
+            Err(error) => return Ok(format!("{written} bytes, and then: {}", error.kind())),
+        }
+    }
+    Ok(format!("{written} bytes"))
+}
+
 pub(crate) fn write(path: &str) -> Outcome {
     require(fs::write(path, "text").is_err(), "nothing is written")?;
     require(fs::OpenOptions::new().append(true).open(path).is_err(), "nothing is appended")?;

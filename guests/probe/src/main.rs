@@ -31,6 +31,7 @@
 //! | `write-bytes HEX`, `write-bytes-to-stderr HEX` | writes the bytes that these digits are |
 //! | `room` | prints to stderr how much can be written to stdout at once |
 //! | `files PATH…` | prints `PATH: file of N bytes`, `PATH: folder: NAMES`, or `PATH: KIND` of the error |
+//! | `fill PATH BYTES` | writes so many bytes; ok: how many there was room for |
 //! | `write-file PATH` | ok: neither the file nor a folder at PATH could be made, nor anything removed |
 //! | `malformed-rpc KIND` | ok: the host ended the session after `garbage`, `segments`, `nonsense`, `huge`, `truncated` or `chain` |
 //! | `close-rpc` | ok: the host ended the session after this end was closed |
@@ -56,6 +57,8 @@
 //! | `terminal-raw END` | sets raw mode, hides the cursor, prints `raw`, waits for a byte, and does END: `exit`, `trap`, `spin`, `sleep` or `off` |
 //! | `terminal-try-raw` | ok: raw mode was set, or why not |
 //! | `without-terminal` | ok: the terminal was refused, and why |
+//! | `load CONTENT ARG…` | loads what a CID names, and starts a child; ok: how it ended |
+//! | `load-twice CONTENT ARG…` | ok: two children at once wrote the same |
 //! | `has-nothing`, `has-host`, `has-restricted`, `has-revoked`, `is-served` | the children of those below |
 //!
 //! With children:
@@ -82,6 +85,8 @@
 //! | `hands-on-terminal PATH` | ok: children had the terminal as far as they were handed it; prints how far |
 //! | `stdio-of-child PATH` | ok: prints how much the stdout of children holds |
 //! | `limits-of-child PATH` | ok: limits and grants beyond its own are errors, which it prints, and others hold |
+//! | `hand-fetch PATH CONTENT ARG…` | gives a child the grant `fetch`, which does `load`; ok: how it ended |
+//! | `load-nonsense PATH` | ok: what names no content is an error; prints them |
 //! | `usage PATH` | ok: what a child used was told |
 //! | `null-stdio PATH` | ok: null streams give nothing and take everything |
 //! | `throughput PATH BYTES` | ok: so many bytes went into a child that does `count`, out of one that does `fill`, and through one that does `copy`; the rates on stderr |
@@ -97,6 +102,7 @@
 mod calls;
 mod capabilities;
 mod children;
+mod content;
 mod ending;
 mod files;
 mod measure;
@@ -150,6 +156,7 @@ fn without_session(words: &[&str]) -> Option<Outcome> {
         ["write-bytes-to-stderr", digits] => terminal::write_bytes(io::stderr(), digits),
         ["room"] => terminal::room(),
         ["files", paths @ ..] => files::describe(paths),
+        ["fill", path, bytes] => files::fill(path, number(bytes).ok()?),
         ["write-file", path] => files::write(path),
         ["malformed-rpc", kind] => raw::malformed(kind),
         ["close-rpc"] => raw::close(),
@@ -183,6 +190,8 @@ async fn with_session(host: &host::Client, args: Vec<String>) -> Outcome {
         ["has-revoked"] => capabilities::has_revoked(host).await,
         ["is-served"] => capabilities::is_served(host).await,
         ["restricted-roundtrips", count] => capabilities::restricted_roundtrips(host, number(count)?).await,
+        ["load", content, args @ ..] => content::load(host, content, args).await,
+        ["load-twice", content, args @ ..] => content::load_twice(host, content, args).await,
         [behaviour, path, args @ ..] => with_children(&children::Parent::new(host, path), behaviour, args).await,
         _ => Err(Usage.into()),
     }
@@ -208,6 +217,8 @@ async fn with_children(parent: &children::Parent, behaviour: &str, args: &[&str]
         ("revoked", []) => capabilities::revoked(parent).await,
         ("serves", []) => capabilities::serves(parent).await,
         ("limits-of-child", []) => capabilities::limits_of_child(parent).await,
+        ("hand-fetch", [content, args @ ..]) => content::hand_fetch(parent, content, args).await,
+        ("load-nonsense", []) => content::load_nonsense(parent).await,
         ("usage", []) => capabilities::usage(parent).await,
         ("hands-on-terminal", []) => terminal::hands_on(parent).await,
         ("stdio-of-child", []) => terminal::stdio_of_child(parent).await,

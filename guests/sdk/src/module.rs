@@ -27,6 +27,20 @@ impl Module {
         Ok(Self { client })
     }
 
+    /// Has the host load a program, or an image, that is named by its CID: `CID`, `/ipfs/CID` or `ipfs://CID`, with a path
+    /// below it or without. What is not there is fetched. The children of an image see it as their `/`.
+    ///
+    /// # Errors
+    ///
+    /// When this cell does not have the grant `fetch`, or there is no such program, or for any reason of
+    /// [`load`](Self::load).
+    pub async fn load_content(executor: &executor::Client, content: &str) -> Result<Self, capnp::Error> {
+        let mut request = executor.load_request();
+        request.get().set_cid(content);
+        let client = request.send().promise.await?.get()?.get_module()?;
+        Ok(Self { client })
+    }
+
     /// A child that runs this, with nothing but what is set.
     pub fn command(&self) -> ModuleCommand<'_> {
         ModuleCommand { module: self, setup: Setup::default() }

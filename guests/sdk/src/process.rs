@@ -116,6 +116,7 @@ impl Child {
             cpu_time: Duration::from_nanos(usage.get_cpu_time_nanos()),
             memory_bytes: usage.get_memory_bytes(),
             memory_peak_bytes: usage.get_memory_peak_bytes(),
+            fetched_bytes: usage.get_fetched_bytes(),
         })
     }
 
@@ -190,6 +191,8 @@ pub struct Usage {
     pub memory_bytes: u64,
     /// The most that these ever took.
     pub memory_peak_bytes: u64,
+    /// How many bytes of content came over the network for them.
+    pub fetched_bytes: u64,
 }
 
 /// How a process ended.

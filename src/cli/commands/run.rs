@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::cell::{ExitStatus, LimitReached};
 use crate::cli::error::Failure;
 use crate::cli::signals::{StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
 use crate::cli::status_file::StatusFile;
-use crate::cli::{compiler, env, exit_code, grant_file, project, run_content as content, shell, store, ui};
+use crate::cli::{compiler, env, exit_code, grant_file, project, run_content as content, shell, ui};
 use crate::dag::ContentPath;
 use crate::escape;
 use crate::grant::{self, Grant, Grants, Limit, Limits, MountGrant};
@@ -35,7 +36,8 @@ const FLAGS_SHOWN_BYTES: usize = 200;
 /// The image is a folder with `bin/main.wasm`, a component that exports `wasi:cli/run`; or, where there is no such
 /// folder, the name of an image of the Wetfile, which is built first; or content, as /ipfs/CID/PATH or ipfs://CID/PATH,
 /// which is looked for in the local blockstore, and then asked of a Kubo node (without --kubo also at
-/// http://localhost:5001) and of the gateways given. The guest sees the image's folder, read-only, as `/`, the standard streams, and a Host
+/// http://localhost:5001) and of the gateways given: what it needs to start before it starts, and the rest when the guest
+/// reads it. The guest sees the image's folder, read-only, as `/`, the standard streams, and a Host
 /// capability over Cap'n Proto RPC; nothing else.
 ///
 /// A guest is compiled with its first run, in a process with limits, and its code is kept for the next: see `docs/run.md`.
@@ -71,8 +73,8 @@ pub(in crate::cli) struct RunArgs {
     ///
     /// connect[:NETWORK]: have the node connect to public addresses, or to those of a network such as 192.168.0.0/16.
     /// network[:NETWORK]: open connections of its own, likewise. mount:SRC:DST[:rw]: use the folder SRC as DST.
-    /// env:NAME: have this variable of the environment. terminal: control the terminal, with raw mode and escape
-    /// sequences, which are shown as text otherwise.
+    /// env:NAME: have this variable of the environment. fetch: load programs and images by CID. terminal: control the
+    /// terminal, with raw mode and escape sequences, which are shown as text otherwise.
     #[arg(long, value_name = "GRANT")]
     grant: Vec<Grant>,
 
@@ -217,14 +219,16 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
     let given = args.image.clone();
     let ended = runtime.block_on(async {
         let mut signals = StopSignals::new().map_err(failed)?;
-        let mut store = None;
+        let (sources, stop) = (args.sources, CancellationToken::new());
+        let named = match &image {
+            Image::Folder(_) => None,
+            Image::Content(content) => Some(content),
+        };
+        let session = content::session(named, &sources, &stop);
         let (name, image) = match image {
             Image::Folder(folder) => (folder.clone(), ImageSource::Folder(folder)),
-            Image::Content(content) => match content::bring(content, args.sources, &mut signals).await? {
-                ControlFlow::Continue(content) => {
-                    store = Some(content.store());
-                    (args.image, ImageSource::Content(content))
-                }
+            Image::Content(content) => match content::bring(&session, content, &sources, &stop, &mut signals).await? {
+                ControlFlow::Continue(content) => (args.image, ImageSource::Content(content)),
                 ControlFlow::Break(signal) => return Ok(stopped(signal)),
             },
         };
@@ -239,6 +243,7 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
             own_folders: env::code_cache_folder().into_iter().chain(env::state_folder()).collect(),
             debug: args.wasm_debug,
             compiler,
+            content: session.clone(),
             stdin,
             stdout,
             stderr,
@@ -250,18 +255,17 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
         let status = compiler::Status::new(&shown);
         let ended =
             ops::run(options, &|event| say(event, &status, is_everywhere, is_screen_taken), signals.next()).await;
-        // What was fetched may make the store too large, and only now is it of no more use.
-        if let Some(store) = store {
-            let _ = tokio::task::spawn_blocking(move || store::trim(&*store)).await;
-        }
+        let was_stopped = matches!(&ended, Ok(Ran { outcome: RunOutcome::Stopped(_), .. }));
+        content::close(&session, &stop, was_stopped).await;
         ended.map_err(|error| {
             let is_other = matches!(error, RunError::NotAnImage { .. } | RunError::NoProgram { .. });
             let named = Some(&given).filter(|_| is_other).and_then(|given| project::image_called(given));
+            let failure = content::of_run(error, &sources);
             match named {
-                Some(name) => Failure::from(error).with_help(format!(
+                Some(name) => failure.with_help(format!(
                     "the Wetfile has an image `{name}`, too; it is found where no folder has its name"
                 )),
-                None => error.into(),
+                None => failure,
             }
         })
     });
@@ -450,7 +454,8 @@ fn status(ended: &Result<RunOutcome<StopSignal>, Failure>, code: u8) -> serde_js
 
 /// What a guest has used, for people.
 fn stats(usage: &Usage) -> String {
-    let Usage { wall_time, cpu_time, memory_peak_bytes, children, calls, stdout_bytes, stderr_bytes } = usage;
+    let Usage { wall_time, cpu_time, memory_peak_bytes, children, calls, fetched_bytes, stdout_bytes, stderr_bytes } =
+        usage;
     [
         "usage:".to_owned(),
         format!("  wall time    {wall_time:.1?}"),
@@ -458,6 +463,7 @@ fn stats(usage: &Usage) -> String {
         format!("  memory peak  {} KiB", memory_peak_bytes.div_ceil(1024)),
         format!("  children     {children}"),
         format!("  rpc calls    {calls}"),
+        format!("  fetched      {fetched_bytes} bytes"),
         format!("  stdout       {stdout_bytes} bytes"),
         format!("  stderr       {stderr_bytes} bytes"),
     ]
@@ -473,6 +479,7 @@ fn usage_as_json(usage: &Usage) -> serde_json::Value {
         "memory_peak_bytes": usage.memory_peak_bytes,
         "children": usage.children,
         "rpc_calls": usage.calls,
+        "fetched_bytes": usage.fetched_bytes,
         "stdout_bytes": usage.stdout_bytes,
         "stderr_bytes": usage.stderr_bytes,
     })

@@ -469,6 +469,20 @@ fn files_are_read_from_any_byte() {
     }
 }
 
+#[test]
+fn what_is_needed_next_is_told_ahead() {
+    let memory = &mut Memory::default();
+    let content: Vec<u8> = (0..12).collect();
+    let root = memory.file(&small_profile(V2025), &content).cid;
+    let mut walk = FileWalk::new(root);
+    assert_eq!(walk.ahead(100).count(), 1, "only the root is known");
+    walk.supply(&memory.block(&root).unwrap()).unwrap();
+    let parts: Vec<_> = walk.upcoming().copied().collect();
+    for (bytes, count) in [(0, 1), (1, 1), (3, 1), (4, 2), (6, 2), (7, 3), (12, 4), (u64::MAX, 4)] {
+        assert_eq!(walk.ahead(bytes).copied().collect::<Vec<_>>(), parts[..count], "{bytes}");
+    }
+}
+
 /// The parts of a file in another layout: bytes of its own, raw and dag-pb leaves, nodes of different depth.
 #[test]
 fn layouts_of_other_builders_are_read() {

@@ -150,6 +150,16 @@ impl FileWalk {
         self.pending.iter().rev().map(|pending| &pending.cid)
     }
 
+    /// Those of [`FileWalk::upcoming`] that are needed for the next so many bytes of content; at least one where there is
+    /// one.
+    pub fn ahead(&self, bytes: u64) -> impl Iterator<Item = &Cid> {
+        let mut left = Some(bytes);
+        self.pending.iter().rev().map_while(move |pending| {
+            left = left?.checked_sub(pending.size.unwrap_or(0).max(1)).filter(|left| *left > 0);
+            Some(&pending.cid)
+        })
+    }
+
     /// The length of the whole content in bytes; `None` until the root has been supplied.
     pub fn size(&self) -> Option<u64> {
         self.size

@@ -12,10 +12,10 @@ use crate::dag::{Block, Cid, Version};
 
 /// After how many bytes blocks are committed, so that they need not be fetched again when this fetch is interrupted: few
 /// commits, each with some flushes of the disk, and not much that is lost.
-const COMMIT_BYTES: u64 = 64 << 20;
+pub(super) const COMMIT_BYTES: u64 = 64 << 20;
 
 /// The same in time, for slow sources.
-const COMMIT_AFTER: Duration = Duration::from_secs(10);
+pub(super) const COMMIT_AFTER: Duration = Duration::from_secs(10);
 
 /// A block that is needed and not here.
 #[derive(Debug)]

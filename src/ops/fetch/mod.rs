@@ -5,9 +5,16 @@
 //! the first that brings something wanted wins, and the other is dropped. What a request for a DAG should bring, and
 //! brings slowly, is asked of the others, too. A source that sends a wrong block is not asked again. Only blocks that
 //! belong to the DAG are stored, whatever else comes.
+//!
+//! [`fetch`] brings what is named to the end. A [`Session`] lives as long as somebody reads, and brings single blocks as
+//! they are read, from the same sources and by the same rules.
 
 mod keep;
+mod line;
+mod payer;
+mod pool;
 mod schedule;
+mod session;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -16,16 +23,18 @@ mod walk;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::task;
-use tokio::time::{MissedTickBehavior, interval};
 
 use self::keep::Keeper;
-use self::schedule::{JobId, Message, QUEUE, Schedule, TICK};
+use self::line::Line;
 use crate::blockstore::{Blockstore, Hold, StoreError};
+use crate::cell::LimitReached;
 use crate::dag::unixfs::{NodeError, WalkError};
-use crate::dag::{Block, Cid, CodecName, ContentPath, HashName};
+use crate::dag::{Cid, CodecName, ContentPath, HashName};
+use crate::remote::BoxError;
 
+pub use payer::Payer;
+pub use session::{Session, SessionOptions};
 pub use source::{DagRequest, Source};
 
 /// After how long without any result another source is asked for the same. A gateway near by that has the content answers
@@ -78,6 +87,11 @@ pub enum FetchEvent<'a> {
         /// Their bytes.
         bytes: u64,
     },
+    /// A part of a session's content that was brought at once is here.
+    Brought {
+        /// How many blocks came.
+        blocks: u64,
+    },
     /// A source sent something wrong, and is not asked any more.
     BadSource {
         /// Its name.
@@ -85,6 +99,17 @@ pub enum FetchEvent<'a> {
         /// What was wrong. Foreign text in it is escaped.
         error: &'a (dyn std::error::Error + 'static),
     },
+    /// A block that somebody wanted to read could not be had. Of these only the first of a session are told.
+    Lost {
+        /// The block.
+        cid: &'a Cid,
+        /// Why.
+        error: &'a FetchError,
+    },
+    /// A cell has fetched as much as it may, and reads nothing more that is not here.
+    LimitReached(&'a LimitReached),
+    /// What was fetched could not be stored, so it will have to be fetched again. Told once.
+    NotKept(&'a StoreError),
 }
 
 /// A DAG that is here.
@@ -167,9 +192,34 @@ pub enum FetchError {
         /// The limit.
         limit: u32,
     },
+    /// Nobody gave a block in time.
+    #[error("{cid} did not come within {} s", patience.as_secs())]
+    Late {
+        /// The block.
+        cid: Box<Cid>,
+        /// How long it was waited for.
+        patience: Duration,
+        /// Each source with what it did, as texts that may be shown.
+        sources: Vec<(String, String)>,
+    },
+    /// The cell for which it is fetched has fetched as much as it may.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
+    /// Where the blocks are to be stored, or whom to ask, is not usable.
+    #[error("nothing can be fetched")]
+    Setup(#[source] BoxError),
+    /// More is read at once than can be kept from being collected.
+    #[error("this run reads {limit} images and programs by their CIDs, which is the most that it may at once")]
+    TooManyRoots {
+        /// The limit.
+        limit: usize,
+    },
     /// A thread of the runtime failed.
     #[error("a thread failed")]
     Thread(#[source] task::JoinError),
+    /// The fetch was given up by others, since all of it ends.
+    #[error("the run ends")]
+    Ended,
 }
 
 fn missing_text(missing: &Missing) -> String {
@@ -201,76 +251,10 @@ pub async fn fetch(
     events: &(dyn Fn(FetchEvent<'_>) + Sync),
 ) -> Result<Fetched, FetchError> {
     let start = request.clone();
-    let (mut keeper, wants) = blocking(move || Keeper::start(store, start, limits)).await??;
-    if !wants.is_empty() && !sources.is_empty() {
-        let names: Vec<_> = sources.iter().map(|source| source.name()).collect();
-        events(FetchEvent::Asking { sources: &names });
-    }
-    let (sender, mut receiver) = mpsc::channel(QUEUE);
-    let mut schedule = Schedule::new(sources, events, sender);
-    schedule.want(wants);
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while schedule.dispatch() {
-        let mut messages = Vec::new();
-        tokio::select! {
-            _ = receiver.recv_many(&mut messages, QUEUE) => {}
-            _ = ticks.tick() => schedule.look_after(),
-        }
-        let mut messages = messages.into_iter().peekable();
-        while messages.peek().is_some() {
-            let blocks = leading_blocks(&mut messages);
-            if !blocks.is_empty() {
-                keeper = store_blocks(keeper, &mut schedule, blocks).await?;
-                events(FetchEvent::Progress { blocks: keeper.blocks, bytes: keeper.bytes });
-            }
-            if let Some((job, Message::Ended(error))) = messages.next() {
-                schedule.ended(job, error);
-            }
-        }
-    }
-    let keeper = blocking(move || keeper.commit().map(|()| keeper)).await??;
-    if let Some(missing) = schedule.into_missing(request) {
-        return Err(FetchError::Missing(Box::new(missing)));
-    }
-    let (blocks, bytes) = (keeper.blocks, keeper.bytes);
-    let (end, hold) = keeper.into_end();
-    let end = end.expect("nothing is wanted any more, so the path was followed to its end");
-    Ok(Fetched { end, blocks, bytes, hold })
-}
-
-/// Stores blocks as far as they are needed, and notes for what.
-async fn store_blocks(
-    mut keeper: Keeper,
-    schedule: &mut Schedule<'_>,
-    blocks: Vec<(JobId, Block)>,
-) -> Result<Keeper, FetchError> {
-    // The bytes that a block takes on its way: there may be many that are empty.
-    let sizes: Vec<_> = blocks.iter().map(|(job, block)| (*job, sent_bytes(block))).collect();
-    let stored = blocking(move || keeper.advance(&blocks).map(|advance| (keeper, advance)));
-    let (keeper, advance) = stored.await??;
-    for ((job, bytes), taken) in sizes.into_iter().zip(advance.taken) {
-        schedule.delivered(job, bytes, taken);
-    }
-    schedule.want(advance.wants);
-    Ok(keeper)
-}
-
-fn sent_bytes(block: &Block) -> u64 {
-    (block.cid().encoded_len() + block.data().len()) as u64
+    let (keeper, wants) = blocking(move || Keeper::start(store, start, limits)).await??;
+    Line::new(sources).bring(keeper, wants, request, events).await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {
     task::spawn_blocking(work).await.map_err(FetchError::Thread)
-}
-
-/// The blocks at the front of messages, up to the next end of a request, and the requests that brought them.
-fn leading_blocks(messages: &mut std::iter::Peekable<impl Iterator<Item = (JobId, Message)>>) -> Vec<(JobId, Block)> {
-    let mut blocks = Vec::new();
-    while let Some((id, message)) = messages.next_if(|(_, message)| matches!(message, Message::Block(_))) {
-        if let Message::Block(block) = message {
-            blocks.push((id, block));
-        }
-    }
-    blocks
 }

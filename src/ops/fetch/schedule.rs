@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::keep::{Taken, Want};
 use super::source::{BLOCKS_AT_ONCE, Fault, text};
-use super::{DagRequest, FetchEvent, HEDGE_AFTER, HEDGE_PROVEN_AFTER, MISSING_MAX, Missing, Source};
+use super::{DagRequest, HEDGE_AFTER, HEDGE_PROVEN_AFTER, MISSING_MAX, Missing, Source};
 use crate::dag::{Block, Cid};
 use crate::remote::{RemoteError, kubo};
 
@@ -50,7 +50,17 @@ const FAILURES_APART: Duration = Duration::from_secs(1);
 /// How long a source that failed, which may pass, is asked for nothing.
 const REST: Duration = Duration::from_millis(500);
 
+/// After how long a source that could not be reached, or failed and failed, is asked again by those who go on for long. One
+/// that sent something wrong never is.
+const REVIVED_AFTER: Duration = Duration::from_secs(10);
+
 pub(super) type JobId = u64;
+
+/// A source that has sent something wrong.
+pub(super) struct BadSource {
+    pub(super) source: String,
+    pub(super) error: RemoteError,
+}
 
 /// What a request brings.
 pub(super) enum Message {
@@ -96,6 +106,10 @@ struct Asked {
     source: Arc<dyn Source>,
     name: String,
     is_alive: bool,
+    /// When it was given up.
+    died: Option<Instant>,
+    /// Whether it is never asked again.
+    is_bad: bool,
     /// Whether it is asked for DAGs.
     gives_dags: bool,
     dag_jobs: usize,
@@ -111,8 +125,7 @@ struct Asked {
     why: Option<String>,
 }
 
-pub(super) struct Schedule<'a> {
-    events: &'a (dyn Fn(FetchEvent<'_>) + Sync),
+pub(super) struct Schedule {
     sources: Vec<Asked>,
     wanted: HashMap<Cid, Wanted>,
     /// Wanted blocks that nobody was asked for yet; also some that are not wanted any more. The next one is the last.
@@ -130,16 +143,14 @@ pub(super) struct Schedule<'a> {
     sender: mpsc::Sender<(JobId, Message)>,
 }
 
-impl<'a> Schedule<'a> {
-    pub(super) fn new(
-        sources: Vec<Arc<dyn Source>>,
-        events: &'a (dyn Fn(FetchEvent<'_>) + Sync),
-        sender: mpsc::Sender<(JobId, Message)>,
-    ) -> Self {
+impl Schedule {
+    pub(super) fn new(sources: Vec<Arc<dyn Source>>, sender: mpsc::Sender<(JobId, Message)>) -> Self {
         let asked = |source: Arc<dyn Source>| Asked {
             name: source.name(),
             source,
             is_alive: true,
+            died: None,
+            is_bad: false,
             gives_dags: true,
             dag_jobs: 0,
             block_jobs: 0,
@@ -150,7 +161,6 @@ impl<'a> Schedule<'a> {
             why: None,
         };
         Self {
-            events,
             sources: sources.into_iter().map(asked).collect(),
             wanted: HashMap::new(),
             free: Vec::new(),
@@ -176,6 +186,72 @@ impl<'a> Schedule<'a> {
                 self.free.push(cid);
             }
         }
+    }
+
+    /// Notes a block that may be needed: it is asked for when nobody waits for another one.
+    pub(super) fn expect(&mut self, cid: Cid) {
+        let (tried, failed, jobs) = (Vec::new(), Vec::new(), Vec::new());
+        self.wanted.insert(cid, Wanted { whole: None, covered_by: None, tried, failed, jobs });
+        self.free.insert(0, cid);
+    }
+
+    /// Notes that somebody waits for a block that was noted before.
+    pub(super) fn hasten(&mut self, cid: &Cid) {
+        if self.wanted.get(cid).is_some_and(|wanted| wanted.jobs.is_empty()) {
+            self.free.push(*cid);
+        }
+    }
+
+    /// Forgets a block that nobody needs any more, and ends the requests for it. `why` says of their sources why they did
+    /// not give it, if that is to be remembered.
+    pub(super) fn forget(&mut self, cid: &Cid, why: Option<&str>) {
+        let Some(wanted) = self.wanted.remove(cid) else { return };
+        for id in wanted.jobs {
+            if let Some(job) = self.drop_job(id)
+                && let Some(why) = why
+            {
+                self.sources[job.source].why = Some(why.to_owned());
+            }
+        }
+    }
+
+    /// The blocks that nobody has, of those that were noted since the last call.
+    pub(super) fn take_missing(&mut self) -> Vec<Cid> {
+        std::mem::take(&mut self.missing)
+    }
+
+    /// Forgets all that is wanted, and what came of it. What is known of the sources stays.
+    pub(super) fn clear(&mut self) {
+        for id in self.jobs.keys().copied().collect::<Vec<_>>() {
+            self.drop_job(id);
+        }
+        self.wanted.clear();
+        self.free.clear();
+        self.later.clear();
+        self.missing.clear();
+    }
+
+    /// Has sources asked again that were given up for something that may have passed.
+    pub(super) fn revive(&mut self) {
+        let now = Instant::now();
+        for asked in &mut self.sources {
+            let has_rested = asked.died.is_some_and(|died| now - died >= REVIVED_AFTER);
+            if !asked.is_alive && !asked.is_bad && has_rested {
+                asked.is_alive = true;
+                asked.failures = 0;
+            }
+        }
+    }
+
+    /// Each source with why it last did not give something.
+    pub(super) fn reasons(&self) -> Vec<(String, String)> {
+        let why = |asked: &Asked| (asked.name.clone(), asked.why.clone().unwrap_or_else(|| "it was not asked".into()));
+        self.sources.iter().map(why).collect()
+    }
+
+    /// The names of the sources.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.sources.iter().map(|asked| asked.name.clone()).collect()
     }
 
     /// Starts as many requests as may be made; `false` if there is nothing to wait for.
@@ -324,6 +400,7 @@ impl<'a> Schedule<'a> {
                 job.stranger_bytes += bytes;
                 if job.stranger_bytes > STRANGER_BYTES_MAX {
                     self.sources[source].why = Some("it sends what was not asked for".into());
+                    self.sources[source].is_bad = true;
                     self.abandon(source);
                 }
             }
@@ -356,9 +433,9 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Takes note of the end of a request.
-    pub(super) fn ended(&mut self, id: JobId, error: Option<RemoteError>) {
-        let Some(job) = self.drop_job(id) else { return };
+    /// Takes note of the end of a request. Tells if its source has sent something wrong.
+    pub(super) fn ended(&mut self, id: JobId, error: Option<RemoteError>) -> Option<BadSource> {
+        let job = self.drop_job(id)?;
         let Some(error) = error else {
             if self.release(id, &job) || self.wanted.contains_key(&job.target) {
                 self.note_no_dags(job.source, "its answer lacks blocks".into());
@@ -366,7 +443,7 @@ impl<'a> Schedule<'a> {
                     self.note_tried(&job);
                 }
             }
-            return;
+            return None;
         };
         self.release(id, &job);
         let fault = Fault::of(&error);
@@ -386,11 +463,12 @@ impl<'a> Schedule<'a> {
             }
             Fault::Gone => self.abandon(job.source),
             Fault::Bad => {
-                let source = &self.sources[job.source].name;
-                (self.events)(FetchEvent::BadSource { source, error: &error });
+                self.sources[job.source].is_bad = true;
                 self.abandon(job.source);
+                return Some(BadSource { source: self.sources[job.source].name.clone(), error });
             }
         }
+        None
     }
 
     fn note_no_dags(&mut self, source: usize, why: String) {
@@ -426,6 +504,7 @@ impl<'a> Schedule<'a> {
     /// Asks a source for nothing more.
     fn abandon(&mut self, source: usize) {
         self.sources[source].is_alive = false;
+        self.sources[source].died = Some(Instant::now());
         let jobs: Vec<_> = self.jobs.iter().filter(|(_, job)| job.source == source).map(|(id, _)| *id).collect();
         for id in jobs {
             if let Some(job) = self.drop_job(id) {
@@ -521,8 +600,8 @@ impl<'a> Schedule<'a> {
     }
 
     /// What is missing in the end, if anything is.
-    pub(super) fn into_missing(self, request: DagRequest) -> Option<Missing> {
-        let mut missing = self.missing;
+    pub(super) fn missing_of(&mut self, request: DagRequest) -> Option<Missing> {
+        let mut missing = self.take_missing();
         if missing.is_empty() {
             missing.extend(self.wanted.keys().take(MISSING_MAX));
         }
@@ -531,9 +610,7 @@ impl<'a> Schedule<'a> {
         if missing.is_empty() {
             return None;
         }
-        let why = |asked: Asked| (asked.name, asked.why.unwrap_or_else(|| "it was not asked".into()));
-        let sources = self.sources.into_iter().map(why).collect();
-        Some(Missing { request, missing, has_more, sources })
+        Some(Missing { request, missing, has_more, sources: self.reasons() })
     }
 }
 

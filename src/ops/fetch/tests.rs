@@ -20,7 +20,7 @@ use crate::remote::{Cause, Deadlines, RemoteError, gateway};
 
 /// What a source does next.
 #[derive(Clone)]
-enum Step {
+pub(super) enum Step {
     Give(Block),
     /// The same after a while.
     GiveLate(Duration, Block),
@@ -31,9 +31,11 @@ enum Step {
 type OnDag = Box<dyn Fn(&Fake, &DagRequest) -> Vec<Step> + Send + Sync>;
 
 /// A source with these blocks.
-struct Fake {
+pub(super) struct Fake {
     name: &'static str,
     blocks: HashMap<Cid, Block>,
+    /// What it does with some blocks in place of giving them.
+    on_block: Option<HashMap<Cid, Step>>,
     /// What it does when it is asked for a DAG; without it is asked for blocks only.
     on_dag: Option<OnDag>,
     /// What it does when it is asked for a block that it does not have.
@@ -42,6 +44,8 @@ struct Fake {
     on_first: Option<Mutex<BTreeSet<Cid>>>,
     /// What it was asked for: CIDs of DAGs with a `*`.
     asked: Mutex<Vec<String>>,
+    /// Held by each request for a block that is under way.
+    live: Arc<()>,
 }
 
 fn not_found() -> Cause {
@@ -49,14 +53,16 @@ fn not_found() -> Cause {
 }
 
 impl Fake {
-    fn new(name: &'static str, blocks: &[Block]) -> Self {
+    pub(super) fn new(name: &'static str, blocks: &[Block]) -> Self {
         Self {
             name,
             blocks: blocks.iter().map(|block| (*block.cid(), block.clone())).collect(),
+            on_block: None,
             on_dag: None,
             on_missing: Step::Fail(not_found),
             on_first: None,
             asked: Mutex::default(),
+            live: Arc::default(),
         }
     }
 
@@ -64,8 +70,16 @@ impl Fake {
         Self { on_dag: Some(Box::new(on_dag)), ..self }
     }
 
+    pub(super) fn on_missing(self, on_missing: Step) -> Self {
+        Self { on_missing, ..self }
+    }
+
+    pub(super) fn on_block(self, steps: HashMap<Cid, Step>) -> Self {
+        Self { on_block: Some(steps), ..self }
+    }
+
     /// Answers requests for DAGs with all that it has of them.
-    fn with_dags(self) -> Self {
+    pub(super) fn with_dags(self) -> Self {
         self.on_dag(|fake, request| fake.all_below(request).into_iter().map(Step::Give).collect())
     }
 
@@ -81,7 +95,12 @@ impl Fake {
         found
     }
 
-    fn asked(&self) -> Vec<String> {
+    /// How many requests for blocks are under way.
+    pub(super) fn live(&self) -> usize {
+        Arc::strong_count(&self.live) - 1
+    }
+
+    pub(super) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 
@@ -110,7 +129,11 @@ impl Source for Fake {
         {
             return async move { Err(self.error(Cause::Status { status: 502, message: String::new() })) }.boxed();
         }
-        match self.blocks.get(cid).cloned().map_or(self.on_missing.clone(), Step::Give) {
+        let on_block = self.on_block.as_ref().and_then(|steps| steps.get(cid).cloned());
+        let live = self.live.clone();
+        let step =
+            on_block.unwrap_or_else(|| self.blocks.get(cid).cloned().map_or(self.on_missing.clone(), Step::Give));
+        match step {
             Step::Give(block) => async { Ok(block) }.boxed(),
             Step::GiveLate(wait, block) => async move {
                 tokio::time::sleep(wait).await;
@@ -118,7 +141,11 @@ impl Source for Fake {
             }
             .boxed(),
             Step::Fail(cause) => async move { Err(self.error(cause())) }.boxed(),
-            Step::Hang => std::future::pending().boxed(),
+            Step::Hang => async move {
+                let _live = live;
+                std::future::pending().await
+            }
+            .boxed(),
         }
     }
 
@@ -140,10 +167,10 @@ impl Source for Fake {
 }
 
 /// Blocks, the last of them the root.
-struct Dag(Vec<Block>);
+pub(super) struct Dag(pub(super) Vec<Block>);
 
 impl Dag {
-    fn root(&self) -> Cid {
+    pub(super) fn root(&self) -> Cid {
         *self.0.last().unwrap().cid()
     }
 }
@@ -173,7 +200,7 @@ fn directory(entries: Vec<(&str, unixfs::Subtree)>, blocks: &mut Vec<Block>) -> 
 
 /// `big`, a file of three blocks and their parent, and `sub` with `one`, a block, and `two`, which is like `big`, but for
 /// its last block.
-fn tree() -> Dag {
+pub(super) fn tree() -> Dag {
     let mut blocks = Vec::new();
     let big = file(b"aaaabbbbcccc", &mut blocks);
     let one = file(b"one", &mut blocks);
@@ -189,9 +216,9 @@ fn distinct(blocks: Vec<Block>) -> Vec<Block> {
 }
 
 /// Less than it takes until a request is given up, and more than until it gets a rival.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-fn raw(content: Vec<u8>) -> Block {
+pub(super) fn raw(content: Vec<u8>) -> Block {
     Block::seal(Version::V1, CODEC_RAW, content.into()).unwrap()
 }
 
@@ -256,7 +283,7 @@ impl Fixture {
     }
 }
 
-fn all(root: Cid) -> DagRequest {
+pub(super) fn all(root: Cid) -> DagRequest {
     DagRequest { root, path: String::new(), scope: Scope::All }
 }
 

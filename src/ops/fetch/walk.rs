@@ -197,7 +197,7 @@ impl Walk {
 }
 
 /// Blocks that cannot be checked or whose links are not known are not looked for.
-fn check_supported(cid: &Cid) -> Result<(), FetchError> {
+pub(super) fn check_supported(cid: &Cid) -> Result<(), FetchError> {
     let is_hash_known = matches!(cid.hash().code(), HASH_SHA2_256 | HASH_SHA2_512 | HASH_IDENTITY);
     let is_codec_known = matches!(cid.codec(), CODEC_RAW | CODEC_DAG_PB);
     if is_hash_known && is_codec_known { Ok(()) } else { Err(FetchError::Unsupported { cid: Box::new(*cid) }) }

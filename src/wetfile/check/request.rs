@@ -10,7 +10,7 @@ use crate::wetfile::schema::{ImageTable, Written};
 use crate::wetfile::suggest::nearest;
 
 /// The forms of what can be asked for.
-const FORMS: [&str; 5] = ["connect[:NETWORK]", "network[:NETWORK]", "mount:DST[:rw]", "env:NAME", "terminal"];
+const FORMS: [&str; 6] = ["connect[:NETWORK]", "network[:NETWORK]", "mount:DST[:rw]", "env:NAME", "fetch", "terminal"];
 
 /// What the image asks for, as far as it is in order.
 pub(super) fn check(table: &ImageTable, sink: &mut Sink<'_>) -> Request {
