@@ -98,13 +98,13 @@ const TABLE: [Row; 11] = [
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
     /// There is no limit of this name.
-    #[error("`{}` is no limit; there are {}", crate::escape::text(.name), names())]
+    #[error("`{}` is no limit; there are {}", crate::escape::short(.name), names())]
     Unknown {
         /// The name.
         name: String,
     },
     /// The value is not of the limit's unit.
-    #[error("`{}` is no value for the limit {limit}: {reason}", crate::escape::text(.value))]
+    #[error("`{}` is no value for the limit {limit}: {reason}", crate::escape::short(.value))]
     Value {
         /// The limit.
         limit: Limit,
@@ -114,7 +114,7 @@ pub enum LimitError {
         reason: String,
     },
     /// The text has no `=`.
-    #[error("`{}` is not of the form NAME=VALUE", crate::escape::text(.text))]
+    #[error("`{}` is not of the form NAME=VALUE", crate::escape::short(.text))]
     Form {
         /// The text.
         text: String,
