@@ -7,18 +7,26 @@ use capnp::{Error, any_pointer};
 use tokio_util::sync::CancellationToken;
 use ww_schema::peer_capnp::{executor, host};
 
-use super::executor::{failed, texts};
+use super::connects::Connects;
+use super::executor::failed;
 use super::membrane::Membranes;
 use super::methods::Methods;
 use super::revoker::revoker;
+use super::texts::texts;
 use crate::cell::Account;
 use crate::grant::Reach;
-use crate::swarm::Swarm;
+use crate::swarm::{ADDRESSES_MAX, Swarm};
 
 /// The capability over this node's `swarm`, for the cell with this `account`: with the `executor` that belongs to it, and
 /// with where it may make the node connect to, if anywhere.
 pub fn host(swarm: Swarm, executor: executor::Client, connect: Option<Reach>, account: &Account) -> host::Client {
-    capnp_rpc::new_client(Server { swarm, executor, connect, membranes: Membranes::new(account) })
+    capnp_rpc::new_client(Server {
+        swarm,
+        executor,
+        connect,
+        connects: Connects::default(),
+        membranes: Membranes::new(account),
+    })
 }
 
 /// What a cell has in place of a first capability that was handed nothing.
@@ -33,10 +41,15 @@ const NOTHING: &str = "this cell was handed no capability; its parent can give i
 const NO_CONNECT: &str = "this cell may not connect to others; `--grant connect` lets it reach public addresses, and \
                           `--grant connect:NETWORK` those of a network such as 192.168.0.0/16";
 
+/// How many bytes the addresses of one call of `connect` may have together; each of them is an error if it has more than
+/// 256.
+const ADDRESSES_BYTES_MAX: usize = 16 * 1024;
+
 struct Server {
     swarm: Swarm,
     executor: executor::Client,
     connect: Option<Reach>,
+    connects: Connects,
     membranes: Membranes,
 }
 
@@ -67,8 +80,13 @@ impl host::Server for Server {
         let reach = self.connect.as_ref().ok_or_else(|| Error::failed(NO_CONNECT.into()))?;
         let params = params.get()?;
         let id = params.get_id()?.to_str()?;
-        let addrs = texts(params.get_addrs()?)?;
-        self.swarm.connect_within(id, &addrs, reach).await.map_err(|error| failed(&error))
+        let addrs = texts("addrs", params.get_addrs()?, ADDRESSES_MAX as u32, ADDRESSES_BYTES_MAX)?;
+        let under_way = self.connects.begin()?;
+        let connected = async { self.swarm.peers().await.into_iter().map(|peer| peer.id).collect() };
+        self.connects.check(id, connected).await?;
+        self.swarm.connect_within(id, &addrs, reach).await.map_err(|error| failed(&error))?;
+        under_way.succeed(id);
+        Ok(())
     }
 
     async fn executor(

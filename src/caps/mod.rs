@@ -9,6 +9,7 @@
 //! waits, and a call that is cancelled takes nothing with it.
 
 mod byte_stream;
+mod connects;
 mod executor;
 mod host;
 mod membrane;
@@ -16,6 +17,9 @@ mod methods;
 mod module;
 mod process;
 mod revoker;
+#[cfg(test)]
+mod tests;
+mod texts;
 
 pub use executor::{Bootstrap, Child, Order, Spawn, SpawnError, Stream, executor};
 pub use host::{host, nothing};

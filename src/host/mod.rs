@@ -20,8 +20,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::caps::{self, Bootstrap, Child, Order, Spawn, SpawnError, Stream};
 use crate::cell::{
-    self, Account, Admission, CAPACITY, Channel, Compiler, Input, Launch, Output, PipeReader, PipeWriter, Process,
-    Program, pipe,
+    self, Account, Admission, CAPACITY, Channel, Compiler, Held, Input, Launch, Output, PipeReader, PipeWriter,
+    Process, Program, pipe,
 };
 use crate::grant::{Limit, Reach};
 use crate::swarm::Swarm;
@@ -204,7 +204,7 @@ impl Children {
     }
 
     /// Checks that the parent may have such a child, and makes room for it.
-    fn admit(&self, order: &Order) -> Result<(Account, Admission), SpawnError> {
+    fn admit(&self, order: &Order) -> Result<(Account, Admission, Held), SpawnError> {
         let limits = self.account.limits().of_child(&order.limits)?;
         if let Some(asked) = &order.network
             && !self.network.as_ref().is_some_and(|own| own.covers(asked))
@@ -212,7 +212,9 @@ impl Children {
             return Err(SpawnError::Network);
         }
         let admission = self.account.admit_child()?;
-        Ok((self.account.below(limits)?, admission))
+        let outputs = [order.stdout, order.stderr].iter().filter(|stream| **stream == Stream::Pipe).count();
+        let room = self.account.hold((outputs * CAPACITY) as u64)?;
+        Ok((self.account.below(limits)?, admission, room))
     }
 }
 
@@ -236,7 +238,7 @@ impl Spawn for Children {
         let kill = self.kill.child_token();
         let admitted = self.admit(&order);
         async move {
-            let (account, admission) = admitted?;
+            let (account, admission, room) = admitted?;
             let (stdin, child_stdin) = input(order.stdin);
             let (child_stdout, stdout) = output_to(order.stdout);
             let (child_stderr, stderr) = output_to(order.stderr);
@@ -259,7 +261,7 @@ impl Spawn for Children {
                 admission: Some(admission),
             };
             let process = host.start_with(name, launch, first, kill).await?;
-            Ok(Child { process, stdin, stdout, stderr })
+            Ok(Child { process, stdin, stdout, stderr, room })
         }
         .boxed_local()
     }
