@@ -25,6 +25,7 @@ mod mock;
 mod oracle;
 mod project;
 mod publish;
+mod raw_rpc;
 mod run;
 mod store;
 mod support;
