@@ -38,8 +38,8 @@ interface Host {
   # where there is a connection already.
   #
   # It is an error if `id` or one of the addresses is malformed (the error names it), if there are more than 16
-  # addresses, if `addrs` is empty and the peer is not connected, if `id` is this node itself, if the node has as many
-  # connections as it may have, or if every dial fails (the error says why for each address).
+  # addresses, if `addrs` is empty and the peer is not connected, if `id` is this node itself, if the node, or
+  # this cell, has as many connections or calls under way as it may have, or if every dial fails (the error says why for each address).
 
   executor @4 () -> (executor :Executor);
   # What starts other cells.
@@ -53,9 +53,10 @@ interface Host {
   # A capability that the holder passes in can be called back with any method; what it is given in such a call is
   # restricted. One that comes back to where it came from stays restricted.
   #
-  # Waits where `capability` is a promise. It is an error if it is null, if `methods` names more than 1024, or if there
-  # are 16 restrictions around the capability already; and each capability that is held through one counts for the limit
-  # `handles` of the cell that made it.
+  # Waits where `capability` is the promised result of a call that has not returned. It is an error if it is null, if
+  # `methods` names more than 1024, or if there are 16 restrictions around the capability already; and each capability
+  # that is held through one counts for the limit `handles` of the cell that made it, of which a quarter can be used up
+  # through each.
   #
   # Whoever may call `Executor.runBytes` can start a child that has a whole `Host`. A restricted executor that is to give
   # away less has `Executor.load` and `Module.spawn`.
@@ -120,7 +121,7 @@ interface Executor {
   # child's own: its `executor` starts the child's children, and it cannot `connect`.
   #
   # `args` are the arguments after the program's name, which is always `main.wasm`. Each entry of `env` is
-  # `NAME=value`; the child sees these and no others.
+  # `NAME=value`; the child sees these and no others. Either may have 4096 entries, and 512 KiB.
   #
   # The call returns when the child has been started. It is an error if `wasm` is not such a component, or imports what
   # the host does not have (the error names it), or an entry of `env` has no name or no `=`; the connection goes on.

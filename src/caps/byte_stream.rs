@@ -5,11 +5,11 @@ use std::rc::Rc;
 use capnp::Error;
 use ww_schema::peer_capnp::byte_stream;
 
-use crate::cell::{PIECE_BYTES, PipeReader, PipeWriter};
+use crate::cell::{Held, PIECE_BYTES, PipeReader, PipeWriter};
 
-/// The stream that reads from `pipe`. Dropping its last reference closes the pipe.
-pub(super) fn readable(pipe: PipeReader) -> byte_stream::Client {
-    capnp_rpc::new_client(Readable(pipe))
+/// The stream that reads from `pipe`, for which there is `room`. Dropping its last reference closes the pipe.
+pub(super) fn readable(pipe: PipeReader, room: Rc<Held>) -> byte_stream::Client {
+    capnp_rpc::new_client(Readable { pipe, _room: room })
 }
 
 /// The stream that writes to `pipe`. Dropping its last reference closes the pipe.
@@ -17,7 +17,10 @@ pub(super) fn writable(pipe: PipeWriter) -> byte_stream::Client {
     capnp_rpc::new_client(Writable(pipe))
 }
 
-struct Readable(PipeReader);
+struct Readable {
+    pipe: PipeReader,
+    _room: Rc<Held>,
+}
 
 impl byte_stream::Server for Readable {
     async fn read(
@@ -28,7 +31,7 @@ impl byte_stream::Server for Readable {
         // What the caller names is never allocated: a pipe has no more than its capacity to give.
         let size_max = (params.get()?.get_max_bytes() as usize).min(PIECE_BYTES);
         if size_max > 0 {
-            results.get().set_data(&self.0.read(size_max).await);
+            results.get().set_data(&self.pipe.read(size_max).await);
         }
         Ok(())
     }
@@ -38,7 +41,7 @@ impl byte_stream::Server for Readable {
     }
 
     async fn close(self: Rc<Self>, _: byte_stream::CloseParams, _: byte_stream::CloseResults) -> Result<(), Error> {
-        self.0.close();
+        self.pipe.close();
         Ok(())
     }
 }

@@ -11,7 +11,8 @@ use ww_schema::peer_capnp::executor;
 
 use super::module::{Slots, module};
 use super::process::process;
-use crate::cell::{Account, ComponentError, LimitReached, PipeReader, PipeWriter, Process, Program};
+use super::texts::{arguments, variables};
+use crate::cell::{Account, ComponentError, Held, LimitReached, PipeReader, PipeWriter, Process, Program};
 use crate::dag::{ContentPath, ContentPathError};
 use crate::grant::{LimitError, Limits, Reach};
 use crate::vfs::{Directory, VfsError};
@@ -109,6 +110,8 @@ pub struct Child {
     pub stdout: PipeReader,
     /// What it writes to its standard error.
     pub stderr: PipeReader,
+    /// Room for what the pipes may have in them, also after its end.
+    pub room: Held,
 }
 
 /// Why a cell could not be started.
@@ -185,7 +188,7 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
     ) -> Result<(), Error> {
         let (wasm, order) = {
             let params = params.get()?;
-            let args = texts(params.get_args()?)?;
+            let args = arguments(params.get_args()?)?;
             let env = variables(params.get_env()?)?;
             (
                 Bytes::copy_from_slice(params.get_wasm()?),
@@ -230,22 +233,8 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
     }
 }
 
-/// The texts of a list; one that is not UTF-8 is an error.
-pub(super) fn texts(list: capnp::text_list::Reader<'_>) -> Result<Vec<String>, Error> {
-    list.iter().map(|text| Ok(text?.to_string()?)).collect()
-}
-
-/// The variables of an environment.
-pub(super) fn variables(list: capnp::text_list::Reader<'_>) -> Result<Vec<(String, String)>, Error> {
-    texts(list)?.into_iter().map(variable).collect()
-}
-
-fn variable(entry: String) -> Result<(String, String), Error> {
-    match entry.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(Error::failed(format!("`{}` in env is not of the form NAME=value", crate::escape::text(&entry)))),
-    }
-}
+/// How much of an error is told to a guest; the longest of ours quote a few hundred bytes.
+const ERROR_BYTES_MAX: usize = 4 * 1024;
 
 /// The error with its causes on one line, as an RPC exception.
 pub(super) fn failed(error: &dyn std::error::Error) -> Error {
@@ -254,6 +243,10 @@ pub(super) fn failed(error: &dyn std::error::Error) -> Error {
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();
+    }
+    if text.len() > ERROR_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
+        text.push('…');
     }
     Error::failed(text)
 }

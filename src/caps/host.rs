@@ -7,14 +7,16 @@ use capnp::{Error, any_pointer};
 use tokio_util::sync::CancellationToken;
 use ww_schema::peer_capnp::{executor, host, terminal};
 
-use super::executor::{failed, texts};
+use super::connects::Connects;
+use super::executor::failed;
 use super::membrane::Membranes;
 use super::methods::Methods;
 use super::revoker::revoker;
 use super::terminal::terminal;
+use super::texts::texts;
 use crate::cell::Account;
 use crate::grant::Reach;
-use crate::swarm::Swarm;
+use crate::swarm::{ADDRESSES_MAX, Swarm};
 use crate::terminal::Terminal;
 
 /// What a `Host` may do beyond the minimum.
@@ -35,6 +37,7 @@ pub fn host(swarm: Swarm, executor: executor::Client, grants: HostGrants, accoun
         swarm,
         executor,
         connect: grants.connect,
+        connects: Connects::default(),
         terminal: grants.terminal.map(terminal),
         membranes: Membranes::new(account),
     })
@@ -54,12 +57,16 @@ const NO_CONNECT: &str = "this cell may not connect to others; `--grant connect`
 
 /// What a cell is told that may not control the terminal.
 const NO_TERMINAL: &str = "this cell may not control the terminal; `--grant terminal` lets it";
+/// How many bytes the addresses of one call of `connect` may have together; each of them is an error if it has more than
+/// 256.
+const ADDRESSES_BYTES_MAX: usize = 16 * 1024;
 
 struct Server {
     swarm: Swarm,
     executor: executor::Client,
     connect: Option<Reach>,
     terminal: Option<terminal::Client>,
+    connects: Connects,
     membranes: Membranes,
 }
 
@@ -90,8 +97,13 @@ impl host::Server for Server {
         let reach = self.connect.as_ref().ok_or_else(|| Error::failed(NO_CONNECT.into()))?;
         let params = params.get()?;
         let id = params.get_id()?.to_str()?;
-        let addrs = texts(params.get_addrs()?)?;
-        self.swarm.connect_within(id, &addrs, reach).await.map_err(|error| failed(&error))
+        let addrs = texts("addrs", params.get_addrs()?, ADDRESSES_MAX as u32, ADDRESSES_BYTES_MAX)?;
+        let under_way = self.connects.begin()?;
+        let connected = async { self.swarm.peers().await.into_iter().map(|peer| peer.id).collect() };
+        self.connects.check(id, connected).await?;
+        self.swarm.connect_within(id, &addrs, reach).await.map_err(|error| failed(&error))?;
+        under_way.succeed(id);
+        Ok(())
     }
 
     async fn executor(

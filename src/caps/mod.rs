@@ -9,6 +9,7 @@
 //! waits, and a call that is cancelled takes nothing with it.
 
 mod byte_stream;
+mod connects;
 mod executor;
 mod host;
 mod membrane;
@@ -17,6 +18,9 @@ mod module;
 mod process;
 mod revoker;
 mod terminal;
+#[cfg(test)]
+mod tests;
+mod texts;
 
 pub use executor::{Bootstrap, Child, Loadable, Loaded, LoadedImage, Order, Spawn, SpawnError, Stream, executor};
 pub use host::{HostGrants, host, nothing};

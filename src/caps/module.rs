@@ -6,13 +6,19 @@ use capnp::capability::Client;
 use capnp::{Error, struct_list};
 use ww_schema::peer_capnp::{limit, module, stdio};
 
-use super::executor::{Bootstrap, Loaded, Order, Spawn, Stream, failed, texts, variables};
+use super::executor::{Bootstrap, Loaded, Order, Spawn, Stream, failed};
 use super::process::process;
+use super::texts::{arguments, texts, variables};
 use crate::grant::{Grant, Grants, Limit, Limits};
 
 /// How many modules a cell may have: as many as the host keeps compiled anyway. Compiled code takes several times what
 /// its wasm does, and no limit of the cell counts it.
 const MODULES_MAX: usize = 64;
+
+/// How many grants and limits a child can be given, and how long the former may be together, in bytes: there are a dozen
+/// limits, and a grant names a network.
+const WORDS_MAX: u32 = 256;
+const WORDS_BYTES_MAX: usize = 16 * 1024;
 
 /// Room for modules.
 #[derive(Default)]
@@ -72,7 +78,7 @@ fn read_order(params: module::spawn_params::Reader<'_>) -> Result<Order, Error> 
     };
     let stdio = params.get_stdio()?;
     Ok(Order {
-        args: texts(params.get_args()?)?,
+        args: arguments(params.get_args()?)?,
         env: variables(params.get_env()?)?,
         bootstrap,
         network: grants.network(),
@@ -98,7 +104,7 @@ const FETCH_BESIDE: &str = "the grant `fetch` comes with a `Host` of the child's
 /// The grants that a child can be given by name.
 fn read_grants(list: capnp::text_list::Reader<'_>) -> Result<Grants, Error> {
     let mut grants = Vec::new();
-    for text in texts(list)? {
+    for text in texts("grants", list, WORDS_MAX, WORDS_BYTES_MAX)? {
         let grant: Grant = text.parse().map_err(|error| failed(&error))?;
         let instead = match grant {
             Grant::Network(_) | Grant::Fetch => {
@@ -109,13 +115,16 @@ fn read_grants(list: capnp::text_list::Reader<'_>) -> Result<Grants, Error> {
             Grant::Env(_) => "set the variable in `env`",
             Grant::Mount(_) => "only the cell that a person runs can have it",
         };
-        let text = crate::escape::text(&text);
+        let text = crate::escape::short(&text);
         return Err(Error::failed(format!("the grant `{text}` cannot be given to a child; {instead}")));
     }
     Ok(Grants(grants))
 }
 
 fn read_limits(list: struct_list::Reader<'_, limit::Owned>) -> Result<Limits, Error> {
+    if list.len() > WORDS_MAX {
+        return Err(Error::failed(format!("`limits` has {} entries, and {WORDS_MAX} are allowed", list.len())));
+    }
     let mut limits = Limits::default();
     for entry in list {
         let limit: Limit = entry.get_name()?.to_str()?.parse().map_err(|error| failed(&error))?;

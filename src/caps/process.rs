@@ -11,11 +11,12 @@ use crate::cell::{self, ExitStatus};
 
 /// The capability over `child`. Dropping its last reference closes the child's streams and leaves it running.
 pub(super) fn process(child: Child) -> process::Client {
+    let room = Rc::new(child.room);
     capnp_rpc::new_client(Server {
         process: child.process,
         stdin: writable(child.stdin),
-        stdout: readable(child.stdout),
-        stderr: readable(child.stderr),
+        stdout: readable(child.stdout, room.clone()),
+        stderr: readable(child.stderr, room),
     })
 }
 

@@ -171,6 +171,16 @@ impl Account {
         self.book(|inner| &inner.memory, bytes).map_err(|full| full.reached(Limit::Memory))
     }
 
+    /// Takes so many bytes of what it may have as memory, for as long as the value lives.
+    ///
+    /// # Errors
+    /// As for [`Account::take_memory`].
+    pub fn hold(&self, bytes: u64) -> Result<Held, LimitReached> {
+        let mut held = Held::new(self.clone());
+        held.take(bytes)?;
+        Ok(held)
+    }
+
     /// Gives back what was taken with [`Account::take_memory`].
     pub fn give_memory(&self, bytes: u64) {
         self.unbook(|inner| &inner.memory, bytes);
@@ -292,7 +302,7 @@ impl Drop for Admission {
 
 /// Bytes that are taken from what a cell may have as memory, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub struct Held {
     account: Account,
     bytes: u64,
 }

@@ -29,6 +29,16 @@ pub fn text(foreign: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// How many bytes of a text [`short`] shows.
+const SHORT_BYTES: usize = 256;
+
+/// Like [`text`], but only the beginning of a long one: for a text that is quoted to say what is wrong with it.
+pub fn short(foreign: &str) -> String {
+    let end = foreign.floor_char_boundary(SHORT_BYTES);
+    let more = if end < foreign.len() { "…" } else { "" };
+    format!("{}{more}", text(&foreign[..end]))
+}
+
 /// Like [`text`], but keeps line feeds and tabs: for text of several lines, such as a backtrace.
 pub fn lines(foreign: &str) -> String {
     let mut shown = String::with_capacity(foreign.len());
@@ -96,6 +106,12 @@ mod tests {
     fn what_would_not_show_is_escaped() {
         assert_eq!(text("a\x1b[31m\r\n"), "a\\u{1b}[31m\\r\\n");
         assert_eq!(text("\u{9b}2J\u{202e}gpj"), "\\u{9b}2J\\u{202e}gpj");
+    }
+
+    #[test]
+    fn what_is_quoted_is_escaped_and_short() {
+        assert_eq!(short("a\x1b[31m"), "a\\u{1b}[31m");
+        assert_eq!(short(&"ä".repeat(10_000)), format!("{}…", "ä".repeat(128)));
     }
 
     #[test]

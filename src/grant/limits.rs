@@ -109,7 +109,7 @@ pub enum LimitError {
     /// There is no limit of this name.
     #[error(
         "`{}` is no limit; {}",
-        crate::escape::text(.name),
+        crate::escape::short(.name),
         super::meant_or(.name, &TABLE.map(|row| row.name), &limit_names())
     )]
     Unknown {
@@ -117,7 +117,7 @@ pub enum LimitError {
         name: String,
     },
     /// The value is not of the limit's unit.
-    #[error("`{}` is no value for the limit {limit}: {reason}", crate::escape::text(.value))]
+    #[error("`{}` is no value for the limit {limit}: {reason}", crate::escape::short(.value))]
     Value {
         /// The limit.
         limit: Limit,
@@ -127,7 +127,7 @@ pub enum LimitError {
         reason: String,
     },
     /// The text has no `=`.
-    #[error("`{}` is not of the form NAME=VALUE", crate::escape::text(.text))]
+    #[error("`{}` is not of the form NAME=VALUE", crate::escape::short(.text))]
     Form {
         /// The text.
         text: String,

@@ -60,7 +60,7 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
     /// Its name is unknown.
-    #[error("`{}` is no grant; {}", crate::escape::text(.name), meant_or(.name, &Grant::NAMES, .forms))]
+    #[error("`{}` is no grant; {}", crate::escape::short(.name), meant_or(.name, &Grant::NAMES, .forms))]
     Unknown {
         /// The name.
         name: String,
@@ -68,7 +68,7 @@ pub enum GrantError {
         forms: &'static str,
     },
     /// What follows the name is malformed.
-    #[error("`{}` is not of the form {form}", crate::escape::text(.text))]
+    #[error("`{}` is not of the form {form}", crate::escape::short(.text))]
     Malformed {
         /// All of the text.
         text: String,
@@ -412,10 +412,14 @@ impl Grants {
     }
 }
 
+/// Where the addresses of IPv6 hosts are (RFC 4291, section 2.4, and IANA's registry of its address space): all others are
+/// of this machine, private, of the link, for many, or not given out.
+const GLOBAL_UNICAST: (&str, u8) = ("2000::", 3);
+
 /// Networks whose addresses are no public hosts (IANA's special-purpose registries, RFC 6890 and its successors): this
 /// machine, private ones, those of the link, and those that stand for many, for examples, or for an IPv4 address that is
-/// to be looked at as one.
-const NOT_PUBLIC: [(&str, u8); 28] = [
+/// to be looked at as one. Of IPv6, those inside of [`GLOBAL_UNICAST`].
+const NOT_PUBLIC: [(&str, u8); 19] = [
     ("0.0.0.0", 8),
     ("10.0.0.0", 8),
     ("100.64.0.0", 10),
@@ -431,28 +435,19 @@ const NOT_PUBLIC: [(&str, u8); 28] = [
     ("203.0.113.0", 24),
     ("224.0.0.0", 4),
     ("240.0.0.0", 4),
-    ("::", 96),
-    ("::ffff:0:0:0", 96),
-    ("64:ff9b::", 96),
-    ("64:ff9b:1::", 48),
-    ("100::", 64),
     ("2001::", 23),
     ("2001:db8::", 32),
     ("2002::", 16),
     ("3fff::", 20),
-    ("5f00::", 16),
-    ("fc00::", 7),
-    ("fe80::", 10),
-    ("ff00::", 8),
 ];
 
 /// Whether an address is that of a public host.
 fn is_public(address: IpAddr) -> bool {
-    !NOT_PUBLIC.iter().any(|(network, prefix)| {
-        network
-            .parse::<IpAddr>()
-            .is_ok_and(|address_of| Network { address: address_of, prefix: *prefix }.contains(address))
-    })
+    let is_in = |(network, prefix): (&str, u8)| {
+        network.parse::<IpAddr>().is_ok_and(|network| Network { address: network, prefix }.contains(address))
+    };
+    let may_be = address.to_canonical().is_ipv4() || is_in(GLOBAL_UNICAST);
+    may_be && !NOT_PUBLIC.into_iter().any(is_in)
 }
 
 impl FromStr for Network {
@@ -595,8 +590,15 @@ mod tests {
             "::ffff:10.0.0.1",
             "64:ff9b::7f00:1",
             "2002:7f00:1::1",
+            "2001:db8::1",
+            "3fff::1",
+            "4000::1",
+            "5f00::1",
+            "64:ff9b:1::1",
+            "100::1",
             "fd00::1",
             "fe80::1",
+            "fec0::1",
             "ff02::1",
         ] {
             assert!(!public.allows(address.parse().unwrap()), "{address}");
@@ -629,7 +631,7 @@ mod tests {
 
     #[test]
     fn every_network_that_is_not_public_is_an_address() {
-        for (network, prefix) in NOT_PUBLIC {
+        for (network, prefix) in NOT_PUBLIC.into_iter().chain([GLOBAL_UNICAST]) {
             assert!(format!("{network}/{prefix}").parse::<Network>().is_ok(), "{network}");
         }
     }

@@ -23,7 +23,7 @@ use crate::caps::{
     self, Bootstrap, Child, HostGrants, Loadable, Loaded, LoadedImage, Order, Spawn, SpawnError, Stream,
 };
 use crate::cell::{
-    self, Account, Admission, Channel, Compiler, Input, Launch, LimitReached, Output, PIECE_BYTES, PipeReader,
+    self, Account, Admission, Channel, Compiler, Held, Input, Launch, LimitReached, Output, PIECE_BYTES, PipeReader,
     PipeWriter, Process, pipe,
 };
 use crate::dag::ContentPath;
@@ -260,7 +260,7 @@ impl Children {
     }
 
     /// Checks that the parent may have such a child, and makes room for it.
-    fn admit(&self, module: &Loaded, order: &Order) -> Result<(Account, Admission), SpawnError> {
+    fn admit(&self, module: &Loaded, order: &Order) -> Result<(Account, Admission, Held), SpawnError> {
         let mut limits = self.account.limits().of_child(&order.limits)?;
         if let Some(image) = &module.image {
             limits.lower(image.limits(), &order.limits);
@@ -274,7 +274,9 @@ impl Children {
             return Err(SpawnError::FetchBeyondParent);
         }
         let admission = self.account.admit_child()?;
-        Ok((self.account.below(limits)?, admission))
+        let outputs = [order.stdout, order.stderr].iter().filter(|stream| **stream == Stream::Pipe).count();
+        let room = self.account.hold((outputs * limits.size(Limit::Stdio)) as u64)?;
+        Ok((self.account.below(limits)?, admission, room))
     }
 }
 
@@ -307,7 +309,7 @@ impl Spawn for Children {
         let kill = self.kill.child_token();
         let admitted = self.admit(&module, &order);
         async move {
-            let (account, admission) = admitted?;
+            let (account, admission, room) = admitted?;
             let root = match &module.image {
                 Some(image) => image.open(&account).await.map_err(SpawnError::Image)?,
                 None => vfs::empty_root(),
@@ -339,7 +341,7 @@ impl Spawn for Children {
                 admission: Some(admission),
             };
             let process = host.start_with(name, launch, first, kill).await?;
-            Ok(Child { process, stdin, stdout, stderr })
+            Ok(Child { process, stdin, stdout, stderr, room })
         }
         .boxed_local()
     }

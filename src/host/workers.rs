@@ -16,6 +16,10 @@ const WAITING_JOBS_MAX: usize = 256;
 /// computing cell that takes a whole epoch, so tokio's defaults (61 and 31) would mean tens of milliseconds.
 const POLLS_BETWEEN_EVENTS: u32 = 8;
 
+/// The stack of a thread, in bytes, of which only what is used takes memory. Promises are polled and dropped by recursion,
+/// each by what waits for it. `vat` and `caps` bound that for each cell; this is for what many of them do together.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
+
 /// Makes a job's future on the thread that it will stay on.
 pub(super) type Job = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
 
@@ -84,7 +88,8 @@ impl Workers {
 impl Worker {
     fn start(index: usize) -> io::Result<Self> {
         let (jobs, received) = mpsc::channel(WAITING_JOBS_MAX);
-        thread::Builder::new().name(format!("ww-cells-{index}")).spawn(move || match build_runtime() {
+        let thread = thread::Builder::new().name(format!("ww-cells-{index}")).stack_size(STACK_BYTES);
+        thread.spawn(move || match build_runtime() {
             Ok(runtime) => runtime.block_on(run_jobs(received)),
             Err(error) => tracing::error!(%error, "a worker thread has no runtime"),
         })?;

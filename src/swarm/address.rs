@@ -150,13 +150,6 @@ pub(super) fn parse_peer(text: &str) -> Option<PeerId> {
     text.parse().ok()
 }
 
-/// Foreign text that should have been an address or a peer id, fit to be shown in one line.
-pub(super) fn shown(text: &str) -> String {
-    let end = text.floor_char_boundary(TEXT_LEN_MAX);
-    let more = if end < text.len() { "…" } else { "" };
-    format!("{}{more}", crate::escape::text(&text[..end]))
-}
-
 fn parse(text: &str) -> Result<(Multiaddr, Option<PeerId>), AddressError> {
     if text.len() > TEXT_LEN_MAX {
         return Err(AddressError::TooLong);
@@ -219,12 +212,5 @@ mod tests {
         let parse = |text: &str| text.parse::<Multiaddr>().map(|address| address.to_string());
         assert_eq!(parse("/ip4/0.0.0.0/tcp/0").unwrap(), "/ip4/0.0.0.0/tcp/0");
         assert_eq!(parse(&format!("/ip4/0.0.0.0/tcp/0/p2p/{PEER}")), Err(AddressError::NamesPeer));
-    }
-
-    #[test]
-    fn foreign_text_is_shown_escaped_and_short() {
-        assert_eq!(shown("a\x1b[31m"), "a\\u{1b}[31m");
-        let long = "ä".repeat(10_000);
-        assert_eq!(shown(&long), format!("{}…", "ä".repeat(128)));
     }
 }

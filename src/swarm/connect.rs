@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Swarm;
 use super::address::{self, Multiaddr};
 use super::node::{Command, DialFailure};
+use crate::escape;
 use crate::grant::Reach;
 
 /// How long [`Swarm::connect`] may take. Enough for two rounds of dials that time out, so that a slow address does not
@@ -17,7 +18,7 @@ use crate::grant::Reach;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many addresses one call of [`Swarm::connect`] may name. A machine has a few interfaces times two transports.
-const ADDRESSES_MAX: usize = 16;
+pub const ADDRESSES_MAX: usize = 16;
 
 /// What is said of an address that the caller may not reach.
 const OUT_OF_REACH: &str = "it is not public, or in no network that was granted; `--grant connect:NETWORK` grants one";
@@ -119,7 +120,7 @@ struct Target {
 
 impl Target {
     fn parse(this_node: PeerId, id: &str, addrs: &[String], reach: Option<&Reach>) -> Result<Self, ConnectError> {
-        let peer = address::parse_peer(id).ok_or_else(|| ConnectError::PeerId { id: address::shown(id) })?;
+        let peer = address::parse_peer(id).ok_or_else(|| ConnectError::PeerId { id: escape::short(id) })?;
         let id = peer.to_base58();
         if peer == this_node {
             return Err(ConnectError::ThisNode { id });
@@ -137,7 +138,7 @@ impl Target {
                 Ok(address) if addresses.contains(&address) => {}
                 Ok(address) => addresses.push(address),
                 Err(error) => {
-                    failures.push(AddressFailure { address: address::shown(text), reason: error.to_string() });
+                    failures.push(AddressFailure { address: escape::short(text), reason: error.to_string() });
                 }
             }
         }

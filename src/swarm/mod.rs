@@ -31,7 +31,7 @@ use libp2p::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::address::{AddressError, Multiaddr};
-pub use self::connect::{AddressFailure, ConnectError};
+pub use self::connect::{ADDRESSES_MAX, AddressFailure, ConnectError};
 pub use self::identity::{Identity, IdentityError};
 
 use self::connections::Limits;

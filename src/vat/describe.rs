@@ -10,13 +10,13 @@ pub(super) fn describe(body: capnp::Result<capnp::any_pointer::Reader<'_>>) -> S
 
 /// An error as it is shown: its text may be the peer's.
 pub(super) fn shown(error: &capnp::Error) -> String {
-    crate::escape::text(&error.to_string()).into_owned()
+    crate::escape::short(&error.to_string())
 }
 
 fn try_describe(message: message::Reader<'_>) -> capnp::Result<String> {
     Ok(match message.which()? {
         message::Unimplemented(_) => "unimplemented".into(),
-        message::Abort(abort) => format!("abort: {}", crate::escape::text(abort?.get_reason()?.to_str()?)),
+        message::Abort(abort) => format!("abort: {}", crate::escape::short(abort?.get_reason()?.to_str()?)),
         message::Bootstrap(bootstrap) => format!("bootstrap: question {}", bootstrap?.get_question_id()),
         message::Call(call) => {
             let call = call?;
@@ -64,7 +64,7 @@ fn outcome(returned: return_::Reader<'_>) -> capnp::Result<String> {
     Ok(match returned.which()? {
         return_::Results(_) => "results".into(),
         return_::Exception(exception) => {
-            format!("exception: {}", crate::escape::text(exception?.get_reason()?.to_str()?))
+            format!("exception: {}", crate::escape::short(exception?.get_reason()?.to_str()?))
         }
         return_::Canceled(()) => "canceled".into(),
         return_::ResultsSentElsewhere(()) => "results sent elsewhere".into(),

@@ -4,9 +4,10 @@
 //! message larger than [`Limits`] allow, one that breaks the protocol, or one that asks for more than the [`meter`]
 //! allows ends this connection and nothing else, and a peer that does not read is not read from.
 //!
-//! The RPC system of capnp-rpc reads and writes through a network of ours ([`network`]), for three reasons: the meter
-//! sees each message; so does the log (`RUST_LOG=ww=trace`); and errors of a connection end in the log as well, where
-//! the library would print some of them to standard output.
+//! The RPC system of capnp-rpc reads and writes through a network of ours ([`network`]), for four reasons: the meter
+//! sees each message; so does the log (`RUST_LOG=ww=trace`); errors of a connection end in the log as well, where
+//! the library would print some of them to standard output; and messages that the library or the peer would fail at are
+//! answered here ([`tables`], [`stand_in`]).
 
 use std::future::Future;
 
@@ -23,6 +24,8 @@ mod describe;
 mod incoming;
 mod meter;
 mod network;
+mod stand_in;
+mod tables;
 
 /// What a peer may make this host hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +35,11 @@ pub struct Limits {
     pub message_size: usize,
     /// How many calls of the peer may be unanswered. Each costs about a kilobyte besides its parameters.
     pub calls: usize,
-    /// How many bytes the parameters of unanswered calls may have together.
+    /// How many bytes the parameters of unanswered calls may have together; also the answers that the peer can still look
+    /// into, or has not read.
     pub calls_size: usize,
+    /// How many capabilities the peer may hold, and how many it may have this host hold.
+    pub handles: usize,
 }
 
 impl Limits {
@@ -43,6 +49,7 @@ impl Limits {
             message_size: limits.size(Limit::Message),
             calls: limits.size(Limit::Calls),
             calls_size: limits.size(Limit::CallBytes),
+            handles: limits.size(Limit::Handles),
         }
     }
 }
@@ -90,6 +97,9 @@ pub struct Overrun {
 /// How deep a message's pointers may nest: the default of Cap'n Proto.
 const NESTING_MAX: i32 = 64;
 
+/// How much of a message may be read again and again, such as the numbers that say what it is, in bytes.
+const TRAVERSED_BESIDES_BYTES: usize = 64 * 1024;
+
 /// Speaks RPC over `input` and `output` until the peer closes its side or breaks the protocol, and serves `bootstrap`
 /// to it. `name` says in the log which connection it is, and `ledger` books what the peer costs.
 ///
@@ -104,15 +114,17 @@ pub fn serve(
     ledger: impl Ledger,
 ) -> impl Future<Output = ()> + 'static {
     let mut options = ReaderOptions::new();
-    options.traversal_limit_in_words(Some(limits.message_size / size_of::<capnp::Word>()));
+    // Once to be looked at, and once to be copied. The meter sees to it that no message is larger than it may be.
+    let traversed_bytes = limits.message_size.saturating_mul(2).saturating_add(TRAVERSED_BESIDES_BYTES);
+    options.traversal_limit_in_words(Some(traversed_bytes / size_of::<capnp::Word>()));
     options.nesting_limit(NESTING_MAX);
     let meter = meter::Meter::new(limits, ledger);
     let input = incoming::WatchedReader::new(input, meter.clone());
     let network = twoparty::VatNetwork::new(input, meter.watch(output), Side::Server, options);
-    let network = network::Watched::new(network, name.clone(), meter);
+    let network = network::Watched::new(network, name.clone(), meter.clone());
     let system = RpcSystem::new(Box::new(network), Some(bootstrap));
     async move {
-        match system.await {
+        match meter.drive(system).await {
             Ok(()) => tracing::debug!(cell = name, "connection closed"),
             Err(error) => tracing::debug!(cell = name, error = %describe::shown(&error), "connection ended"),
         }

@@ -1,15 +1,22 @@
-//! A vat network around another one, which watches the messages that pass: for the meter and for the log.
+//! A vat network around another one, which watches the messages that pass: for the meter and for the log. A few it keeps
+//! back, and has others stand in for them.
+
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use std::rc::Rc;
 
 use capnp::Error;
 use capnp::capability::Promise;
+use capnp_rpc::rpc_capnp::message;
 use capnp_rpc::{Connection, FlowController, IncomingMessage, OutgoingMessage, VatNetwork};
 use futures::FutureExt;
 
 use super::Overrun;
 use super::describe::{describe, shown};
-use super::meter::Meter;
+use super::meter::{Meter, Room, Sent};
+use super::stand_in::{self, Asides};
+use super::tables::Passage;
 use crate::grant::{Bytes, Limit};
 
 /// Passes everything on to `N`, has each message counted, logs it at trace level, and keeps errors of the connection out
@@ -21,7 +28,7 @@ pub(super) struct Watched<N> {
 
 impl<N> Watched<N> {
     pub(super) fn new(network: N, name: String, meter: Meter) -> Self {
-        Self { network, watcher: Watcher { name, meter } }
+        Self { network, watcher: Watcher { name, meter, asides: Rc::default() } }
     }
 }
 
@@ -31,6 +38,7 @@ struct Watcher {
     /// The connection's name in the log.
     name: String,
     meter: Meter,
+    asides: Rc<Asides>,
 }
 
 impl Watcher {
@@ -47,7 +55,7 @@ impl Watcher {
 /// messages that are too large.
 fn overrun(error: &Error, meter: &Meter) -> Option<Overrun> {
     if error.extra.starts_with("Message has ") && error.extra.contains(" words, which is too large") {
-        let (limit, most) = (Limit::Message, Bytes(meter.message_size() as u64));
+        let (limit, most) = (Limit::Message, Bytes(meter.message_size_max() as u64));
         return Some(Overrun {
             limit,
             reason: format!("it sent a message larger than the limit `{limit}`, which is {most}"),
@@ -60,7 +68,7 @@ fn overrun(error: &Error, meter: &Meter) -> Option<Overrun> {
 impl<N: VatNetwork<Id>, Id: 'static> VatNetwork<Id> for Watched<N> {
     fn connect(&mut self, host_id: Id) -> Option<Box<dyn Connection<Id>>> {
         let connection = self.network.connect(host_id)?;
-        Some(Box::new(WatchedConnection { connection, watcher: self.watcher.clone() }))
+        Some(Box::new(WatchedConnection::new(connection, self.watcher.clone())))
     }
 
     fn accept(&mut self) -> Promise<Box<dyn Connection<Id>>, Error> {
@@ -68,7 +76,7 @@ impl<N: VatNetwork<Id>, Id: 'static> VatNetwork<Id> for Watched<N> {
         let accepted = self.network.accept();
         Promise::from_future(async move {
             let connection = accepted.await?;
-            Ok(Box::new(WatchedConnection { connection, watcher }) as Box<dyn Connection<Id>>)
+            Ok(Box::new(WatchedConnection::new(connection, watcher)) as Box<dyn Connection<Id>>)
         })
     }
 
@@ -77,50 +85,74 @@ impl<N: VatNetwork<Id>, Id: 'static> VatNetwork<Id> for Watched<N> {
     }
 }
 
+type Received = Option<Box<dyn IncomingMessage>>;
+
 struct WatchedConnection<Id: 'static> {
-    connection: Box<dyn Connection<Id>>,
+    connection: Rc<RefCell<Box<dyn Connection<Id>>>>,
     watcher: Watcher,
+    /// The message that is coming in, while it is not waited for.
+    receiving: Rc<RefCell<Option<Promise<Received, Error>>>>,
+}
+
+impl<Id: 'static> WatchedConnection<Id> {
+    fn new(connection: Box<dyn Connection<Id>>, watcher: Watcher) -> Self {
+        Self { connection: Rc::new(RefCell::new(connection)), watcher, receiving: Rc::default() }
+    }
 }
 
 impl<Id: 'static> Connection<Id> for WatchedConnection<Id> {
     fn get_peer_vat_id(&self) -> Id {
-        self.connection.get_peer_vat_id()
+        self.connection.borrow().get_peer_vat_id()
     }
 
     fn new_outgoing_message(&mut self, first_segment_word_size: u32) -> Box<dyn OutgoingMessage> {
-        let message = self.connection.new_outgoing_message(first_segment_word_size);
-        Box::new(WatchedMessage { message, watcher: self.watcher.clone() })
+        let message = self.connection.borrow_mut().new_outgoing_message(first_segment_word_size);
+        let (connection, watcher) = (self.connection.clone(), self.watcher.clone());
+        Box::new(WatchedMessage { message, connection, watcher })
     }
 
-    fn receive_incoming_message(&mut self) -> Promise<Option<Box<dyn IncomingMessage>>, Error> {
-        let watcher = self.watcher.clone();
-        let received = self.connection.receive_incoming_message();
+    fn receive_incoming_message(&mut self) -> Promise<Received, Error> {
+        let (connection, watcher, receiving) = (self.connection.clone(), self.watcher.clone(), self.receiving.clone());
         Promise::from_future(async move {
-            let Watcher { name, meter } = &watcher;
-            let received = async {
-                meter.wait_for_reader().await;
-                received.await
-            };
-            let message = tokio::select! {
-                biased;
-                error = meter.overrun() => return Err(watcher.note(error)),
-                message = received => message.map_err(|error| watcher.note(error))?,
-            };
-            if let Some(message) = &message {
-                tracing::trace!(cell = name, "received {}", describe(message.get_body()));
-                meter.received(message.get_body()?).map_err(|error| watcher.note(error))?;
+            loop {
+                if let Some(aside) = watcher.asides.take() {
+                    if let Some(question) = aside.answers {
+                        watcher.meter.answered_here(question);
+                    }
+                    return Ok(Some(Box::new(aside.message) as Box<dyn IncomingMessage>));
+                }
+                let kept = receiving.take();
+                let mut coming = kept.unwrap_or_else(|| connection.borrow_mut().receive_incoming_message());
+                let received = async {
+                    watcher.meter.wait_for_readers().await;
+                    (&mut coming).await
+                };
+                let message = tokio::select! {
+                    biased;
+                    error = watcher.meter.overrun() => return Err(watcher.note(error)),
+                    () = watcher.asides.arrival() => None,
+                    message = received => Some(message.map_err(|error| watcher.note(error))?),
+                };
+                match message {
+                    Some(Some(message)) => {
+                        if let Some(message) = watcher.receive(message).map_err(|error| watcher.note(error))? {
+                            return Ok(Some(message));
+                        }
+                    }
+                    Some(None) => return Ok(None),
+                    None => drop(receiving.replace(Some(coming))),
+                }
             }
-            Ok(message)
         })
     }
 
     fn new_stream(&mut self) -> (Box<dyn FlowController>, Promise<(), Error>) {
-        self.connection.new_stream()
+        self.connection.borrow_mut().new_stream()
     }
 
     fn shutdown(&mut self, result: capnp::Result<()>) -> Promise<(), Error> {
         let name = self.watcher.name.clone();
-        let shutdown = self.connection.shutdown(result);
+        let shutdown = self.connection.borrow_mut().shutdown(result);
         // capnp-rpc prints what this promise fails with to standard output, which belongs to the guest.
         Promise::from_future(shutdown.map(move |result| {
             if let Err(error) = result {
@@ -131,12 +163,69 @@ impl<Id: 'static> Connection<Id> for WatchedConnection<Id> {
     }
 }
 
-struct WatchedMessage {
+impl Watcher {
+    /// What the RPC system gets of a message of the peer, if anything.
+    fn receive(&self, message: Box<dyn IncomingMessage>) -> Result<Received, Error> {
+        tracing::trace!(cell = self.name, "received {}", describe(message.get_body()));
+        let (passage, room) = self.meter.received(message.get_body()?)?;
+        match passage {
+            Passage::Passes => Ok(Some(Box::new(KeptMessage { message, _room: room }))),
+            Passage::Ends => Ok(None),
+            Passage::GivenBack { no_promise } => {
+                let message::Resolve(resolve) = message.get_body()?.get_as::<message::Reader<'_>>()?.which()? else {
+                    return Ok(None);
+                };
+                Ok(Some(Box::new(stand_in::give_back(resolve?, no_promise)?)))
+            }
+        }
+    }
+}
+
+/// A message of the peer, which has its room for as long as it is there.
+struct KeptMessage {
+    message: Box<dyn IncomingMessage>,
+    _room: Room,
+}
+
+impl IncomingMessage for KeptMessage {
+    fn get_body(&self) -> capnp::Result<capnp::any_pointer::Reader<'_>> {
+        self.message.get_body()
+    }
+}
+
+struct WatchedMessage<Id: 'static> {
     message: Box<dyn OutgoingMessage>,
+    connection: Rc<RefCell<Box<dyn Connection<Id>>>>,
     watcher: Watcher,
 }
 
-impl OutgoingMessage for WatchedMessage {
+impl<Id: 'static> WatchedMessage<Id> {
+    /// Sees to it that whoever waits for a message that is larger than the peer takes learns of it. What is left is to be
+    /// sent instead.
+    fn refuse(&mut self, size: usize) -> Result<Option<Box<dyn OutgoingMessage>>, Error> {
+        let size_max = self.watcher.meter.message_size_max();
+        let takes = format!("the one that it is for takes {size_max} at most, its limit `message`");
+        let asides = &self.watcher.asides;
+        match self.message.get_body_as_reader()?.get_as::<message::Reader<'_>>()?.which()? {
+            message::Call(call) => {
+                asides.refuse_call(call?, &format!("the call has {size} bytes, and {takes}"))?;
+                Ok(None)
+            }
+            message::Return(answer) => {
+                let answer = answer?;
+                asides.refuse_answer(answer)?;
+                let mut instead = self.connection.borrow_mut().new_outgoing_message(0);
+                let reason = format!("the answer has {size} bytes, and {takes}");
+                stand_in::write_refusal(answer, &reason, instead.get_body()?.init_as());
+                Ok(Some(instead))
+            }
+            // Nobody waits for others, and none of this host's is so large.
+            _ => Err(Error::failed(format!("a message has {size} bytes, and {takes}"))),
+        }
+    }
+}
+
+impl<Id: 'static> OutgoingMessage for WatchedMessage<Id> {
     fn get_body(&mut self) -> capnp::Result<capnp::any_pointer::Builder<'_>> {
         self.message.get_body()
     }
@@ -145,10 +234,24 @@ impl OutgoingMessage for WatchedMessage {
         self.message.get_body_as_reader()
     }
 
-    fn send(self: Box<Self>) -> (Promise<(), Error>, Rc<capnp::message::Builder<capnp::message::HeapAllocator>>) {
-        tracing::trace!(cell = self.watcher.name, "sent {}", describe(self.message.get_body_as_reader()));
-        self.watcher.meter.sent(self.message.get_body_as_reader(), self.message.size_in_words());
-        self.message.send()
+    fn send(mut self: Box<Self>) -> (Promise<(), Error>, Sent) {
+        let Watcher { name, meter, .. } = self.watcher.clone();
+        let send = |message: Box<dyn OutgoingMessage>| {
+            tracing::trace!(cell = name, "sent {}", describe(message.get_body_as_reader()));
+            let (written, message) = message.send();
+            meter.sent(&message);
+            (written, message)
+        };
+        let size = self.message.size_in_words().saturating_mul(size_of::<capnp::Word>());
+        if size <= meter.message_size_max() {
+            return send(self.message);
+        }
+        let written = match self.refuse(size) {
+            Ok(Some(instead)) => send(instead).0,
+            Ok(None) => Promise::ok(()),
+            Err(error) => Promise::err(error),
+        };
+        (written, Rc::new(self.message.take()))
     }
 
     fn take(self: Box<Self>) -> capnp::message::Builder<capnp::message::HeapAllocator> {

@@ -28,6 +28,7 @@ mod programs;
 mod project;
 mod pty;
 mod publish;
+mod raw_rpc;
 mod run;
 mod store;
 mod support;

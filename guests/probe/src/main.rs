@@ -34,6 +34,7 @@
 //! | `fill PATH BYTES` | writes so many bytes; ok: how many there was room for |
 //! | `write-file PATH` | ok: neither the file nor a folder at PATH could be made, nor anything removed |
 //! | `malformed-rpc KIND` | ok: the host ended the session after `garbage`, `segments`, `nonsense`, `huge`, `truncated` or `chain` |
+//! | `raw-rpc` | sends what comes from stdin to the host as RPC, and shows what the host says, until that ends |
 //! | `close-rpc` | ok: the host ended the session after this end was closed |
 //! | `guess-ids N` | ok: the host ended the session after a call of the capability N, which it was not given |
 //! | `flood-rpc` | sends messages and reads no answer, for ever; ok: the host ended the session |
@@ -159,6 +160,7 @@ fn without_session(words: &[&str]) -> Option<Outcome> {
         ["fill", path, bytes] => files::fill(path, number(bytes).ok()?),
         ["write-file", path] => files::write(path),
         ["malformed-rpc", kind] => raw::malformed(kind),
+        ["raw-rpc"] => raw::relay(),
         ["close-rpc"] => raw::close(),
         ["flood-rpc"] => raw::flood(),
         ["guess-ids", count] => raw::guess_ids(number(count).ok()?),

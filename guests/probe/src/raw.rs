@@ -3,11 +3,13 @@
 use std::io::{Read, Write};
 
 use capnp_rpc::rpc_capnp::message;
+use futures::io::AsyncWriteExt;
 use wasip2::io::streams::{InputStream, OutputStream};
 use ww_guest::capnp::message::Builder;
 use ww_guest::capnp::serialize;
 use ww_guest::capnp::traits::HasTypeId;
 use ww_guest::peer_capnp::host;
+use ww_guest::{StreamReader, StreamWriter};
 
 use crate::calls::STRANGER;
 use crate::{Outcome, Usage};
@@ -34,6 +36,21 @@ pub(crate) fn malformed(kind: &str) -> Outcome {
         drop(output);
     }
     read_to_end(input)
+}
+
+/// Has whoever writes to stdin speak with the host, and shows what it says.
+pub(crate) fn relay() -> Outcome {
+    let (input, output) = channel()?;
+    ww_guest::block_on(async move {
+        ww_guest::spawn(async move {
+            let mut output = StreamWriter::new(output);
+            // The host may end the session before it has taken everything.
+            let _ = ww_guest::copy(&mut ww_guest::stdin(), &mut output).await;
+            let _ = output.close().await;
+        });
+        ww_guest::copy(&mut StreamReader::new(input), &mut ww_guest::stdout()).await
+    })?;
+    Ok(String::new())
 }
 
 /// Calls, each on the result of the one before, of which the first does not return for seconds: it dials a QUIC address

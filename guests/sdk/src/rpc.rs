@@ -17,9 +17,10 @@ use crate::peer_capnp::host;
 use crate::stream::{StreamReader, StreamWriter};
 use crate::{bindings, executor};
 
-/// The largest message that is accepted from the host, and how much of it may be traversed: 8 MiB. The data of a byte
-/// stream come in pieces of 64 KiB, so what needs more is a mistake.
-const MESSAGE_WORDS_MAX: usize = 1024 * 1024;
+/// The largest message that is accepted from the host, and how much of it may be traversed: 512 MiB, the most that the limit
+/// `message` of a cell can be. The host sends none that is larger than that limit is, so nobody who calls this cell, or
+/// answers it, can end its session with one.
+const MESSAGE_WORDS_MAX: usize = 512 * 1024 * 1024 / size_of::<capnp::Word>();
 
 /// Takes the streams of the RPC channel: what the host sends, and what it receives.
 ///

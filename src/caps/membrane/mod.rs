@@ -13,10 +13,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::Future;
 use std::ops::Deref;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
 
-use capnp::capability::{Client, DispatchCallResult, FromServer, Params, Promise, Results, Server, get_resolved_cap};
+use capnp::capability::{Client, DispatchCallResult, FromServer, Params, Promise, Results, Server};
 use capnp::message::{Builder, HeapAllocator};
 use capnp::private::capability::ClientHook;
 use capnp::traits::{Imbue, ImbueMut};
@@ -31,6 +34,16 @@ use crate::grant::Limit;
 /// capability; each takes a few kilobytes of the stack. More than a chain of cells needs that each restrict what they pass
 /// on ([`Limit::Depth`] is 8 unless it is set).
 const LAYERS_MAX: usize = 16;
+
+/// How many calls through membranes may wait for each other, each polled by the one that waits for it. As many as a peer
+/// may have in a chain (`vat`); a call through a membrane is no link of that.
+const CHAIN_MAX: usize = 64;
+
+/// Which part of a cell's handles may be held through one of its membranes, so that no holder of one uses up all of them.
+const SHARE: usize = 4;
+
+/// What may be held through a membrane in any case: as many as the least number of handles.
+const SHARE_MIN: usize = 16;
 
 /// Makes membranes on behalf of one cell, and counts what is held through them. A cheap handle.
 #[derive(Clone)]
@@ -76,10 +89,34 @@ impl Membranes {
         revoked: CancellationToken,
     ) -> Result<Client, Error> {
         // Of a promise it cannot be told how many membranes are around it.
-        let capability = get_resolved_cap(capability).await;
-        let policy = Rc::new(Policy { methods, revoked, tally: self.0.clone() });
-        Ok(Client::new(policy.wrap(capability.hook, Side::Inside)?))
+        let capability = settled(capability.hook).await;
+        let policy = Rc::new(Policy { methods, revoked, tally: self.0.clone(), count: Cell::new(0) });
+        Ok(Client::new(policy.wrap(capability, Side::Inside)?))
     }
+}
+
+/// What a capability is when it is no promise of this host any more. One of a cell's becomes nothing but what is that
+/// cell's, too (`vat`), around which there is no membrane.
+async fn settled(mut hook: Box<dyn ClientHook>) -> Box<dyn ClientHook> {
+    loop {
+        hook = resolved(hook);
+        match hook.when_more_resolved() {
+            Some(promise) if hook.get_brand() == 0 => match promise.await {
+                Ok(resolved) => hook = resolved,
+                // It is an error, which each call of it will tell.
+                Err(_) => return resolved(hook),
+            },
+            _ => return hook,
+        }
+    }
+}
+
+/// What a capability is now.
+fn resolved(mut hook: Box<dyn ClientHook>) -> Box<dyn ClientHook> {
+    while let Some(resolved) = hook.get_resolved() {
+        hook = resolved;
+    }
+    hook
 }
 
 /// What a membrane lets pass.
@@ -88,6 +125,8 @@ struct Policy {
     methods: Option<Methods>,
     revoked: CancellationToken,
     tally: Rc<Tally>,
+    /// How many capabilities there are of this one.
+    count: Cell<usize>,
 }
 
 /// Where a capability is that the other side holds.
@@ -112,14 +151,28 @@ impl Policy {
         if layers(&*inner) >= LAYERS_MAX {
             return Err(Error::failed(format!("more than {LAYERS_MAX} restrictions are around a capability")));
         }
-        let tally = self.tally.clone();
-        if tally.count.get() >= tally.max {
-            return Err(Error::failed(tally.full.to_string()));
-        }
-        tally.count.update(|count| count + 1);
+        self.check_room(1)?;
+        self.tally.count.update(|count| count + 1);
+        self.count.update(|count| count + 1);
         let membrane = Rc::new(Membrane { inner, policy: self.clone(), side });
         LIVE.with_borrow_mut(|live| live.insert(membrane.address(), Rc::downgrade(&membrane)));
         Ok(capnp_rpc::new_client_from_rc::<Client, _>(membrane).hook)
+    }
+
+    /// An error unless so many more capabilities may be held.
+    fn check_room(&self, more: usize) -> Result<(), Error> {
+        let tally = &self.tally;
+        let share = (tally.max / SHARE).max(SHARE_MIN);
+        if tally.count.get() + more > tally.max {
+            return Err(Error::failed(tally.full.to_string()));
+        }
+        match self.count.get() + more > share {
+            true => Err(Error::failed(format!(
+                "more than {share} capabilities are held through a restricted or revocable one; {}",
+                tally.full
+            ))),
+            false => Ok(()),
+        }
     }
 
     fn check(&self, side: Side, interface: u64, method: u16) -> Result<(), Error> {
@@ -139,9 +192,7 @@ thread_local! {
 fn layers(hook: &dyn ClientHook) -> usize {
     let mut hook = hook.add_ref();
     for count in 0..LAYERS_MAX {
-        while let Some(resolved) = hook.get_resolved() {
-            hook = resolved;
-        }
+        hook = resolved(hook);
         // An address says what is there for as long as it is there, which `hook` sees to.
         let found = LIVE.with_borrow(|live| live.get(&hook.get_ptr()).and_then(Weak::upgrade));
         match found {
@@ -184,7 +235,8 @@ impl Membrane {
         if layers(&*self.inner) >= LAYERS_MAX {
             return Err(Error::failed(format!("more than {LAYERS_MAX} restrictions are around a capability")));
         }
-        let mut request = self.inner.new_call(interface, method, None);
+        // A request to a promise that is resolved is copied, which fails where there are capabilities in it.
+        let mut request = resolved(self.inner.add_ref()).new_call(interface, method, None);
         self.pass(params.hook.get()?, self.side.other(), request.hook.get())?;
         drop(params);
         let answered = revoked.run_until_cancelled(request.send().promise).await;
@@ -194,6 +246,11 @@ impl Membrane {
 
     /// Copies a message to the other side, its capabilities wrapped. They are on `side`.
     fn pass(&self, from: any_pointer::Reader<'_>, side: Side, mut to: any_pointer::Builder<'_>) -> Result<(), Error> {
+        let count = from.target_size()?.cap_count as usize;
+        if count == 0 {
+            return to.set_as(from);
+        }
+        self.policy.check_room(count)?;
         // The capabilities of a message can be seen in a copy of it only.
         let mut copy = Builder::new(HeapAllocator::new().first_segment_words(COPY_WORDS));
         let mut capabilities = Vec::new();
@@ -221,6 +278,60 @@ impl Drop for Membrane {
         // The thread may be ending.
         let _ = LIVE.try_with(|live| live.borrow_mut().remove(&address));
         self.policy.tally.count.update(|count| count - 1);
+        self.policy.count.update(|count| count - 1);
+    }
+}
+
+thread_local! {
+    /// How many calls through membranes are being polled, each by the one before.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+    /// Whether one was not polled, since there are too many.
+    static IS_TOO_DEEP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A call through a membrane. Where it waits for what another call returns, it polls that one, and so on; each takes some
+/// kilobytes of the stack.
+struct Forwarding<F>(Pin<Box<F>>);
+
+impl<F: Future<Output = Result<(), Error>>> Future for Forwarding<F> {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let _level = match Level::enter() {
+            Some(level) => level,
+            None => {
+                // The last of them has failed by then, and nothing is left that waits here.
+                IS_TOO_DEEP.set(true);
+                return Poll::Pending;
+            }
+        };
+        let polled = self.0.as_mut().poll(context);
+        let is_too_deep = DEPTH.get() == 1 && IS_TOO_DEEP.take();
+        match polled {
+            Poll::Pending if is_too_deep => Poll::Ready(Err(Error::failed(format!(
+                "more than {CHAIN_MAX} calls wait for each other through restricted or revocable capabilities"
+            )))),
+            polled => polled,
+        }
+    }
+}
+
+/// One of the calls that are being polled.
+struct Level;
+
+impl Level {
+    fn enter() -> Option<Self> {
+        let depth = DEPTH.get();
+        (depth < CHAIN_MAX).then(|| {
+            DEPTH.set(depth + 1);
+            Self
+        })
+    }
+}
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
     }
 }
 
@@ -245,7 +356,8 @@ impl Server for Gate {
         results: Results<any_pointer::Owned>,
     ) -> DispatchCallResult {
         // Whether it is a streaming call is for the other side to know, which keeps such calls in order.
-        DispatchCallResult::new(Promise::from_future(self.0.forward(interface, method, params, results)), false)
+        let forwarding = Forwarding(Box::pin(self.0.forward(interface, method, params, results)));
+        DispatchCallResult::new(Promise::from_future(forwarding), false)
     }
 
     fn as_ptr(&self) -> usize {
