@@ -151,8 +151,8 @@ impl vat::Ledger for Books {
         self.0.count_call();
     }
 
-    fn hold(&self, bytes: usize) -> Result<(), capnp::Error> {
-        self.0.take_memory(bytes as u64).map_err(|reached| capnp::Error::overloaded(reached.to_string()))
+    fn hold(&self, bytes: usize) -> Result<(), vat::Error> {
+        self.0.take_memory(bytes as u64).map_err(|reached| vat::Error::overloaded(reached.to_string()))
     }
 
     fn release(&self, bytes: usize) {
