@@ -417,32 +417,31 @@ fn an_answer_that_is_too_large_for_who_asked_is_an_error() {
 }
 
 #[test]
-fn who_calls_somebody_who_does_not_read_is_held_up() {
+fn who_calls_somebody_who_does_not_read_is_told() {
     run(async {
-        let (mut parent, child) = parent_and_child("", "").await;
-        let bytes: Vec<u8> = (1..400)
-            .flat_map(|question| {
-                let call = serialize::write_message_to_words(&large_call(question, Target::Answer(0), 60_000));
-                call.into_iter().chain(serialize::write_message_to_words(&finish(question)))
-            })
-            .collect();
-        let mut sent = 0;
-        let mut idle = 0;
-        while idle < 1000 {
-            let size = child.to_host.try_write(&bytes[sent..]).unwrap();
-            sent += size;
-            idle = if size == 0 { idle + 1 } else { 0 };
-            tokio::task::yield_now().await;
-        }
-        assert!(sent < 8 * 1024 * 1024, "{sent} bytes of {} wait for the parent", bytes.len());
-        // It is read, and all the rest comes.
-        let rest = bytes[sent..].to_vec();
-        let writer = child.to_host.clone();
-        let writing = tokio::task::spawn_local(async move { writer.write_all(&rest).await.unwrap() });
-        for _ in 1..400 {
+        let (mut parent, mut child) = parent_and_child("", "call-bytes=1MiB").await;
+        let mut made = 0;
+        let refused = loop {
+            made += 1;
+            child.send(large_call(2 * made, Target::Answer(0), 60_000)).await;
+            child.send(finish(2 * made)).await;
+            if made == 100 {
+                child.send(large_call(1, Target::Answer(0), 60_000)).await;
+                break child.answer(1).await;
+            }
+        };
+        assert!(refused.contains("have not read have more than 1048576 bytes"), "{refused}");
+        // When it has read them, it can be called again.
+        let mut read = 0;
+        while read < 17 {
             parent.receive_call().await;
+            read += 1;
         }
-        writing.await.unwrap();
+        parent.is_there(60).await;
+        child.send(large_call(3, Target::Answer(0), 1000)).await;
+        let (called, _) = parent.receive_call().await;
+        parent.send(answer_id(called, "again")).await;
+        assert_eq!(child.answer(3).await, "again");
     });
 }
 

@@ -187,9 +187,9 @@ impl vat::Ledger for Books {
         self.account.count_call();
     }
 
-    fn hold(&self, bytes: usize) -> Result<(), capnp::Error> {
+    fn hold(&self, bytes: usize) -> Result<(), vat::Error> {
         self.account.take_memory(bytes as u64).map_err(|LimitReached { limit, value }| {
-            capnp::Error::overloaded(format!("its messages and calls do not fit into {value}, the limit `{limit}`"))
+            vat::Error::overloaded(format!("its messages and calls do not fit into {value}, the limit `{limit}`"))
         })
     }
 

@@ -87,7 +87,7 @@ impl Lengths {
                 Expected::Count => {
                     let count = number + 1;
                     // With the count itself they fill whole words if they are odd.
-                    self.expected = Expected::Length { left: count, words: 0, is_padded: count % 2 == 0 };
+                    self.expected = Expected::Length { left: count, words: 0, is_padded: count.is_multiple_of(2) };
                     None
                 }
                 Expected::Length { left, words, is_padded } => {

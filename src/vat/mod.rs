@@ -11,6 +11,8 @@
 
 use std::future::Future;
 
+/// What goes wrong in a call or with a connection.
+pub use capnp::Error;
 /// What a cell can be given to call.
 pub use capnp::capability::Client as Capability;
 use capnp::message::ReaderOptions;
@@ -64,7 +66,7 @@ pub trait Ledger: 'static {
     ///
     /// # Errors
     /// If there is no room for them. They are not held then, and the connection ends with the error.
-    fn hold(&self, bytes: usize) -> Result<(), capnp::Error>;
+    fn hold(&self, bytes: usize) -> Result<(), Error>;
 
     /// So many of them are held no longer.
     fn release(&self, bytes: usize);
@@ -78,7 +80,7 @@ pub trait Ledger: 'static {
 impl Ledger for () {
     fn call(&self) {}
 
-    fn hold(&self, _: usize) -> Result<(), capnp::Error> {
+    fn hold(&self, _: usize) -> Result<(), Error> {
         Ok(())
     }
 

@@ -124,7 +124,7 @@ impl<Id: 'static> Connection<Id> for WatchedConnection<Id> {
                 let kept = receiving.take();
                 let mut coming = kept.unwrap_or_else(|| connection.borrow_mut().receive_incoming_message());
                 let received = async {
-                    watcher.meter.wait_for_readers().await;
+                    watcher.meter.wait_for_reader().await;
                     (&mut coming).await
                 };
                 let message = tokio::select! {
@@ -200,6 +200,19 @@ struct WatchedMessage<Id: 'static> {
 }
 
 impl<Id: 'static> WatchedMessage<Id> {
+    /// Has whoever made this call learn that it is not made.
+    fn refuse_call(&self, reason: &str) -> Result<(), Error> {
+        match self.message.get_body_as_reader()?.get_as::<message::Reader<'_>>()?.which()? {
+            message::Call(call) => self.watcher.asides.refuse_call(call?, reason),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_call(&self) -> bool {
+        let body = self.message.get_body_as_reader().and_then(|body| body.get_as::<message::Reader<'_>>());
+        matches!(body.as_ref().map(|body| body.which()), Ok(Ok(message::Call(_))))
+    }
+
     /// Sees to it that whoever waits for a message that is larger than the peer takes learns of it. What is left is to be
     /// sent instead.
     fn refuse(&mut self, size: usize) -> Result<Option<Box<dyn OutgoingMessage>>, Error> {
@@ -207,8 +220,8 @@ impl<Id: 'static> WatchedMessage<Id> {
         let takes = format!("the one that it is for takes {size_max} at most, its limit `message`");
         let asides = &self.watcher.asides;
         match self.message.get_body_as_reader()?.get_as::<message::Reader<'_>>()?.which()? {
-            message::Call(call) => {
-                asides.refuse_call(call?, &format!("the call has {size} bytes, and {takes}"))?;
+            message::Call(_) => {
+                self.refuse_call(&format!("the call has {size} bytes, and {takes}"))?;
                 Ok(None)
             }
             message::Return(answer) => {
@@ -244,7 +257,10 @@ impl<Id: 'static> OutgoingMessage for WatchedMessage<Id> {
         };
         let size = self.message.size_in_words().saturating_mul(size_of::<capnp::Word>());
         if size <= meter.message_size_max() {
-            return send(self.message);
+            let checked = if self.is_call() { meter.check_caller(size) } else { Ok(()) };
+            let Err(error) = checked else { return send(self.message) };
+            let refused = self.refuse_call(&error.extra);
+            return (refused.into(), Rc::new(self.message.take()));
         }
         let written = match self.refuse(size) {
             Ok(Some(instead)) => send(instead).0,

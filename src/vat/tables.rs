@@ -54,6 +54,8 @@ pub(super) struct Tables {
     imports: HashMap<u32, Import>,
     /// What the peer holds of the host.
     exports: HashMap<u32, Export>,
+    /// How many of these it has itself given rise to.
+    own_exports: usize,
     /// The host's own questions that it has finished before there was an answer.
     abandoned: HashSet<u32>,
 }
@@ -74,6 +76,9 @@ struct Import {
 
 struct Export {
     references: u32,
+    /// Whether the peer has given rise to it, and not somebody who calls it. Others may not use up what it may hold, and are
+    /// bounded by what the host holds of them.
+    is_own: bool,
     /// Where it is a promise, how many calls there may be that wait for each other before it is resolved.
     promise: Option<usize>,
 }
@@ -87,6 +92,7 @@ impl Tables {
             chains: BTreeMap::new(),
             imports: HashMap::new(),
             exports: HashMap::new(),
+            own_exports: 0,
             abandoned: HashSet::new(),
         }
     }
@@ -213,19 +219,19 @@ impl Tables {
         Ok(())
     }
 
-    /// Notes a message to the peer. What it promises is resolved when calls have returned of which `chain` wait for each
-    /// other.
+    /// Notes a message to the peer, to which it has given rise itself, if it is its own. What it promises is resolved when
+    /// calls have returned of which `chain` wait for each other.
     ///
     /// # Errors
     ///
     /// The peer holds too much.
-    pub(super) fn sent(&mut self, message: message::Reader<'_>, chain: usize) -> Result<(), Error> {
+    pub(super) fn sent(&mut self, message: message::Reader<'_>, chain: usize, is_own: bool) -> Result<(), Error> {
         match message.which()? {
-            message::Call(call) => self.export_all(call?.get_params()?, chain).map(drop),
+            message::Call(call) => self.export_all(call?.get_params()?, chain, is_own).map(drop),
             message::Return(returned) => {
                 let returned = returned?;
                 let exports = match returned.which()? {
-                    return_::Results(results) => self.export_all(results?, chain)?,
+                    return_::Results(results) => self.export_all(results?, chain, is_own)?,
                     _ => Vec::new(),
                 };
                 self.answered(returned.get_answer_id(), returned.get_no_finish_needed(), exports);
@@ -254,7 +260,7 @@ impl Tables {
                     export.promise = None;
                 }
                 match resolve.which()? {
-                    resolve::Cap(descriptor) => self.export(descriptor?, chain).map(drop),
+                    resolve::Cap(descriptor) => self.export(descriptor?, chain, is_own).map(drop),
                     resolve::Exception(_) => Ok(()),
                 }
             }
@@ -358,23 +364,29 @@ impl Tables {
         self.check_held(self.imports.len())
     }
 
-    fn export_all(&mut self, payload: payload::Reader<'_>, chain: usize) -> Result<Vec<u32>, Error> {
+    fn export_all(&mut self, payload: payload::Reader<'_>, chain: usize, is_own: bool) -> Result<Vec<u32>, Error> {
         let mut exports = Vec::new();
         for descriptor in payload.get_cap_table()? {
-            exports.extend(self.export(descriptor, chain)?);
+            exports.extend(self.export(descriptor, chain, is_own)?);
         }
         Ok(exports)
     }
 
-    fn export(&mut self, descriptor: cap_descriptor::Reader<'_>, chain: usize) -> Result<Option<u32>, Error> {
+    fn export(
+        &mut self,
+        descriptor: cap_descriptor::Reader<'_>,
+        chain: usize,
+        is_own: bool,
+    ) -> Result<Option<u32>, Error> {
         let (id, promise) = match descriptor.which()? {
             cap_descriptor::SenderHosted(id) => (id, None),
             cap_descriptor::SenderPromise(id) => (id, Some(chain)),
             _ => return Ok(None),
         };
-        let export = self.exports.entry(id).or_insert(Export { references: 0, promise });
+        let export = self.exports.entry(id).or_insert(Export { references: 0, is_own, promise });
+        self.own_exports += usize::from(export.references == 0 && is_own);
         export.references = export.references.saturating_add(1);
-        self.check_held(self.exports.len())?;
+        self.check_held(self.own_exports)?;
         Ok(Some(id))
     }
 
@@ -382,6 +394,7 @@ impl Tables {
         if let Some(export) = self.exports.get_mut(&id) {
             export.references = export.references.saturating_sub(count);
             if export.references == 0 {
+                self.own_exports -= usize::from(export.is_own);
                 self.exports.remove(&id);
             }
         }

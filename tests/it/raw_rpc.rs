@@ -122,7 +122,7 @@ fn a_chain_of_promises_ends_nothing() {
         }));
     }
     bytes.extend(call(2, Target::Answer(0), ID, None));
-    assert_eq!(exceptions(bytes, 2), [String::new(); 0]);
+    assert!(exceptions(bytes, 2).is_empty());
 }
 
 #[test]

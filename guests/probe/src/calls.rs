@@ -80,7 +80,7 @@ pub(crate) async fn hold_peers(host: &host::Client) -> Outcome {
 }
 
 /// The id whose public key is the base point of Ed25519: well formed, and nobody's.
-pub(crate) const STRANGER: &str = "12D3KooWFmScHuvZzcdbvSLZ11Hov7NSmPbNqsgRn52XH2P51fND";
+const STRANGER: &str = "12D3KooWFmScHuvZzcdbvSLZ11Hov7NSmPbNqsgRn52XH2P51fND";
 
 pub(crate) async fn bad_address(host: &host::Client) -> Outcome {
     let own_id = host.id_request().send().promise.await?.get()?.get_id()?.to_string()?;

@@ -6,12 +6,12 @@ use capnp_rpc::rpc_capnp::message;
 use futures::io::AsyncWriteExt;
 use wasip2::io::streams::{InputStream, OutputStream};
 use ww_guest::capnp::message::Builder;
+use ww_guest::capnp::private::capability::ClientHook;
 use ww_guest::capnp::serialize;
-use ww_guest::capnp::traits::HasTypeId;
+use ww_guest::capnp::traits::{HasTypeId, ImbueMut};
 use ww_guest::peer_capnp::host;
 use ww_guest::{StreamReader, StreamWriter};
 
-use crate::calls::STRANGER;
 use crate::{Outcome, Usage};
 
 /// Bytes that are no message, and why.
@@ -53,8 +53,8 @@ pub(crate) fn relay() -> Outcome {
     Ok(String::new())
 }
 
-/// Calls, each on the result of the one before, of which the first does not return for seconds: it dials a QUIC address
-/// where nobody is.
+/// Calls, each on the result of the one before, of which the first never returns: it is one of a capability that this guest
+/// has had the host put a membrane around, and does not serve.
 fn chain(links: u32) -> Vec<u8> {
     let mut bootstrap = Builder::new_default();
     bootstrap.init_root::<message::Builder<'_>>().init_bootstrap().set_question_id(0);
@@ -64,18 +64,33 @@ fn chain(links: u32) -> Vec<u8> {
         let mut call = message.init_root::<message::Builder<'_>>().init_call();
         call.set_question_id(question);
         call.set_interface_id(<host::Client as HasTypeId>::TYPE_ID);
-        call.set_method_id(CONNECT);
-        call.reborrow().init_target().init_promised_answer().set_question_id(question - 1);
-        let mut params = call.init_params().init_content().init_as::<host::connect_params::Builder<'_>>();
-        params.set_id(STRANGER);
-        params.init_addrs(1).set(0, "/ip4/127.0.0.1/udp/9/quic-v1");
+        let mut target = call.reborrow().init_target().init_promised_answer();
+        target.set_question_id(question - 1);
+        if question > 1 {
+            target.init_transform(1).get(0).set_get_pointer_field(0);
+        } else {
+            call.set_method_id(REVOCABLE);
+            let mut params = call.init_params();
+            params.reborrow().init_cap_table(1).get(0).set_sender_hosted(0);
+            let mut table = Vec::new();
+            let mut content = params.get_content();
+            let mut place = content.reborrow();
+            place.imbue_mut(&mut table);
+            let revocable = place.init_as::<host::revocable_params::Builder<'_>>();
+            // Names the first capability of the message, whichever that is.
+            revocable.init_capability().set_as_capability(unserved());
+        }
         bytes.extend(serialize::write_message_to_words(&message));
     }
     bytes
 }
 
-/// The number of `Host.connect` in the schema.
-const CONNECT: u16 = 3;
+fn unserved() -> Box<dyn ClientHook> {
+    capnp_rpc::new_broken_cap(ww_guest::capnp::Error::failed(String::new())).hook
+}
+
+/// The number of `Host.revocable` in the schema.
+const REVOCABLE: u16 = 6;
 
 pub(crate) fn close() -> Outcome {
     let (input, output) = channel()?;

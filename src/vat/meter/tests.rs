@@ -386,27 +386,33 @@ fn who_does_not_read_waits() {
     for _ in 0..fitting {
         answer(&meter, 0, true);
     }
-    assert!(meter.wait_for_readers().now_or_never().is_some());
+    assert!(meter.wait_for_reader().now_or_never().is_some());
     answer(&meter, 0, true);
-    let mut waiting = Box::pin(meter.wait_for_readers());
+    let mut waiting = Box::pin(meter.wait_for_reader());
     assert!(waiting.as_mut().now_or_never().is_none());
     write_one(&mut writer);
     assert!(waiting.now_or_never().is_some());
 }
 
 #[test]
-fn who_sends_to_one_who_does_not_read_waits_and_pays() {
+fn who_sends_to_one_who_does_not_read_pays() {
     let booked = Booked { most: usize::MAX, ..Booked::default() };
     let (sender, reader) = (Meter::new(LIMITS, booked.clone()), Meter::new(LIMITS, Booked::default()));
     let mut writer = reader.watch(futures::io::sink());
     let system = Box::pin(async { send(&reader, call(0, None, 5 * 1024 * 1024)) });
     sender.drive(system).now_or_never().unwrap();
     assert!(booked.held.get() > 5 * 1024 * 1024);
-    assert!(reader.wait_for_readers().now_or_never().is_some());
+    assert!(reader.wait_for_reader().now_or_never().is_some());
     assert!(reader.overrun().now_or_never().is_none());
-    assert!(sender.wait_for_readers().now_or_never().is_none());
+    assert!(sender.wait_for_reader().now_or_never().is_some());
+    let check = |size: usize| {
+        let system = Box::pin(async { reader.check_caller(size) });
+        sender.drive(system).now_or_never().unwrap()
+    };
+    check(1000).unwrap();
+    assert!(check(LIMITS.calls_size).unwrap_err().to_string().contains("have not read"));
     write_one(&mut writer);
-    assert!(sender.wait_for_readers().now_or_never().is_some());
+    check(LIMITS.calls_size).unwrap();
     assert_eq!(booked.held.get(), 0);
     // What is never read is given back with the connection.
     let system = Box::pin(async { send(&reader, call(1, None, 100)) });
@@ -456,6 +462,22 @@ fn what_a_peer_holds_and_has_held_is_bounded_and_booked() {
     assert!(meter.overrun().now_or_never().is_none());
     send(&meter, call_with(1, 0, &[Hosted(101)]));
     assert!(overrun(&meter).contains("more than 64 capabilities are held at once, the limit `handles`"));
+}
+
+#[test]
+fn what_others_hand_to_a_peer_uses_up_nothing_of_its_own() {
+    let (peer, other) = (meter(), meter());
+    for id in 0..3 * LIMITS.handles as u32 {
+        let system = Box::pin(async { send(&peer, call_with(id, 0, &[Hosted(1000 + id)])) });
+        other.drive(system).now_or_never().unwrap();
+    }
+    for id in 0..LIMITS.handles as u32 {
+        send(&peer, answer_with(id, false, &[Hosted(id)], 0));
+    }
+    assert!(peer.overrun().now_or_never().is_none());
+    pass(&peer, &release(1000));
+    send(&peer, answer_with(100, false, &[Hosted(100)], 0));
+    assert!(overrun(&peer).contains("64 capabilities are held at once"));
 }
 
 #[test]

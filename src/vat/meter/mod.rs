@@ -3,7 +3,8 @@
 //! capnp-rpc bounds nothing of this by itself: it takes calls as fast as they come, keeps answers for a peer that does
 //! not read, and works on a chain of calls, each on the result of the one before, by recursion, so that a chain of
 //! some hundred links overflows the stack. The meter sees every message that passes. It ends the connection of a peer
-//! that asks for too much, and makes one wait that does not read, or whose calls others do not read.
+//! that asks for too much, and makes one wait that does not read. What others do not read of its calls is charged to it;
+//! it does not wait for them, else they could stop it.
 //!
 //! What a message takes is booked until it is freed, which is not when the call is finished: a capability may have queued
 //! it, and what was answered is there as long as somebody can ask for what is in it.
@@ -218,7 +219,8 @@ impl Meter {
         let chain = payer.0.tables.borrow().chain_max() + 1;
         let body = message.get_root_as_reader::<message::Reader<'_>>();
         let is_answer = matches!(body.as_ref().map(|body| body.which()), Ok(Ok(message::Return(_))));
-        if let Err(error) = body.and_then(|body| self.note(|tables| tables.sent(body, chain))) {
+        let is_own = Rc::ptr_eq(&payer.0, &self.0);
+        if let Err(error) = body.and_then(|body| self.note(|tables| tables.sent(body, chain, is_own))) {
             self.refuse(error);
         }
         let cost = message.size_in_words().saturating_mul(size_of::<capnp::Word>()).max(MESSAGE_COST_MIN);
@@ -230,7 +232,7 @@ impl Meter {
                 0
             }
         };
-        let payer = (!Rc::ptr_eq(&payer.0, &self.0)).then_some(payer);
+        let payer = (!is_own).then_some(payer);
         match &payer {
             Some(payer) => payer.0.elsewhere_size.update(|size| size + cost),
             None => self.0.unread_size.update(|size| size + cost),
@@ -285,9 +287,28 @@ impl Meter {
         });
     }
 
-    /// Waits until so much has been read of what the peer has given rise to that more may be taken from it.
-    pub(super) async fn wait_for_readers(&self) {
-        while self.0.unread_size.get() > UNREAD_SIZE_MAX || self.0.elsewhere_size.get() > UNREAD_SIZE_MAX {
+    /// Checks that somebody may make one more call of so many bytes of the peer, if it is not the peer's own doing.
+    ///
+    /// # Errors
+    ///
+    /// Too much waits already for those whom he calls and who do not read.
+    pub(super) fn check_caller(&self, size: usize) -> Result<(), Error> {
+        let caller = WORKING.with_borrow(Clone::clone).filter(|caller| !Rc::ptr_eq(&caller.0, &self.0));
+        let Some(caller) = caller else { return Ok(()) };
+        let calls_size = caller.0.limits.calls_size;
+        if caller.0.elsewhere_size.get() + size > calls_size {
+            return Err(Error::overloaded(format!(
+                "calls that those who are called have not read have more than {calls_size} bytes, the limit `call-bytes`"
+            )));
+        }
+        caller.hold(size)?;
+        caller.release(size);
+        Ok(())
+    }
+
+    /// Waits until the peer has read so much that more may be taken from it.
+    pub(super) async fn wait_for_reader(&self) {
+        while self.0.unread_size.get() > UNREAD_SIZE_MAX {
             self.0.written.notified().await;
         }
     }
