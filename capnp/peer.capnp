@@ -55,7 +55,7 @@ interface Host {
   #
   # Waits where `capability` is a promise. It is an error if it is null, if `methods` names more than 1024, or if there
   # are 16 restrictions around the capability already; and each capability that is held through one counts for the limit
-  # `handles` of the cell that made it.
+  # `handles` of the cell that made it, as does each `Revoker`.
   #
   # Whoever may call `Executor.runBytes` can start a child that has a whole `Host`. A restricted executor that is to give
   # away less has `Executor.load` and `Module.spawn`.
@@ -98,13 +98,13 @@ interface Executor {
   # `executor` starts the child's children, and it cannot `connect`.
   #
   # `args` are the arguments after the program's name, which is always `main.wasm`. Each entry of `env` is
-  # `NAME=value`; the child sees these and no others.
+  # `NAME=value`; the child sees these and no others. Either list may have 128 KiB.
   #
   # The call returns when the child has been started. It is an error if `wasm` is not such a component, or imports what
   # the host does not have (the error names it), or an entry of `env` has no name or no `=`; the connection goes on.
   #
   # The child runs until it ends, is killed, or the cell ends to which this executor belongs. Dropping the `Process` does
-  # not end it.
+  # not end it. One that has ended counts for the limit `children` until nobody holds its `Process` and its streams.
 
   echo @1 (message :Text) -> (response :Text);
   # Returns `message`. Costs a round trip and nothing else, so it can be used to see whether the host is there.

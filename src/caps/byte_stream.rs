@@ -1,23 +1,24 @@
 //! `ByteStream`: one end of a pipe.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use capnp::Error;
 use ww_schema::peer_capnp::byte_stream;
 
-use crate::cell::{CAPACITY, PipeReader, PipeWriter};
+use crate::cell::{Admission, CAPACITY, PipeReader, PipeWriter};
 
-/// The stream that reads from `pipe`. Dropping its last reference closes the pipe.
-pub(super) fn readable(pipe: PipeReader) -> byte_stream::Client {
-    capnp_rpc::new_client(Readable(pipe))
+/// The stream that reads from `pipe`, of a child that has this room. Dropping its last reference closes the pipe.
+pub(super) fn readable(pipe: PipeReader, room: Arc<Admission>) -> byte_stream::Client {
+    capnp_rpc::new_client(Readable(pipe, room))
 }
 
-/// The stream that writes to `pipe`. Dropping its last reference closes the pipe.
-pub(super) fn writable(pipe: PipeWriter) -> byte_stream::Client {
-    capnp_rpc::new_client(Writable(pipe))
+/// The stream that writes to `pipe`, of a child that has this room. Dropping its last reference closes the pipe.
+pub(super) fn writable(pipe: PipeWriter, room: Arc<Admission>) -> byte_stream::Client {
+    capnp_rpc::new_client(Writable(pipe, room))
 }
 
-struct Readable(PipeReader);
+struct Readable(PipeReader, #[expect(dead_code, reason = "is held")] Arc<Admission>);
 
 impl byte_stream::Server for Readable {
     async fn read(
@@ -43,7 +44,7 @@ impl byte_stream::Server for Readable {
     }
 }
 
-struct Writable(PipeWriter);
+struct Writable(PipeWriter, #[expect(dead_code, reason = "is held")] Arc<Admission>);
 
 impl byte_stream::Server for Writable {
     async fn read(self: Rc<Self>, _: byte_stream::ReadParams, _: byte_stream::ReadResults) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! `Executor`: what compiles programs and starts cells.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use capnp::Error;
@@ -10,7 +11,7 @@ use ww_schema::peer_capnp::executor;
 
 use super::module::{Slots, module};
 use super::process::process;
-use crate::cell::{ComponentError, LimitReached, PipeReader, PipeWriter, Process, Program};
+use crate::cell::{Admission, ComponentError, LimitReached, PipeReader, PipeWriter, Process, Program};
 use crate::grant::{LimitError, Limits, Reach};
 
 /// Starts cells for the holder of an `Executor`; each child belongs to the cell that the executor belongs to.
@@ -76,6 +77,8 @@ pub struct Child {
     pub stdout: PipeReader,
     /// What it writes to its standard error.
     pub stderr: PipeReader,
+    /// Its room among the children of its parent. Those who hold what it leaves behind have a part in it.
+    pub admission: Arc<Admission>,
 }
 
 /// Why a cell could not be started.
@@ -154,9 +157,26 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
     }
 }
 
-/// The texts of a list; one that is not UTF-8 is an error.
+/// How many bytes a list of texts may have, such as the arguments of a child: more than programs are given, and so little
+/// that as many children as a cell may have can be given it. Linux has the same bound for a single argument.
+const TEXTS_BYTES_MAX: usize = 128 * 1024;
+
+/// What each text is counted as beside its bytes.
+const TEXT_BYTES: usize = size_of::<String>();
+
+/// The texts of a list; one that is not UTF-8 is an error, and too many are.
 pub(super) fn texts(list: capnp::text_list::Reader<'_>) -> Result<Vec<String>, Error> {
-    list.iter().map(|text| Ok(text?.to_string()?)).collect()
+    let mut left = TEXTS_BYTES_MAX;
+    let mut texts = Vec::new();
+    for text in list {
+        let text = text?;
+        let rest = left.checked_sub(text.len().saturating_add(TEXT_BYTES));
+        left = rest.ok_or_else(|| {
+            Error::failed(format!("the texts of a list have more than {} KiB together", TEXTS_BYTES_MAX >> 10))
+        })?;
+        texts.push(text.to_string()?);
+    }
+    Ok(texts)
 }
 
 /// The variables of an environment.
@@ -180,4 +200,24 @@ pub(super) fn failed(error: &dyn std::error::Error) -> Error {
         source = cause.source();
     }
     Error::failed(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_bounded() {
+        let check = |list: &[&str]| {
+            let mut message = capnp::message::Builder::new_default();
+            message.set_root::<capnp::text_list::Owned>(list).unwrap();
+            texts(message.get_root_as_reader().unwrap()).map(|texts| texts.len()).map_err(|error| error.extra)
+        };
+        assert_eq!(check(&["a", "", "c"]), Ok(3));
+        let long = "x".repeat(TEXTS_BYTES_MAX / 2);
+        assert_eq!(check(&[&long]), Ok(1));
+        let refused = Err("the texts of a list have more than 128 KiB together".to_owned());
+        assert_eq!(check(&[&long, &long]), refused);
+        assert_eq!(check(&vec![""; TEXTS_BYTES_MAX]), refused);
+    }
 }

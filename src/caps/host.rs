@@ -101,10 +101,11 @@ impl host::Server for Server {
     ) -> Result<(), Error> {
         let inner = capability(params.get()?.get_capability())?;
         let revoked = CancellationToken::new();
+        let counted = self.membranes.count()?;
         let revocable = self.membranes.revocable(inner, revoked.clone()).await?;
         let mut results = results.get();
         results.reborrow().init_capability().set_as_capability(revocable.hook);
-        results.set_revoker(revoker(revoked));
+        results.set_revoker(revoker(revoked, counted));
         Ok(())
     }
 }

@@ -13,9 +13,9 @@ use crate::cell::{self, ExitStatus};
 pub(super) fn process(child: Child) -> process::Client {
     capnp_rpc::new_client(Server {
         process: child.process,
-        stdin: writable(child.stdin),
-        stdout: readable(child.stdout),
-        stderr: readable(child.stderr),
+        stdin: writable(child.stdin, child.admission.clone()),
+        stdout: readable(child.stdout, child.admission.clone()),
+        stderr: readable(child.stderr, child.admission),
     })
 }
 

@@ -14,17 +14,35 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTableError;
 
 use crate::grant::{Limit, LimitValue, Limits, Span};
+use crate::wasm_binary::Weight;
 
 /// How many bytes one call of a guest to its host may bring along, such as the strings and lists among its arguments. The
 /// largest that WASI's programs send at once, a piece of a file, is far smaller.
 pub(super) const HOST_CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// What wasmtime says where a component has as many handles as it may; there is no type for it.
+const HANDLES_FULL: &str = "store handle limit exceeded";
+
 /// What an element of a table takes, in bytes.
 const TABLE_ELEMENT_BYTES: usize = 16;
 
-/// How many instances of core modules, memories and tables a component may have. Those that compilers make have a
-/// handful; each takes host memory that is not the guest's own.
+/// How many instances of core modules and tables a component may have. Those that compilers make have a handful; each takes
+/// host memory that is not the guest's own.
 const INSTANCES_MAX: usize = 256;
+
+/// How many bytes of that all instances of a cell may take.
+const INSTANCES_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How many bytes of that are not counted as the cell's memory. What compilers make takes less.
+const INSTANCES_BYTES_FREE: u64 = 2 * 1024 * 1024;
+
+/// How many memories a component may have. Each is some four gigabytes of addresses and a few mappings, of which a process has
+/// 2^47 bytes and by default 65530: enough for 256 cells that have as many.
+const MEMORIES_MAX: usize = 32;
+
+/// How much of a cell's calls is nobody's but its own, in bytes: so much is not booked on those above, so that what its
+/// neighbours do does not stop one that calls with little. As much as the pipes between a cell and its host hold anyway.
+const CALLS_OF_ITS_OWN_BYTES: u64 = 128 * 1024;
 
 /// What a cell and all below it use, and may use. A cheap handle.
 #[derive(Clone, Debug)]
@@ -46,6 +64,8 @@ struct Inner {
     children_started: AtomicU64,
     /// How many RPC calls it and those below have made to their hosts.
     calls: AtomicU64,
+    /// What the host holds of the calls of it and those below, in bytes, but for what is each one's own.
+    call_bytes: Counter,
 }
 
 /// A number with its bound.
@@ -111,6 +131,7 @@ impl Account {
             children: Counter::new(limits.number(Limit::Children)),
             children_started: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            call_bytes: Counter::new(limits.number(Limit::CallBytes)),
             limits,
         }))
     }
@@ -150,6 +171,22 @@ impl Account {
         self.line().for_each(|account| {
             account.0.calls.fetch_add(1, Ordering::Relaxed);
         });
+    }
+
+    /// What the host holds of the calls of one connection of this cell; nothing yet.
+    pub fn hold_calls(&self) -> CallsHold {
+        CallsHold { account: self.clone(), bytes: 0 }
+    }
+
+    /// Counts what the host holds for the cell as its memory, for as long as the value lives.
+    ///
+    /// # Errors
+    /// If it may not have so much, or one above it.
+    pub(super) fn hold_memory(&self, bytes: u64) -> Result<MemoryHold, LimitReached> {
+        match self.book(|inner| &inner.memory, bytes) {
+            Ok(()) => Ok(MemoryHold { account: self.clone(), bytes }),
+            Err(full) => Err(full.reached(Limit::Memory)),
+        }
     }
 
     /// Makes room for a child, for as long as the value lives.
@@ -213,7 +250,7 @@ impl Account {
     }
 }
 
-/// The room for one child.
+/// The room for one child. It is the child's, and that of those who hold what is left of it.
 #[derive(Debug)]
 pub struct Admission(Account);
 
@@ -221,6 +258,65 @@ impl Drop for Admission {
     fn drop(&mut self) {
         self.0.unbook(|inner| &inner.children, 1);
     }
+}
+
+/// Memory of the host that counts as the cell's.
+#[derive(Debug)]
+pub(super) struct MemoryHold {
+    account: Account,
+    bytes: u64,
+}
+
+impl Drop for MemoryHold {
+    fn drop(&mut self) {
+        self.account.unbook(|inner| &inner.memory, self.bytes);
+    }
+}
+
+/// What the host holds of the calls of one connection. Given back when it is dropped.
+#[derive(Debug)]
+pub struct CallsHold {
+    account: Account,
+    bytes: u64,
+}
+
+impl CallsHold {
+    /// Holds more.
+    ///
+    /// # Errors
+    /// If the cell may not have so much, or one above it.
+    pub fn add(&mut self, bytes: u64) -> Result<(), LimitReached> {
+        let after = self.bytes.saturating_add(bytes);
+        let more = booked(after) - booked(self.bytes);
+        if more > 0
+            && let Err(full) = self.account.book(|inner| &inner.call_bytes, more)
+        {
+            return Err(full.reached(Limit::CallBytes));
+        }
+        self.bytes = after;
+        Ok(())
+    }
+
+    /// Holds less.
+    pub fn subtract(&mut self, bytes: u64) {
+        let after = self.bytes.saturating_sub(bytes);
+        let less = booked(self.bytes) - booked(after);
+        if less > 0 {
+            self.account.unbook(|inner| &inner.call_bytes, less);
+        }
+        self.bytes = after;
+    }
+}
+
+impl Drop for CallsHold {
+    fn drop(&mut self) {
+        self.subtract(self.bytes);
+    }
+}
+
+/// The part that is not the cell's own.
+fn booked(bytes: u64) -> u64 {
+    bytes.saturating_sub(CALLS_OF_ITS_OWN_BYTES)
 }
 
 /// Ready when a cell has lived for so long; never without a limit.
@@ -242,11 +338,26 @@ pub(super) struct Limiter {
     memory: u64,
     /// Who refused memory, if it was refused.
     memory_refused: Option<LimitReached>,
+    instances_max: usize,
 }
 
 impl Limiter {
     pub(super) fn new(account: Account) -> Self {
-        Self { account, memory: 0, memory_refused: None }
+        Self { account, memory: 0, memory_refused: None, instances_max: INSTANCES_MAX }
+    }
+
+    /// Says what is to be instantiated, which takes memory that the guest cannot see.
+    ///
+    /// # Errors
+    /// If it may not have so much.
+    pub(super) fn carry(&mut self, weight: Weight) -> Result<(), LimitReached> {
+        let most = INSTANCES_BYTES_MAX.checked_div(weight.instance_bytes).unwrap_or(u64::MAX).max(1);
+        self.instances_max = usize::try_from(most).unwrap_or(usize::MAX).min(INSTANCES_MAX);
+        let counted = usize::try_from(weight.all_bytes.saturating_sub(INSTANCES_BYTES_FREE)).unwrap_or(usize::MAX);
+        match self.grow(counted) {
+            true => Ok(()),
+            false => Err(self.account.reached(Limit::Memory)),
+        }
     }
 
     pub(super) fn account(&self) -> &Account {
@@ -255,7 +366,8 @@ impl Limiter {
 
     /// What the cell was refused before it trapped with this error, as a sentence: that may be why.
     pub(super) fn refused(&self, error: &wasmtime::Error) -> Option<String> {
-        let handles_full = matches!(error.downcast_ref(), Some(ResourceTableError::Full));
+        let handles_full = matches!(error.downcast_ref(), Some(ResourceTableError::Full))
+            || error.chain().any(|cause| cause.to_string().contains(HANDLES_FULL));
         let refused = match handles_full {
             true => self.account.reached(Limit::Handles),
             false => self.memory_refused?,
@@ -298,7 +410,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn instances(&self) -> usize {
-        INSTANCES_MAX
+        self.instances_max
     }
 
     fn tables(&self) -> usize {
@@ -306,7 +418,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn memories(&self) -> usize {
-        INSTANCES_MAX
+        MEMORIES_MAX
     }
 }
 
@@ -349,6 +461,46 @@ mod tests {
         assert!(!own.memory_growing(512 * 1024, 512 * 1024 + 1, None).unwrap());
         drop(child);
         assert!(own.memory_growing(512 * 1024, 1 << 20, None).unwrap());
+    }
+
+    #[test]
+    fn what_is_held_of_the_calls_of_children_is_their_parents_as_well() {
+        let parent = Account::new(limits(&["call-bytes=1MiB"]));
+        let child = |limit| parent.below(limits(&[limit])).unwrap();
+        let (mut large, mut small) = (child("call-bytes=1GiB").hold_calls(), child("call-bytes=64KiB").hold_calls());
+        large.add(CALLS_OF_ITS_OWN_BYTES + (1 << 20)).unwrap();
+        let full = large.add(1).unwrap_err();
+        assert_eq!(full.to_string(), "the limit `call-bytes` is reached, which is 1MiB");
+        small.add(CALLS_OF_ITS_OWN_BYTES).unwrap();
+        assert!(small.add(1).is_err(), "its own is all that is left");
+        large.subtract(1000);
+        small.add(1000).unwrap();
+        small.subtract(CALLS_OF_ITS_OWN_BYTES + 1000);
+        drop(large);
+        assert_eq!(parent.0.call_bytes.now.load(Ordering::Relaxed), 0);
+        assert!(small.add(CALLS_OF_ITS_OWN_BYTES + 64 * 1024 + 1).is_err(), "its own limit");
+    }
+
+    #[test]
+    fn instances_that_take_much_are_few_and_are_memory() {
+        let carried = |instance_bytes, all_bytes, memory| {
+            let mut limiter = Limiter::new(Account::new(limits(&[memory])));
+            let carried = limiter.carry(Weight { instance_bytes, all_bytes });
+            (carried.is_ok(), limiter.instances(), limiter.account().memory_bytes())
+        };
+        assert_eq!(carried(0, 0, "memory=64KiB"), (true, INSTANCES_MAX, 0));
+        assert_eq!(carried(200_000, 300_000, "memory=64KiB"), (true, INSTANCES_MAX, 0), "what compilers make");
+        assert_eq!(carried(8 << 20, 64 << 20, "memory=1GiB"), (true, 8, (64 - 2) << 20));
+        assert_eq!(carried(100 << 20, 100 << 20, "memory=64MiB"), (false, 1, 0));
+    }
+
+    #[test]
+    fn what_the_host_holds_for_a_cell_is_memory() {
+        let parent = Account::new(limits(&["memory=1MiB"]));
+        let held = parent.below(Limits::default()).unwrap().hold_memory(1 << 20).unwrap();
+        assert_eq!(parent.hold_memory(1).unwrap_err().limit, Limit::Memory);
+        drop(held);
+        assert_eq!((parent.memory_bytes(), parent.memory_peak_bytes()), (0, 1 << 20));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! or a [`Listing`] of ours under the same number in the cell's resource table; only the type that the handle is written
 //! with differs ([`borrowed`], [`owned`]).
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::vec;
@@ -23,14 +24,15 @@ use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, FsError, FsResult, InputStream, OutputStream, Pollable, StreamError, StreamResult,
 };
 
+use super::account::{Account, MemoryHold};
 use super::process::CellState;
 use crate::vfs::{
     Access, Entry, Follow, Identity, Kind, Metadata, Namespace, NewTime, NewTimes, Node, OpenFile, PATH_BYTES_MAX,
     Place, Target, VfsError,
 };
 
-/// How many bytes a file's output stream takes at once.
-const WRITE_BYTES_MAX: usize = 64 * 1024;
+/// How many bytes a file's stream reads or takes at once. Each open one holds as much at most.
+const STREAM_BYTES_MAX: usize = 64 * 1024;
 
 /// How often a file that others create and remove at the same moment is tried to be opened.
 const OPEN_ATTEMPTS: usize = 8;
@@ -51,6 +53,7 @@ impl HasData for Filesystem {
 pub(super) struct FilesystemView<'a> {
     pub(super) namespace: Option<&'a Namespace>,
     pub(super) table: &'a mut ResourceTable,
+    account: &'a Account,
 }
 
 /// What a descriptor stands for. A cheap handle.
@@ -60,8 +63,19 @@ enum Open {
     File { file: Arc<dyn OpenFile>, access: Access },
 }
 
-/// What a stream of directory entries stands for.
-struct Listing(vec::IntoIter<Entry>);
+/// What a stream of directory entries stands for. What it takes is counted as the cell's memory.
+struct Listing {
+    entries: vec::IntoIter<Entry>,
+    _hold: MemoryHold,
+}
+
+impl Listing {
+    fn new(entries: Vec<Entry>, account: &Account) -> FsResult<Self> {
+        let bytes: usize = entries.iter().map(|entry| size_of::<Entry>() + entry.name.capacity()).sum();
+        let hold = account.hold_memory(bytes as u64).map_err(|_| ErrorCode::InsufficientMemory)?;
+        Ok(Self { entries: entries.into_iter(), _hold: hold })
+    }
+}
 
 /// Our value's handle as a guest's: the same number.
 fn owned<T: 'static, U: 'static>(ours: &Resource<T>) -> Resource<U> {
@@ -177,7 +191,7 @@ async fn open_existing(target: &Target, flags: OpenFlags, access: Access) -> Res
 
 impl CellState {
     fn filesystem(&mut self) -> FilesystemView<'_> {
-        FilesystemView { namespace: self.files.as_ref(), table: &mut self.table }
+        FilesystemView { namespace: self.files.as_ref(), table: &mut self.table, account: self.limiter.account() }
     }
 }
 
@@ -195,7 +209,13 @@ impl types::Host for FilesystemView<'_> {
     }
 
     fn filesystem_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
-        Ok(self.table.get(&error)?.downcast_ref::<VfsError>().map(error_code))
+        let error = self.table.get(&error)?;
+        if let Some(error) = error.downcast_ref::<VfsError>() {
+            return Ok(Some(error_code(error)));
+        }
+        // Of a standard stream.
+        let code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        Ok(code.map(|code| error_code(&io::Error::from_raw_os_error(code).into())))
     }
 }
 
@@ -279,7 +299,8 @@ impl HostDescriptor for FilesystemView<'_> {
 
     async fn read_directory(&mut self, descriptor: Resource<Descriptor>) -> FsResult<Resource<DirectoryEntryStream>> {
         let entries = self.place(&descriptor)?.entries().await.map_err(fs_error)?;
-        Ok(owned(&self.table.push(Listing(entries.into_iter()))?))
+        let listing = Listing::new(entries, self.account)?;
+        Ok(owned(&self.table.push(listing)?))
     }
 
     async fn sync(&mut self, descriptor: Resource<Descriptor>) -> FsResult<()> {
@@ -512,7 +533,7 @@ impl HostDirectoryEntryStream for FilesystemView<'_> {
         &mut self,
         stream: Resource<DirectoryEntryStream>,
     ) -> FsResult<Option<DirectoryEntry>> {
-        let entry = self.table.get_mut(&borrowed::<_, Listing>(&stream))?.0.next();
+        let entry = self.table.get_mut(&borrowed::<_, Listing>(&stream))?.entries.next();
         Ok(entry.map(|entry| DirectoryEntry { type_: descriptor_type(entry.kind), name: entry.name }))
     }
 
@@ -569,7 +590,10 @@ fn new_times(accessed: NewTimestamp, modified: NewTimestamp) -> FsResult<NewTime
             let since = Duration::new(seconds, nanoseconds);
             SystemTime::UNIX_EPOCH.checked_add(since).map(NewTime::At).ok_or(ErrorCode::Overflow)
         }
-        NewTimestamp::Timestamp(_) => Err(ErrorCode::Invalid),
+        NewTimestamp::Timestamp(Datetime { seconds, nanoseconds }) => {
+            let carried = seconds.checked_add(u64::from(nanoseconds / 1_000_000_000));
+            Err(if carried.is_none() { ErrorCode::Overflow } else { ErrorCode::Invalid })
+        }
     };
     Ok(NewTimes { accessed: time(accessed)?, modified: time(modified)? })
 }
@@ -628,6 +652,7 @@ impl FileInput {
     /// Reads a piece, unless one is being read or there.
     fn start(&mut self, size: usize) {
         if let ReadState::Idle = self.state {
+            let size = size.min(STREAM_BYTES_MAX);
             self.state = ReadState::Reading(self.file.clone().read_at(self.position, size));
         }
     }
@@ -663,7 +688,7 @@ impl FileInput {
 #[wasmtime_wasi::async_trait]
 impl Pollable for FileInput {
     async fn ready(&mut self) {
-        self.start(WRITE_BYTES_MAX);
+        self.start(STREAM_BYTES_MAX);
         self.wait().await;
     }
 }
@@ -743,7 +768,7 @@ impl OutputStream for FileOutput {
         match std::mem::replace(&mut self.state, WriteState::Closed) {
             WriteState::Idle => {
                 self.state = WriteState::Idle;
-                Ok(WRITE_BYTES_MAX)
+                Ok(STREAM_BYTES_MAX)
             }
             WriteState::Writing(writing) => {
                 self.state = WriteState::Writing(writing);
@@ -756,7 +781,7 @@ impl OutputStream for FileOutput {
 
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         match self.state {
-            WriteState::Idle if bytes.len() <= WRITE_BYTES_MAX => {}
+            WriteState::Idle if bytes.len() <= STREAM_BYTES_MAX => {}
             WriteState::Closed => return Err(StreamError::Closed),
             _ => return Err(StreamError::trap("write without a permit")),
         }

@@ -21,7 +21,7 @@ mod process;
 mod stdio;
 mod turn;
 
-pub use account::{Account, Admission, LimitReached};
+pub use account::{Account, Admission, CallsHold, LimitReached};
 pub use code_cache::{CodeCache, CodeCacheError};
 pub use component::{Compiler, CompilerOptions, ComponentError, Program};
 pub use engine::{Engine, EngineError, EngineOptions};

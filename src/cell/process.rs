@@ -21,6 +21,10 @@ use crate::vfs::Namespace;
 /// A trap's text is cut to this many bytes; it quotes function names, which the guest chooses.
 const TRAP_TEXT_SIZE_MAX: usize = 16 * 1024;
 
+/// How many random bytes a guest gets at once. Making them holds up everybody on the thread, and takes a millisecond for so
+/// many; what asks for seeds and keys asks for a few.
+const RANDOM_BYTES_MAX: u64 = 256 * 1024;
+
 /// The first argument of every guest: the name it has in its image.
 const PROGRAM_NAME: &str = "main.wasm";
 
@@ -150,6 +154,10 @@ impl Drop for Ending {
 async fn run(program: Program, state: CellState) -> ExitStatus {
     let engine = program.engine();
     let _tick = engine.tick();
+    let mut state = state;
+    if let Err(reached) = state.limiter.carry(program.weight()) {
+        return ExitStatus::LimitReached(reached);
+    }
     let mut store = Store::new(&engine.wasmtime, state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(account::HOST_CALL_BYTES_MAX);
@@ -213,7 +221,7 @@ pub(super) struct CellState {
     wasi: WasiCtx,
     pub(super) table: ResourceTable,
     pub(super) files: Option<Namespace>,
-    limiter: Limiter,
+    pub(super) limiter: Limiter,
     pub(super) rpc: Option<Channel>,
 }
 
@@ -222,6 +230,7 @@ impl CellState {
         let mut wasi = WasiCtxBuilder::new();
         wasi.arg(PROGRAM_NAME).args(&launch.args).envs(&launch.env);
         wasi.stdin(launch.stdin).stdout(launch.stdout).stderr(launch.stderr);
+        wasi.max_random_size(RANDOM_BYTES_MAX);
         // Nothing is inherited and the network is off by default; saying so keeps it so.
         let is_connected = launch.network.is_some();
         wasi.allow_tcp(is_connected).allow_udp(is_connected).allow_ip_name_lookup(is_connected);

@@ -20,8 +20,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::caps::{self, Bootstrap, Child, Order, Spawn, SpawnError, Stream};
 use crate::cell::{
-    self, Account, Admission, CAPACITY, Channel, Compiler, Input, Launch, Output, PipeReader, PipeWriter, Process,
-    Program, pipe,
+    self, Account, Admission, CAPACITY, CallsHold, Channel, Compiler, Input, Launch, Output, PipeReader, PipeWriter,
+    Process, Program, pipe,
 };
 use crate::grant::{Limit, Reach};
 use crate::swarm::Swarm;
@@ -88,7 +88,7 @@ impl Host {
         name: String,
         mut launch: Launch,
         first: First,
-        admission: Option<Admission>,
+        admission: Option<Arc<Admission>>,
         kill: CancellationToken,
     ) -> Result<Process, SpawnError> {
         let (to_guest, guest_input) = pipe();
@@ -96,10 +96,9 @@ impl Host {
         launch.rpc = Some(Channel { input: guest_input, output: guest_output });
         let account = launch.account.clone();
         let limits = vat::Limits::of(account.limits());
+        let allowance = CallAllowance { account: account.clone(), held: account.hold_calls() };
         let (process, run) = cell::launch(launch, kill);
         let token = self.0.cells.token();
-        let counted = account.clone();
-        let on_call = move || counted.count_call();
         match first {
             First::Host { connect, network } => {
                 let host = self.clone();
@@ -113,7 +112,7 @@ impl Host {
                         let _children_end = children.kill.clone().drop_guard();
                         let executor = caps::executor(children);
                         let bootstrap = caps::host(host.0.swarm.clone(), executor, connect, &account).client;
-                        let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, on_call);
+                        let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, allowance);
                         run_with_vat(run, vat, &name).await;
                         tracing::debug!(cell = name, "ended");
                     }
@@ -133,7 +132,7 @@ impl Host {
                     .boxed_local()
                 };
                 self.submit(Box::new(job)).await?;
-                let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, on_call);
+                let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, allowance);
                 tokio::task::spawn_local(async move {
                     let _token = token;
                     run_with_vat(async { drop(ended.wait().await) }, vat, &name).await;
@@ -145,6 +144,26 @@ impl Host {
 
     async fn submit(&self, job: Job) -> Result<(), SpawnError> {
         self.0.workers.submit(job).await.map_err(|_| SpawnError::ShuttingDown)
+    }
+}
+
+/// What a cell's calls may make this host hold.
+struct CallAllowance {
+    account: Account,
+    held: CallsHold,
+}
+
+impl vat::Allowance for CallAllowance {
+    fn called(&mut self) {
+        self.account.count_call();
+    }
+
+    fn hold(&mut self, bytes: u64) -> Result<(), String> {
+        self.held.add(bytes).map_err(|reached| reached.to_string())
+    }
+
+    fn release(&mut self, bytes: u64) {
+        self.held.subtract(bytes);
     }
 }
 
@@ -245,8 +264,9 @@ impl Spawn for Children {
                 account,
                 rpc: None,
             };
-            let process = host.start_with(name, launch, first, Some(admission), kill).await?;
-            Ok(Child { process, stdin, stdout, stderr })
+            let admission = Arc::new(admission);
+            let process = host.start_with(name, launch, first, Some(admission.clone()), kill).await?;
+            Ok(Child { process, stdin, stdout, stderr, admission })
         }
         .boxed_local()
     }
@@ -267,7 +287,12 @@ fn output_to(stream: Stream) -> (PipeWriter, PipeReader) {
     if stream == Stream::Pipe {
         return (writer, reader);
     }
-    tokio::task::spawn_local(async move { while !reader.read(CAPACITY).await.is_empty() {} });
+    tokio::task::spawn_local(async move {
+        while !reader.read(CAPACITY).await.is_empty() {
+            // A child that writes without a pause is not to keep this thread from all else.
+            tokio::task::consume_budget().await;
+        }
+    });
     let (_, at_its_end) = pipe();
     (writer, at_its_end)
 }

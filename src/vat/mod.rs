@@ -46,11 +46,38 @@ impl Limits {
     }
 }
 
+/// What the cells that a peer belongs to may make this host hold, all together. [`Limits`] are those of one connection.
+pub trait Allowance {
+    /// The peer has made a call.
+    fn called(&mut self);
+
+    /// This host holds so many bytes more for the peer.
+    ///
+    /// # Errors
+    /// If it may not; with what is said of it.
+    fn hold(&mut self, bytes: u64) -> Result<(), String>;
+
+    /// This host holds so many bytes less.
+    fn release(&mut self, bytes: u64);
+}
+
+/// Nothing but the [`Limits`] of each connection.
+impl Allowance for () {
+    fn called(&mut self) {}
+
+    fn hold(&mut self, _: u64) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn release(&mut self, _: u64) {}
+}
+
 /// How deep a message's pointers may nest: the default of Cap'n Proto.
 const NESTING_MAX: i32 = 64;
 
 /// Speaks RPC over `input` and `output` until the peer closes its side or breaks the protocol, and serves `bootstrap`
-/// to it. `name` says in the log which connection it is, and `on_call` is told of each call that the peer makes.
+/// to it. `name` says in the log which connection it is. What is still held by `allowance` when the connection ends is released
+/// by its end.
 ///
 /// The future is not `Send`, like everything of capnp-rpc; dropping it drops all capabilities that the peer holds, and
 /// ends the calls that it made.
@@ -60,13 +87,13 @@ pub fn serve(
     output: impl AsyncWrite + Unpin + 'static,
     bootstrap: Capability,
     limits: Limits,
-    on_call: impl Fn() + 'static,
+    allowance: impl Allowance + 'static,
 ) -> impl Future<Output = ()> + 'static {
     let mut options = ReaderOptions::new();
     options.traversal_limit_in_words(Some(limits.message_size / size_of::<capnp::Word>()));
     options.nesting_limit(NESTING_MAX);
-    let meter = meter::Meter::new(limits, on_call);
-    let network = twoparty::VatNetwork::new(input, meter.watch(output), Side::Server, options);
+    let meter = meter::Meter::new(limits, allowance);
+    let network = twoparty::VatNetwork::new(meter.watch(input), meter.watch(output), Side::Server, options);
     let network = network::Watched::new(network, name.clone(), meter);
     let system = RpcSystem::new(Box::new(network), Some(bootstrap));
     async move {

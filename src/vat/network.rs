@@ -78,6 +78,7 @@ impl<Id: 'static> Connection<Id> for WatchedConnection<Id> {
                 message = received => message?,
             };
             if let Some(message) = &message {
+                meter.whole();
                 tracing::trace!(cell = name, "received {}", describe(message.get_body()));
                 meter.received(message.get_body()?)?;
             }

@@ -44,6 +44,25 @@ struct Tally {
     full: LimitReached,
 }
 
+impl Tally {
+    fn count(self: Rc<Self>) -> Result<Counted, Error> {
+        if self.count.get() >= self.max {
+            return Err(Error::failed(self.full.to_string()));
+        }
+        self.count.update(|count| count + 1);
+        Ok(Counted(self))
+    }
+}
+
+/// One of those that are counted.
+pub(super) struct Counted(Rc<Tally>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.count.update(|count| count - 1);
+    }
+}
+
 impl Membranes {
     /// For a cell with this account.
     pub(super) fn new(account: &Account) -> Self {
@@ -67,6 +86,15 @@ impl Membranes {
     /// As [`Membranes::restrict`].
     pub(super) async fn revocable(&self, capability: Client, revoked: CancellationToken) -> Result<Client, Error> {
         self.wrap(capability, None, revoked).await
+    }
+
+    /// Counts something else that is held because of a membrane, for as long as the value lives.
+    ///
+    /// # Errors
+    ///
+    /// There are too many.
+    pub(super) fn count(&self) -> Result<Counted, Error> {
+        self.0.clone().count()
     }
 
     async fn wrap(
@@ -112,12 +140,8 @@ impl Policy {
         if layers(&*inner) >= LAYERS_MAX {
             return Err(Error::failed(format!("more than {LAYERS_MAX} restrictions are around a capability")));
         }
-        let tally = self.tally.clone();
-        if tally.count.get() >= tally.max {
-            return Err(Error::failed(tally.full.to_string()));
-        }
-        tally.count.update(|count| count + 1);
-        let membrane = Rc::new(Membrane { inner, policy: self.clone(), side });
+        let counted = self.tally.clone().count()?;
+        let membrane = Rc::new(Membrane { inner, policy: self.clone(), side, _counted: counted });
         LIVE.with_borrow_mut(|live| live.insert(membrane.address(), Rc::downgrade(&membrane)));
         Ok(capnp_rpc::new_client_from_rc::<Client, _>(membrane).hook)
     }
@@ -158,6 +182,7 @@ struct Membrane {
     policy: Rc<Policy>,
     /// Where `inner` is.
     side: Side,
+    _counted: Counted,
 }
 
 impl Membrane {
@@ -220,7 +245,6 @@ impl Drop for Membrane {
         let address = self.address();
         // The thread may be ending.
         let _ = LIVE.try_with(|live| live.borrow_mut().remove(&address));
-        self.policy.tally.count.update(|count| count - 1);
     }
 }
 

@@ -84,7 +84,7 @@ fn connected<Running: Future<Output = ()>>(bootstrap: Client, test: impl FnOnce(
         let (to_server, server_input) = pipe();
         let (server_output, from_server) = pipe();
         let limits = vat::Limits::of(&Limits::default());
-        tokio::task::spawn_local(vat::serve("test".into(), server_input, server_output, bootstrap, limits, || ()));
+        tokio::task::spawn_local(vat::serve("test".into(), server_input, server_output, bootstrap, limits, ()));
         let network = twoparty::VatNetwork::new(from_server, to_server, RpcSide::Client, ReaderOptions::new());
         let mut system = RpcSystem::new(Box::new(network), None);
         let client = system.bootstrap(RpcSide::Server);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
 use crate::cell::{ExitStatus, LimitReached};
@@ -112,8 +113,16 @@ fn variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Has the process open as many files as it may. Cells have some thousands each, and most systems begin with 1024.
+fn open_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // If it cannot be, cells are refused what there is not.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 /// Runs the image and returns what the process is to end with.
 pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
+    open_many_files();
     let (status_file, is_measured) = (args.status_file.clone(), args.stats);
     let (ended, usage) = match try_run(args, verbose) {
         Ok(Ran { outcome, usage }) => (Ok(outcome), usage.filter(|_| is_measured)),
