@@ -127,7 +127,7 @@ interface Executor {
   # the host does not have (the error names it), or an entry of `env` has no name or no `=`; the connection goes on.
   #
   # The child runs until it ends, is killed, or the cell ends to which this executor belongs. Dropping the `Process` does
-  # not end it.
+  # not end it. One that has ended counts for the limit `children` until nobody holds its `Process` and its streams.
 
   echo @1 (message :Text) -> (response :Text);
   # Returns `message`. Costs a round trip and nothing else, so it can be used to see whether the host is there.

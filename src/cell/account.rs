@@ -16,6 +16,7 @@ use wasmtime::component::ResourceTableError;
 
 use crate::grant::{Limit, LimitValue, Limits, Span};
 use crate::vfs::memory::Room;
+use crate::wasm_binary::Weight;
 
 /// How many bytes one call of a guest to its host may bring along, such as the strings and lists among its arguments. The
 /// largest that WASI's programs send at once, a piece of a file, is far smaller.
@@ -27,9 +28,19 @@ const HANDLES_FULL: &str = "store handle limit exceeded";
 /// What an element of a table takes, in bytes.
 const TABLE_ELEMENT_BYTES: usize = 16;
 
-/// How many instances of core modules, memories and tables a component may have. Those that compilers make have a
-/// handful; each takes host memory that is not the guest's own.
+/// How many instances of core modules and tables a component may have. Those that compilers make have a handful; each takes
+/// host memory that is not the guest's own.
 const INSTANCES_MAX: usize = 256;
+
+/// How many bytes of that all instances of a cell may take.
+const INSTANCES_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How many bytes of that are not counted as the cell's memory. What compilers make takes less.
+const INSTANCES_BYTES_FREE: u64 = 2 * 1024 * 1024;
+
+/// How many memories a component may have. Each is some four gigabytes of addresses and a few mappings, of which a process has
+/// 2^47 bytes and by default 65530: enough for 256 cells that have as many.
+const MEMORIES_MAX: usize = 32;
 
 /// What a cell and all below it use, and may use. A cheap handle.
 #[derive(Clone, Debug)]
@@ -352,11 +363,22 @@ pub(super) struct Limiter {
     last_bytes: u64,
     /// Who refused memory, if it was refused.
     memory_refused: Option<LimitReached>,
+    instances_max: usize,
 }
 
 impl Limiter {
     pub(super) fn new(account: Account) -> Self {
-        Self { held: Held::new(account), last_bytes: 0, memory_refused: None }
+        Self { held: Held::new(account), last_bytes: 0, memory_refused: None, instances_max: INSTANCES_MAX }
+    }
+
+    /// Says what is to be instantiated, which takes memory that the guest cannot see.
+    ///
+    /// # Errors
+    /// If it may not have so much.
+    pub(super) fn carry(&mut self, weight: Weight) -> Result<(), LimitReached> {
+        let most = INSTANCES_BYTES_MAX.checked_div(weight.instance_bytes).unwrap_or(u64::MAX).max(1);
+        self.instances_max = usize::try_from(most).unwrap_or(usize::MAX).min(INSTANCES_MAX);
+        self.held.take(weight.all_bytes.saturating_sub(INSTANCES_BYTES_FREE))
     }
 
     pub(super) fn account(&self) -> &Account {
@@ -424,7 +446,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn instances(&self) -> usize {
-        INSTANCES_MAX
+        self.instances_max
     }
 
     fn tables(&self) -> usize {
@@ -432,7 +454,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn memories(&self) -> usize {
-        INSTANCES_MAX
+        MEMORIES_MAX
     }
 }
 
@@ -488,6 +510,28 @@ mod tests {
         assert!(!own.memory_growing(512 * 1024, 512 * 1024 + 1, None).unwrap());
         drop(child);
         assert!(own.memory_growing(512 * 1024, 1 << 20, None).unwrap());
+    }
+
+    #[test]
+    fn instances_that_take_much_are_few_and_are_memory() {
+        let carried = |instance_bytes, all_bytes, memory| {
+            let mut limiter = Limiter::new(Account::new(limits(&[memory])));
+            let carried = limiter.carry(Weight { instance_bytes, all_bytes });
+            (carried.is_ok(), limiter.instances(), limiter.account().memory_bytes())
+        };
+        assert_eq!(carried(0, 0, "memory=64KiB"), (true, INSTANCES_MAX, 0));
+        assert_eq!(carried(200_000, 300_000, "memory=64KiB"), (true, INSTANCES_MAX, 0), "what compilers make");
+        assert_eq!(carried(8 << 20, 64 << 20, "memory=1GiB"), (true, 8, (64 - 2) << 20));
+        assert_eq!(carried(100 << 20, 100 << 20, "memory=64MiB"), (false, 1, 0));
+    }
+
+    #[test]
+    fn what_the_host_holds_for_a_cell_is_memory() {
+        let parent = Account::new(limits(&["memory=1MiB"]));
+        let held = parent.below(Limits::default()).unwrap().hold(1 << 20).unwrap();
+        assert_eq!(parent.hold(1).unwrap_err().limit, Limit::Memory);
+        drop(held);
+        assert_eq!((parent.memory_bytes(), parent.memory_peak_bytes()), (0, 1 << 20));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::compile_child::{ChildCompiler, CompileLimit, Failed};
 use super::engine::Engine;
 use super::native::NativeCode;
 use super::process::CellState;
+use crate::wasm_binary::{self, Weight};
 
 /// How many compiled components are kept in memory. A node runs few different programs many times.
 const COMPILED_COUNT_MAX: usize = 64;
@@ -92,11 +93,16 @@ pub struct Program(Arc<Inner>);
 struct Inner {
     engine: Engine,
     command: CommandPre<CellState>,
+    weight: Weight,
 }
 
 impl Program {
     pub(super) fn engine(&self) -> &Engine {
         &self.0.engine
+    }
+
+    pub(super) fn weight(&self) -> Weight {
+        self.0.weight
     }
 
     pub(super) fn command(&self) -> &CommandPre<CellState> {
@@ -181,7 +187,7 @@ impl Compiler {
             Some(Found::Compiling(_)) => return None,
             None => {}
         }
-        let found = program(&self.0.engine, &self.0.find(&key(&self.0.engine, &digest))?);
+        let found = program(&self.0.engine, &self.0.find(&key(&self.0.engine, &digest))?, wasm);
         if let Ok(program) = &found {
             let mut known = self.0.known();
             known.push_front((digest, Known::Program(program.clone())));
@@ -256,8 +262,9 @@ impl Shop {
     ) -> Result<Program, ComponentError> {
         let key = key(&self.engine, &digest);
         if self.options.cache.is_some() {
-            let shop = self.clone();
-            let found = self.runtime.spawn_blocking(move || shop.find(&key).map(|found| program(&shop.engine, &found)));
+            let (shop, wasm) = (self.clone(), wasm.clone());
+            let find = move || shop.find(&key).map(|found| program(&shop.engine, &found, &wasm));
+            let found = self.runtime.spawn_blocking(find);
             if let Some(program) = found.await.map_err(|_| ComponentError::Stopped)? {
                 return program;
             }
@@ -270,7 +277,7 @@ impl Shop {
                 Some(child) => shop.compile_in(child, &wasm, &key, &stop)?,
                 None => shop.compile_here(&wasm, &key)?,
             };
-            program(&shop.engine, &component)
+            program(&shop.engine, &component, &wasm)
         });
         compiled.await.map_err(|_| ComponentError::Stopped)?
     }
@@ -417,11 +424,11 @@ fn check_header(wasm: &[u8]) -> Result<(), ComponentError> {
 }
 
 /// Checks that the component is a program, and that this host has what it imports.
-fn program(engine: &Engine, component: &Component) -> Result<Program, ComponentError> {
+fn program(engine: &Engine, component: &Component, wasm: &[u8]) -> Result<Program, ComponentError> {
     let instance =
         engine.linker().instantiate_pre(component).map_err(|error| ComponentError::Import(Arc::new(error)))?;
     let command = CommandPre::new(instance).map_err(|_| ComponentError::NoRun { exports: exports(component) })?;
-    Ok(Program(Arc::new(Inner { engine: engine.clone(), command })))
+    Ok(Program(Arc::new(Inner { engine: engine.clone(), command, weight: wasm_binary::weight(wasm) })))
 }
 
 fn exports(component: &Component) -> Vec<String> {

@@ -4,6 +4,7 @@
 //! or a [`Listing`] of ours under the same number in the cell's resource table; only the type that the handle is written
 //! with differs ([`borrowed`], [`owned`]).
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::vec;
@@ -30,8 +31,8 @@ use crate::vfs::{
     Place, Target, VfsError,
 };
 
-/// How many bytes a file's output stream takes at once.
-const WRITE_BYTES_MAX: usize = 64 * 1024;
+/// How many bytes a file's stream reads or takes at once. Each open one holds as much at most.
+const STREAM_BYTES_MAX: usize = 64 * 1024;
 
 /// How often a file that others create and remove at the same moment is tried to be opened.
 const OPEN_ATTEMPTS: usize = 8;
@@ -73,8 +74,19 @@ struct Handle {
 /// what the kernel has for a descriptor.
 const OPEN_BYTES: u64 = 1024;
 
-/// What a stream of directory entries stands for.
-struct Listing(vec::IntoIter<Entry>);
+/// What a stream of directory entries stands for. What it takes is counted as the cell's memory.
+struct Listing {
+    entries: vec::IntoIter<Entry>,
+    _hold: Held,
+}
+
+impl Listing {
+    fn new(entries: Vec<Entry>, account: &Account) -> FsResult<Self> {
+        let bytes: usize = entries.iter().map(|entry| size_of::<Entry>() + entry.name.capacity()).sum();
+        let hold = account.hold(bytes as u64).map_err(|_| ErrorCode::InsufficientMemory)?;
+        Ok(Self { entries: entries.into_iter(), _hold: hold })
+    }
+}
 
 /// Our value's handle as a guest's: the same number.
 fn owned<T: 'static, U: 'static>(ours: &Resource<T>) -> Resource<U> {
@@ -215,7 +227,13 @@ impl types::Host for FilesystemView<'_> {
     }
 
     fn filesystem_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
-        Ok(self.table.get(&error)?.downcast_ref::<ErrorCode>().copied())
+        let error = self.table.get(&error)?;
+        if let Some(code) = error.downcast_ref::<ErrorCode>() {
+            return Ok(Some(*code));
+        }
+        // Of a standard stream.
+        let code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        Ok(code.map(|code| error_code(&io::Error::from_raw_os_error(code).into())))
     }
 }
 
@@ -299,7 +317,8 @@ impl HostDescriptor for FilesystemView<'_> {
 
     async fn read_directory(&mut self, descriptor: Resource<Descriptor>) -> FsResult<Resource<DirectoryEntryStream>> {
         let entries = self.place(&descriptor)?.entries().await.map_err(fs_error)?;
-        Ok(owned(&self.table.push(Listing(entries.into_iter()))?))
+        let listing = Listing::new(entries, self.account)?;
+        Ok(owned(&self.table.push(listing)?))
     }
 
     async fn sync(&mut self, descriptor: Resource<Descriptor>) -> FsResult<()> {
@@ -527,7 +546,7 @@ impl HostDirectoryEntryStream for FilesystemView<'_> {
         &mut self,
         stream: Resource<DirectoryEntryStream>,
     ) -> FsResult<Option<DirectoryEntry>> {
-        let entry = self.table.get_mut(&borrowed::<_, Listing>(&stream))?.0.next();
+        let entry = self.table.get_mut(&borrowed::<_, Listing>(&stream))?.entries.next();
         Ok(entry.map(|entry| DirectoryEntry { type_: descriptor_type(entry.kind), name: entry.name }))
     }
 
@@ -584,7 +603,10 @@ fn new_times(accessed: NewTimestamp, modified: NewTimestamp) -> FsResult<NewTime
             let since = Duration::new(seconds, nanoseconds);
             SystemTime::UNIX_EPOCH.checked_add(since).map(NewTime::At).ok_or(ErrorCode::Overflow)
         }
-        NewTimestamp::Timestamp(_) => Err(ErrorCode::Invalid),
+        NewTimestamp::Timestamp(Datetime { seconds, nanoseconds }) => {
+            let carried = seconds.checked_add(u64::from(nanoseconds / 1_000_000_000));
+            Err(if carried.is_none() { ErrorCode::Overflow } else { ErrorCode::Invalid })
+        }
     };
     Ok(NewTimes { accessed: time(accessed)?, modified: time(modified)? })
 }
@@ -653,6 +675,7 @@ impl FileInput {
     /// Reads a piece, unless one is being read or there.
     fn start(&mut self, size: usize) {
         if let ReadState::Idle = self.state {
+            let size = size.min(STREAM_BYTES_MAX);
             self.state = ReadState::Reading(self.file.clone().read_at(self.position, size));
         }
     }
@@ -688,7 +711,7 @@ impl FileInput {
 #[wasmtime_wasi::async_trait]
 impl Pollable for FileInput {
     async fn ready(&mut self) {
-        self.start(WRITE_BYTES_MAX);
+        self.start(STREAM_BYTES_MAX);
         self.wait().await;
     }
 }
@@ -774,7 +797,7 @@ impl OutputStream for FileOutput {
         match std::mem::replace(&mut self.state, WriteState::Closed) {
             WriteState::Idle => {
                 self.state = WriteState::Idle;
-                Ok(WRITE_BYTES_MAX)
+                Ok(STREAM_BYTES_MAX)
             }
             WriteState::Writing(writing) => {
                 self.state = WriteState::Writing(writing);
@@ -787,7 +810,7 @@ impl OutputStream for FileOutput {
 
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         match self.state {
-            WriteState::Idle if bytes.len() <= WRITE_BYTES_MAX => {}
+            WriteState::Idle if bytes.len() <= STREAM_BYTES_MAX => {}
             WriteState::Closed => return Err(StreamError::Closed),
             _ => return Err(StreamError::trap("write without a permit")),
         }

@@ -24,6 +24,10 @@ const TRAP_TEXT_SIZE_MAX: usize = 16 * 1024;
 /// What a text costs the host besides its bytes.
 const WORD_BYTES: u64 = 48;
 
+/// How many random bytes a guest gets at once. Making them holds up everybody on the thread, and takes a millisecond for so
+/// many; what asks for seeds and keys asks for a few.
+const RANDOM_BYTES_MAX: u64 = 256 * 1024;
+
 /// The first argument of every guest: the name it has in its image.
 const PROGRAM_NAME: &str = "main.wasm";
 
@@ -172,6 +176,10 @@ async fn run(program: Program, mut state: CellState, kept_bytes: u64) -> ExitSta
     }
     let engine = program.engine();
     let _tick = engine.tick();
+    let mut state = state;
+    if let Err(reached) = state.limiter.carry(program.weight()) {
+        return ExitStatus::LimitReached(reached);
+    }
     let mut store = Store::new(&engine.wasmtime, state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(account::HOST_CALL_BYTES_MAX);
@@ -244,6 +252,7 @@ impl CellState {
         let mut wasi = WasiCtxBuilder::new();
         wasi.arg(PROGRAM_NAME).args(&launch.args).envs(&launch.env);
         wasi.stdin(launch.stdin).stdout(launch.stdout).stderr(launch.stderr);
+        wasi.max_random_size(RANDOM_BYTES_MAX);
         // Nothing is inherited and the network is off by default; saying so keeps it so.
         let is_connected = launch.network.is_some();
         wasi.allow_tcp(is_connected).allow_udp(is_connected).allow_ip_name_lookup(is_connected);

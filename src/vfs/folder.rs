@@ -14,9 +14,9 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -93,10 +93,27 @@ fn open_cached(_: &OwnedFd, _: &str, _: OFlags) -> Option<Result<OwnedFd, Errno>
 async fn open_at(directory: &Arc<OwnedFd>, name: &str, flags: OFlags) -> Result<OwnedFd, VfsError> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if let Some(opened) = open_cached(directory, name, flags) {
-        return Ok(opened?);
+        return spare(opened?);
     }
     let (directory, name) = (directory.clone(), name.to_owned());
-    blocking(move || Ok(rustix::fs::openat(&directory, name, flags, Mode::empty())?)).await
+    blocking(move || spare(rustix::fs::openat(&directory, name, flags, Mode::empty())?)).await
+}
+
+/// How many file descriptors of this process cells leave to all else: to connections, to compilers, to the blockstore.
+const DESCRIPTORS_LEFT: u64 = 128;
+
+/// How many file descriptors this process may have, as it is when the first file is opened for a cell.
+static DESCRIPTORS_MAX: LazyLock<Option<u64>> =
+    LazyLock::new(|| rustix::process::getrlimit(rustix::process::Resource::Nofile).current);
+
+/// The descriptor, unless it is one of the last that the process may have: the system gives the lowest that is free.
+fn spare(fd: OwnedFd) -> Result<OwnedFd, VfsError> {
+    let most = *DESCRIPTORS_MAX;
+    let number = u64::try_from(fd.as_raw_fd()).unwrap_or(0);
+    match most.is_some_and(|most| number >= most.saturating_sub(DESCRIPTORS_LEFT)) {
+        true => Err(VfsError::NoMemory),
+        false => Ok(fd),
+    }
 }
 
 fn host_identity(stat: &Stat) -> Identity {

@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -23,6 +24,9 @@ const PAGE_BYTES: usize = 4096;
 
 /// What a node or a name is counted as beside its text, which is more than it takes.
 const NODE_BYTES: u64 = 512;
+
+/// How many entries of a directory are listed before others may go on: some hundred microseconds.
+const LISTED_AT_ONCE: usize = 1024;
 
 /// The number of the root.
 const ROOT: u64 = 1;
@@ -182,6 +186,15 @@ impl State {
 
     fn find(&mut self, directory: u64, name: &str) -> Result<u64, VfsError> {
         self.entries(directory)?.get(name).copied().ok_or(VfsError::NoEntry)
+    }
+
+    /// Some of a directory's entries, in their order: those after this name, or the first.
+    fn list(&mut self, directory: u64, after: Option<&str>) -> Result<Vec<Entry>, VfsError> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let entries = self.entries(directory)?.range::<str, _>((after, Bound::Unbounded)).take(LISTED_AT_ONCE);
+        let entries: Vec<_> = entries.map(|(name, number)| (name.clone(), *number)).collect();
+        let kind = |number| self.nodes.get(&number).map_or(Kind::Other, |node| node.metadata().kind);
+        Ok(entries.into_iter().map(|(name, number)| Entry { name, kind: kind(number) }).collect())
     }
 
     fn is_directory(&self, number: u64) -> bool {
@@ -502,16 +515,22 @@ impl Directory for MemoryDirectory {
     }
 
     fn entries(&self) -> Answer<'_, Vec<Entry>> {
-        let mut state = self.0.state();
-        let listed = state.entries(self.0.number).cloned().map(|entries| {
-            let entry = |(name, number): (String, u64)| {
-                let kind = state.nodes.get(&number).map_or(Kind::Other, |node| node.metadata().kind);
-                Entry { name, kind }
-            };
-            entries.into_iter().map(entry).collect()
-        });
-        drop(state);
-        ready(listed)
+        async {
+            let mut listed = self.0.state().list(self.0.number, None)?;
+            while listed.len() % LISTED_AT_ONCE == 0
+                && let Some(last) = listed.last().map(|entry: &Entry| entry.name.clone())
+            {
+                // It takes long, and others are to go on meanwhile.
+                tokio::task::yield_now().await;
+                let more = self.0.state().list(self.0.number, Some(&last))?;
+                if more.is_empty() {
+                    break;
+                }
+                listed.extend(more);
+            }
+            Ok(listed)
+        }
+        .boxed()
     }
 
     fn create_file<'a>(&'a self, name: Name<'a>) -> Answer<'a, Arc<dyn File>> {

@@ -695,3 +695,18 @@ async fn mounts_are_seen() {
     assert_eq!(cat(instead.root(), "x").await, "mounted");
     assert_eq!(cat(instead.root(), "below/x").await, "mounted");
 }
+
+/// It is made in pieces.
+#[tokio::test]
+async fn a_long_listing_of_memory_is_whole() {
+    for count in [0, 1, 1023, 1024, 1025, 2048, 5000] {
+        let root = MemoryTree::new(1 << 30).root();
+        let names: Vec<_> = (0..count).map(|number| format!("{number:04}")).collect();
+        for name in &names {
+            root.create_directory(Name::new(name).unwrap()).await.unwrap();
+        }
+        let listed = root.entries().await.unwrap();
+        assert!(listed.iter().map(|entry| &entry.name).eq(&names), "{count}");
+        assert!(listed.iter().all(|entry| entry.kind == Kind::Directory));
+    }
+}
