@@ -15,7 +15,7 @@ use ww_schema::peer_capnp::host;
 
 use super::membrane::Membranes;
 use super::revoker::revoker;
-use crate::cell::{Account, PipeReader, PipeWriter, pipe};
+use crate::cell::{Account, PIECE_BYTES, PipeReader, PipeWriter, pipe};
 use crate::grant::Limits;
 use crate::vat;
 
@@ -81,8 +81,8 @@ type Received = Reader<OwnedSegments>;
 impl Raw {
     /// A cell with this bootstrap capability and these limits.
     fn serve(bootstrap: Client, limits: &str) -> Self {
-        let (to_host, input) = pipe();
-        let (output, from_host) = pipe();
+        let (to_host, input) = pipe(PIECE_BYTES);
+        let (output, from_host) = pipe(PIECE_BYTES);
         let mut all = Limits::default();
         all.extend(limits.split_whitespace().map(|limit| limit.parse::<Limits>().unwrap()));
         tokio::task::spawn_local(vat::serve("test".into(), input, output, bootstrap, vat::Limits::of(&all), ()));

@@ -4,8 +4,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use std::rc::Rc;
-
 use capnp::Error;
 use capnp::capability::Promise;
 use capnp_rpc::rpc_capnp::message;
@@ -286,7 +284,7 @@ mod tests {
 
     #[test]
     fn errors_of_this_side_name_the_limit() {
-        let meter = Meter::new(Limits { message_size: 65_536, calls: 4, calls_size: 9 }, ());
+        let meter = Meter::new(Limits { message_size: 65_536, calls: 4, calls_size: 9, handles: 9 }, ());
         let check = |error: Error, expected: Option<(Limit, &str)>| {
             let found = overrun(&error, &meter).map(|overrun| (overrun.limit, overrun.reason));
             assert_eq!(found, expected.map(|(limit, reason)| (limit, reason.to_owned())));
