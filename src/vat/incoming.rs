@@ -33,7 +33,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for WatchedReader<R> {
         let size = ready!(Pin::new(&mut this.reader).poll_read(context, target))?;
         let mut bytes = &target[..size];
         while let Some(length) = this.lengths.next(&mut bytes) {
-            this.meter.coming(length).map_err(|error| io::Error::other(error.to_string()))?;
+            this.meter.coming(length).map_err(|error| io::Error::other(error.extra))?;
         }
         Poll::Ready(Ok(size))
     }

@@ -15,7 +15,6 @@ use super::describe::{describe, shown};
 use super::meter::{Meter, Room, Sent};
 use super::stand_in::{self, Asides};
 use super::tables::Passage;
-use crate::grant::{Bytes, Limit};
 
 /// Passes everything on to `N`, has each message counted, logs it at trace level, and keeps errors of the connection out
 /// of the library's own reporting.
@@ -42,23 +41,15 @@ struct Watcher {
 impl Watcher {
     /// Tells of an error of this side, if a limit is why there is one.
     fn note(&self, error: Error) -> Error {
-        if let Some(overrun) = overrun(&error, &self.meter) {
+        if let Some(overrun) = overrun(&error) {
             self.meter.overran(overrun);
         }
         error
     }
 }
 
-/// What an error of this side says of a limit: the meter ends its own with the limit's name, and the library has a sentence for
-/// messages that are too large.
-fn overrun(error: &Error, meter: &Meter) -> Option<Overrun> {
-    if error.extra.starts_with("Message has ") && error.extra.contains(" words, which is too large") {
-        let (limit, most) = (Limit::Message, Bytes(meter.message_size_max() as u64));
-        return Some(Overrun {
-            limit,
-            reason: format!("it sent a message larger than the limit `{limit}`, which is {most}"),
-        });
-    }
+/// What an error of this side says of a limit: the meter ends its own with the limit's name.
+fn overrun(error: &Error) -> Option<Overrun> {
     let limit = error.extra.strip_suffix('`')?.rsplit_once("the limit `")?.1.parse().ok()?;
     Some(Overrun { limit, reason: error.extra.clone() })
 }
@@ -280,21 +271,20 @@ impl<Id: 'static> OutgoingMessage for WatchedMessage<Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vat::Limits;
+    use crate::grant::Limit;
 
     #[test]
     fn errors_of_this_side_name_the_limit() {
-        let meter = Meter::new(Limits { message_size: 65_536, calls: 4, calls_size: 9, handles: 9 }, ());
         let check = |error: Error, expected: Option<(Limit, &str)>| {
-            let found = overrun(&error, &meter).map(|overrun| (overrun.limit, overrun.reason));
+            let found = overrun(&error).map(|overrun| (overrun.limit, overrun.reason));
             assert_eq!(found, expected.map(|(limit, reason)| (limit, reason.to_owned())));
         };
         let calls = "more than 4 calls are unanswered, the limit `calls`";
         check(Error::overloaded(calls.into()), Some((Limit::Calls, calls)));
         let answers = "answers that were not read have more than 9 bytes, the limit `call-bytes`";
         check(Error::overloaded(answers.into()), Some((Limit::CallBytes, answers)));
-        let large = "it sent a message larger than the limit `message`, which is 64KiB";
-        check(Error::failed("Message has 9 words, which is too large. To…".into()), Some((Limit::Message, large)));
+        let large = "a message has more than 64KiB, the limit `message`";
+        check(Error::failed(large.into()), Some((Limit::Message, large)));
         check(Error::failed("more than 64 calls are chained to an unanswered one".into()), None);
         check(Error::failed("the limit `speed`".into()), None);
     }

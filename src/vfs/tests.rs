@@ -589,7 +589,7 @@ async fn swapped_directories_are_not_followed() {
     symlink(outside.path().join("x"), dir.path().join("e/x")).unwrap();
     assert!(file.open(Access::Read).await.is_err());
     fs::rename(dir.path().join("e/y"), dir.path().join("e/x")).unwrap();
-    assert!(matches!(file.open(Access::Read).await.err(), Some(VfsError::NoEntry)));
+    assert!(matches!(file.open(Access::Read).await.err(), Some(VfsError::Replaced)));
 }
 
 #[tokio::test]

@@ -275,7 +275,7 @@ fn limits_end_a_cell_and_are_named() {
 #[test]
 fn a_session_that_ends_for_a_limit_is_told() {
     let large = run(&["--limit", "message=64KiB"], &["spawn", "/bin/probe.wasm", "args"]).expect(1);
-    let said = "the session with the guest was ended: it sent a message larger than the limit `message`, which is 64KiB; \
+    let said = "the session with the guest was ended: a message has more than 64KiB, the limit `message`; \
                 `--limit message=…` sets another";
     assert_eq!(large.stderr.matches(said).count(), 1, "{}", large.stderr);
 }

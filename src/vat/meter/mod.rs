@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 
 use super::tables::{Passage, Tables};
 use super::{Ledger, Limits, Overrun};
+use crate::grant::Bytes;
 
 /// How many bytes may wait for a peer to read them before nothing more is taken from it.
 const UNREAD_SIZE_MAX: usize = 4 * 1024 * 1024;
@@ -145,9 +146,8 @@ impl Meter {
     pub(super) fn coming(&self, bytes: usize) -> Result<(), Error> {
         let message_size = self.0.limits.message_size;
         if bytes > message_size {
-            return Err(Error::failed(format!(
-                "a message has {bytes} bytes, and {message_size} are allowed, the limit `message`"
-            )));
+            let most = Bytes(message_size as u64);
+            return Err(Error::failed(format!("a message has more than {most}, the limit `message`")));
         }
         self.hold(bytes)?;
         self.0.incoming.update(|incoming| incoming + bytes);
