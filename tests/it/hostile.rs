@@ -178,7 +178,8 @@ fn those_whose_calls_never_return() {
     attack(Own, &["cancel"], "killed", 256);
     // These read what they are answered as they go. Nothing is left behind of calls that have returned.
     attack(Handed(&["memory=4MiB"]), &["cancel"], "no end after many calls", 8);
-    attack(Own, &["chain"], "more than 64 calls are chained to an unanswered one", 0);
+    // Where they return at once, there is no chain; `raw_rpc.rs` has calls that do not.
+    attack(Own, &["chain"], "more than 64 calls are chained to an unanswered one or killed", 0);
     attack(Own, &["capabilities"], "a message has 1000000 capabilities, and 1024 are allowed", 128);
     attack(Handed(&[]), &["capabilities"], "a message has 1000000 capabilities, and 1024 are allowed", 128);
     attack(Own, &["yourself"], "refused: the host ended the session", 0);
