@@ -34,7 +34,7 @@ const KNOWN: [(&str, &str); 4] = [
 /// overwrites what the adapter has put there for a call before it.
 const ALLOCATOR: &str = "its allocator takes the page of memory that the adapter has grown for itself";
 
-/// The tests for a process without files, in which descriptor 3 is none: a cell has its image there, and a child nothing.
+/// The tests for a process without files, in which descriptor 3 is none: a cell has its image there, and a child its `/tmp`, unless that has no room.
 const WITHOUT_FILES: [&str; 1] = ["c/sock_shutdown-invalid_fd"];
 
 fn main() -> ExitCode {
@@ -136,7 +136,8 @@ fn run_as_child(ww: &Path, test: &Path) -> Result<Outcome, Box<dyn Error>> {
     let scratch = tempfile::tempdir()?;
     let image = image(scratch.path(), &[("main.wasm", parent), ("test.wasm", wrap(&fs::read(test)?)?)])?;
     let mut command = ww_run(ww, &image);
-    let output = command.args(["--", "spawn", "/bin/test.wasm"]).stdin(Stdio::null()).output()?;
+    // A child without room in `/tmp` has no files.
+    let output = command.args(["--limit", "tmp=0", "--", "spawn", "/bin/test.wasm"]).stdin(Stdio::null()).output()?;
     Ok(check(&output, 0, Some("ok: exit code 0\n")))
 }
 

@@ -311,10 +311,11 @@ impl Spawn for Children {
         async move {
             let (account, admission, room) = admitted?;
             let root = match &module.image {
-                Some(image) => image.open(&account).await.map_err(SpawnError::Image)?,
-                None => vfs::empty_root(),
+                Some(image) => Some(image.open(&account).await.map_err(SpawnError::Image)?),
+                // Without room for any file it has none at all.
+                None => account.limits().number(Limit::Tmp).is_none_or(|most| most > 0).then(vfs::empty_root),
             };
-            let files = Namespace::new(root, &[tmp(&account)]).expect("one mount at /tmp is in order");
+            let files = root.map(|root| Namespace::new(root, &[tmp(&account)]).expect("one mount at /tmp is in order"));
             let capacity = account.limits().size(Limit::Stdio);
             let (stdin, child_stdin) = input(order.stdin, capacity);
             let (child_stdout, stdout) = output_to(order.stdout, capacity);
@@ -334,7 +335,7 @@ impl Spawn for Children {
                 stdin: Input::Pipe(child_stdin),
                 stdout: Output { pipe: child_stdout, is_terminal: false, arrival: None },
                 stderr: Output { pipe: child_stderr, is_terminal: false, arrival: None },
-                files: Some(files),
+                files,
                 network: order.network,
                 account,
                 rpc: None,

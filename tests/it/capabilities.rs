@@ -66,6 +66,13 @@ fn a_child_has_no_more_than_its_parent() {
 }
 
 #[test]
+fn a_child_without_room_for_files_has_none() {
+    let args = ["spawn", PROBE, "files", "/tmp"];
+    assert!(run(&[], &args).expect(0).stdout.contains("/tmp: folder: "));
+    assert!(!run(&["--limit", "tmp=0"], &args).expect(0).stdout.contains("folder"));
+}
+
+#[test]
 fn the_room_of_a_child_is_free_when_its_end_is_known() {
     run(&["--limit", "children=1"], &["module-time", PROBE, "300", "copy"]).expect(0);
 }
