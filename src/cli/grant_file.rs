@@ -11,6 +11,7 @@ use super::error::Failure;
 use super::exit_code;
 use crate::escape;
 use crate::grant::{Grants, Limits, REQUEST_BYTES_MAX, Request, RequestError};
+use crate::ops::is_within;
 use crate::private_file::{self, Distrusted, Refused};
 
 /// Why a file gives nothing.
@@ -57,7 +58,8 @@ pub(super) fn refuse_within_reach(path: &Path, grants: &Grants) -> Result<(), Fa
     let sources = grants.mounts().filter(|mount| mount.writable).filter_map(|mount| mount.source.as_deref());
     for source in sources {
         let Ok(folder) = fs::canonicalize(source) else { continue };
-        if places.iter().any(|place| place.starts_with(&folder)) {
+        // What cannot be looked at is not taken for harmless.
+        if places.iter().any(|place| is_within(place, &folder).unwrap_or(true)) {
             let (path, source) = (escape::path(path), escape::text(source));
             let message =
                 format!("the grant file {path} cannot be used: the guest could change it, which is given {source}:rw");

@@ -47,6 +47,7 @@ pub use inspect::{
 };
 pub use listing::{Listed, ListedKind, Listing, ListingError};
 pub use lock::OutOfDate;
+pub(crate) use mounts::is_within;
 pub use pin::{PinError, pin, unpin};
 pub use publish::{PrivateKeys, PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};

@@ -35,7 +35,8 @@ fn overlap(folder: &Path, other: &Path) -> io::Result<bool> {
 
 /// The path without links in it, as far as it exists.
 fn canonical(path: &Path) -> io::Result<PathBuf> {
-    for existing in std::path::absolute(path)?.ancestors() {
+    let path = std::path::absolute(path)?;
+    for existing in path.ancestors() {
         match existing.canonicalize() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             found => {
@@ -44,10 +45,11 @@ fn canonical(path: &Path) -> io::Result<PathBuf> {
             }
         }
     }
-    Ok(path.to_owned())
+    Ok(path)
 }
 
-fn is_within(inner: &Path, outer: &Path) -> io::Result<bool> {
+/// Whether one path is the other or below it, by whatever mount it is reached. Both are without links.
+pub(crate) fn is_within(inner: &Path, outer: &Path) -> io::Result<bool> {
     let identity = |path: &Path| match fs::metadata(path) {
         Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -111,5 +113,8 @@ mod tests {
         check("home/cache", "home/cache/not/yet", true);
         check("home/project", "home/cache/ww", false);
         check("home/project", "home/cache/not/yet", false);
+        // A path that begins in the working folder, which here is that of the sources.
+        assert!(!overlap(Path::new("src"), Path::new("not/yet")).unwrap());
+        assert!(overlap(Path::new("src"), Path::new("src/not/yet")).unwrap());
     }
 }
