@@ -7,7 +7,6 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -47,23 +46,6 @@ pub trait Room: Send + Sync {
     fn give(&self, bytes: u64);
 }
 
-/// So much room, and no more.
-struct Bounded {
-    bytes_max: u64,
-    used_bytes: AtomicU64,
-}
-
-impl Room for Bounded {
-    fn take(&self, bytes: u64) -> bool {
-        let after = |used: u64| used.checked_add(bytes).filter(|after| *after <= self.bytes_max);
-        self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).is_ok()
-    }
-
-    fn give(&self, bytes: u64) {
-        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
 struct State {
     nodes: HashMap<u64, Inode>,
     /// Numbers are not used again.
@@ -94,11 +76,6 @@ enum Content {
 }
 
 impl MemoryTree {
-    /// An empty tree that takes at most this many bytes, all told.
-    pub fn new(bytes_max: u64) -> Self {
-        Self::within(Arc::new(Bounded { bytes_max, used_bytes: AtomicU64::new(0) }))
-    }
-
     /// An empty tree that takes as many bytes as it is allowed to, and gives all back when it goes.
     pub fn within(room: Arc<dyn Room>) -> Self {
         let root = Inode::new(Content::Directory { entries: BTreeMap::new(), above: ROOT });

@@ -5,10 +5,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
-use super::memory::MemoryTree;
+use super::memory::{MemoryTree, Room};
 use super::*;
 use crate::dag::unixfs::Profile;
 use crate::dag::{Block, Cid};
@@ -22,6 +23,30 @@ const LARGE: usize = 3 * 1024 * 1024 + 17;
 
 fn large_byte(place: usize) -> u8 {
     (place % 251) as u8
+}
+
+/// So much room, and no more.
+struct Bounded {
+    bytes_max: u64,
+    used_bytes: AtomicU64,
+}
+
+impl Room for Bounded {
+    fn take(&self, bytes: u64) -> bool {
+        let after = |used: u64| used.checked_add(bytes).filter(|after| *after <= self.bytes_max);
+        self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).is_ok()
+    }
+
+    fn give(&self, bytes: u64) {
+        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl MemoryTree {
+    /// An empty tree that takes at most this many bytes, all told.
+    fn new(bytes_max: u64) -> Self {
+        Self::within(Arc::new(Bounded { bytes_max, used_bytes: AtomicU64::new(0) }))
+    }
 }
 
 /// Blocks in memory, which notes what it is asked for.
