@@ -169,9 +169,7 @@ impl Account {
 
     /// Notes that it has made an RPC call.
     pub fn count_call(&self) {
-        self.line().for_each(|account| {
-            account.0.calls.fetch_add(1, Ordering::Relaxed);
-        });
+        self.add(|inner| &inner.calls, 1);
     }
 
     /// Takes so many bytes of what it may have as memory.
@@ -207,9 +205,7 @@ impl Account {
     /// # Errors
     /// If more has come than may come, here or further up.
     pub fn count_fetched(&self, bytes: u64) -> Result<(), LimitReached> {
-        self.line().for_each(|account| {
-            account.0.fetched.fetch_add(bytes, Ordering::Relaxed);
-        });
+        self.add(|inner| &inner.fetched, bytes);
         self.fetched_beyond(|fetched, most| fetched > most)
     }
 
@@ -251,6 +247,13 @@ impl Account {
         std::iter::successors(Some(self), |account| account.0.parent.as_ref())
     }
 
+    /// Adds to a sum without a bound, here and further up.
+    fn add(&self, sum: impl Fn(&Inner) -> &AtomicU64, number: u64) {
+        self.line().for_each(|account| {
+            sum(&account.0).fetch_add(number, Ordering::Relaxed);
+        });
+    }
+
     /// Adds to a counter here and further up, or nowhere; the error is the account that does not allow it.
     fn book(&self, counter: impl Fn(&Inner) -> &Counter, number: u64) -> Result<(), &Self> {
         let Some(full) = self.line().find(|account| !counter(&account.0).add(number)) else { return Ok(()) };
@@ -266,17 +269,15 @@ impl Account {
 
     /// Drives the future that runs the cell, and takes the time. Once for each cell.
     pub(super) async fn time<T>(&self, cell: impl Future<Output = T>) -> T {
-        self.line().skip(1).for_each(|account| {
-            account.0.children_started.fetch_add(1, Ordering::Relaxed);
-        });
+        if let Some(parent) = &self.0.parent {
+            parent.add(|inner| &inner.children_started, 1);
+        }
         let mut cell = pin!(cell);
         poll_fn(|context| {
             let start = Instant::now();
             let polled = cell.as_mut().poll(context);
             let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.line().for_each(|account| {
-                account.0.computed.fetch_add(nanoseconds, Ordering::Relaxed);
-            });
+            self.add(|inner| &inner.computed, nanoseconds);
             polled
         })
         .await

@@ -17,7 +17,7 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 
 use super::code_cache::{self, CodeCache, Key, NewCode};
 use super::compile_child::{ChildCompiler, CompileLimit, Failed};
-use super::engine::Engine;
+use super::engine::{Engine, processors};
 use super::native::NativeCode;
 use super::process::CellState;
 use crate::wasm_binary::{self, Weight};
@@ -166,8 +166,7 @@ impl Compiler {
 
     /// As [`Compiler::new`], with a cache and a process that compiles.
     pub fn with_options(engine: Engine, runtime: Handle, options: CompilerOptions) -> Self {
-        let slots = std::thread::available_parallelism().map_or(1, usize::from);
-        let slots = Arc::new(Semaphore::new(slots));
+        let slots = Arc::new(Semaphore::new(processors()));
         Self(Arc::new(Shop { engine, options, runtime, slots, known: Mutex::default() }))
     }
 

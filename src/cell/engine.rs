@@ -18,6 +18,12 @@ const EPOCH: Duration = Duration::from_millis(1);
 /// Name of the interface that gives a guest its RPC channel; its WIT is in `guests/sdk/wit`.
 const RPC_INTERFACE: &str = "ww:cell/rpc@0.1.0";
 
+/// How many processors this process may use. Found out once: it takes some files of the system.
+pub fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+}
+
 /// Settings of an [`Engine`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EngineOptions {

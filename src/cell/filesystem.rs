@@ -77,14 +77,14 @@ const OPEN_BYTES: u64 = 1024;
 /// What a stream of directory entries stands for. What it takes is counted as the cell's memory.
 struct Listing {
     entries: vec::IntoIter<Entry>,
-    _hold: Held,
+    _held: Held,
 }
 
 impl Listing {
     fn new(entries: Vec<Entry>, account: &Account) -> FsResult<Self> {
         let bytes: usize = entries.iter().map(|entry| size_of::<Entry>() + entry.name.capacity()).sum();
-        let hold = account.hold(bytes as u64).map_err(|_| ErrorCode::InsufficientMemory)?;
-        Ok(Self { entries: entries.into_iter(), _hold: hold })
+        let held = account.hold(bytes as u64).map_err(|_| ErrorCode::InsufficientMemory)?;
+        Ok(Self { entries: entries.into_iter(), _held: held })
     }
 }
 
@@ -131,8 +131,7 @@ impl FilesystemView<'_> {
             Open::Directory(place) => place.depth() as u64 + 1,
             Open::File { .. } => 1,
         };
-        let mut held = Held::new(self.account.clone());
-        held.take(opened * OPEN_BYTES).map_err(|_| ErrorCode::InsufficientMemory)?;
+        let held = self.account.hold(opened * OPEN_BYTES).map_err(|_| ErrorCode::InsufficientMemory)?;
         Ok(owned(&self.table.push(Handle { open, _held: held })?))
     }
 

@@ -24,7 +24,7 @@ mod turn;
 pub use account::{Account, Admission, Held, LimitReached};
 pub use code_cache::{CodeCache, CodeCacheError};
 pub use component::{Compiler, CompilerOptions, ComponentError, Program};
-pub use engine::{Engine, EngineError, EngineOptions};
+pub use engine::{Engine, EngineError, EngineOptions, processors};
 pub use pipe::{Closed, PIECE_BYTES, PipeReader, PipeWriter, pipe};
 pub use process::{Channel, ExitStatus, Launch, Process, launch};
 pub use stdio::{Arrival, Input, InputFile, Output};

@@ -171,15 +171,12 @@ impl Drop for Ending {
 }
 
 async fn run(program: Program, mut state: CellState, kept_bytes: u64) -> ExitStatus {
-    if let Err(reached) = state.limiter.keep(kept_bytes) {
+    let taken = state.limiter.keep(kept_bytes).and_then(|()| state.limiter.carry(program.weight()));
+    if let Err(reached) = taken {
         return ExitStatus::LimitReached(reached);
     }
     let engine = program.engine();
     let _tick = engine.tick();
-    let mut state = state;
-    if let Err(reached) = state.limiter.carry(program.weight()) {
-        return ExitStatus::LimitReached(reached);
-    }
     let mut store = Store::new(&engine.wasmtime, state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(account::HOST_CALL_BYTES_MAX);

@@ -65,8 +65,7 @@ impl Host {
     ///
     /// The threads cannot be started.
     pub fn new(compiler: Compiler, swarm: Swarm, library: Arc<dyn Library>) -> io::Result<Self> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = Workers::start(threads)?;
+        let workers = Workers::start(cell::processors())?;
         Ok(Self(Arc::new(Inner { compiler, workers, swarm, library, cells: TaskTracker::new() })))
     }
 

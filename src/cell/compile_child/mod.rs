@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::talk::Talk;
 use super::component::ComponentError;
-use super::engine::EngineOptions;
+use super::engine::{EngineOptions, processors};
 
 mod inside;
 mod talk;
@@ -122,7 +122,7 @@ impl ChildCompiler {
         let order = Order { debug: options.debug, limits: self.limits, parent: std::process::id() };
         let failed = |error| Failed::Component(ComponentError::compiler(error));
         let order = serde_json::to_string(&order).map_err(|error| failed(error.into()))?;
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let threads = processors().min(THREADS_MAX);
         let child = Command::new(&self.program)
             .arg0("ww")
             .args([ARGUMENT, &order])
