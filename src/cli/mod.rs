@@ -79,6 +79,7 @@ enum Command {
     Run(commands::run::RunArgs),
     Store(commands::store::StoreArgs),
     Verify(commands::verify::VerifyArgs),
+    Why(commands::why::WhyArgs),
 }
 
 /// Does what the process's arguments say.
@@ -130,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(args, cli.verbose),
         Command::Store(args) => end(commands::store::run(&args)),
         Command::Verify(args) => end_with(commands::verify::run(&args)),
+        Command::Why(args) => end(commands::why::run(&args)),
     }
 }
 

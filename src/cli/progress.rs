@@ -1,11 +1,12 @@
 //! What a build says while it runs, line by line on standard error.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ui;
 use crate::build::Event;
 use crate::escape;
+use crate::wetfile::GuestName;
 
 /// How many bytes of a compiler's lines are kept for the case that it fails: some ten thousand lines, or a long one.
 const WITHHELD_BYTES_MAX: usize = 1 << 20;
@@ -17,8 +18,8 @@ const LINE_BYTES: usize = size_of::<String>();
 /// it is known that they are needed.
 pub(super) struct Progress {
     verbose: bool,
-    /// The last lines of the guest that is being built. Locked for the length of a push.
-    withheld: Mutex<Withheld>,
+    /// The last lines of the guests that are being built. Locked for the length of a push.
+    withheld: Mutex<BTreeMap<GuestName, Withheld>>,
 }
 
 /// The last lines that came, not escaped, which makes lines longer.
@@ -49,27 +50,31 @@ impl Progress {
             Event::Waiting { root } => {
                 ui::progress(&format!("waiting for another ww, which builds in {}", escape::path(root)));
             }
-            Event::Started { guest } => ui::progress(&format!("building {guest}")),
+            Event::Started { guest, .. } => ui::progress(&format!("building {guest}")),
             Event::Output { guest, line } if self.verbose => {
                 ui::progress(&format!("{guest}: {}", escape::text(line)));
             }
-            Event::Output { guest, line } => self.withheld().push(format!("{guest}: {line}")),
+            Event::Output { guest, line } => {
+                self.withheld().entry((*guest).clone()).or_default().push((*line).to_owned());
+            }
             Event::Warning { guest, text } => ui::progress(&format!("{guest}: warning: {text}")),
             Event::Finished { guest, elapsed } => {
-                *self.withheld() = Withheld::default();
+                self.withheld().remove(*guest);
                 ui::progress(&format!("built {guest} in {:.1} s", elapsed.as_secs_f64()));
             }
         }
     }
 
-    /// Shows the lines of the guest that failed.
+    /// Shows the lines of the guests that failed: all that have not been finished.
     pub(super) fn show_withheld(&self) {
-        for line in std::mem::take(&mut *self.withheld()).lines {
-            ui::status(&escape::text(&line));
+        for (guest, withheld) in std::mem::take(&mut *self.withheld()) {
+            for line in withheld.lines {
+                ui::status(&format!("{guest}: {}", escape::text(&line)));
+            }
         }
     }
 
-    fn withheld(&self) -> std::sync::MutexGuard<'_, Withheld> {
+    fn withheld(&self) -> MutexGuard<'_, BTreeMap<GuestName, Withheld>> {
         self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -106,11 +106,15 @@ fn a_name_that_nobody_has_is_an_error() {
 
 #[test]
 fn a_failed_build_shows_what_was_said_and_leaves_the_old_image() {
-    let dir = copying_project("\"test ! -e fail || { echo the reason >&2; exit 9; }; cp echo.wasm $WW_OUT\"");
+    let dir = copying_project("\"test ! -s fail || { echo the reason >&2; exit 9; }; cp echo.wasm $WW_OUT\"");
+    let wetfile = dir.path().join("Wetfile.toml");
+    let text = fs::read_to_string(&wetfile).unwrap();
+    fs::write(&wetfile, text.replace("[\"echo.wasm\"]", "[\"echo.wasm\", \"fail\"]")).unwrap();
+    fs::write(dir.path().join("fail"), "").unwrap();
     build(dir.path(), &[]).expect(0);
     let program = dir.path().join("out/bin/main.wasm");
     let before = fs::read(&program).unwrap();
-    fs::write(dir.path().join("fail"), "").unwrap();
+    fs::write(dir.path().join("fail"), "now").unwrap();
     let done = build(dir.path(), &[]).expect(4);
     assert_eq!(done.stdout, "");
     assert!(done.stderr.contains("echo: the reason\nerror: guest `echo` was not built\n"), "{}", done.stderr);
@@ -256,6 +260,7 @@ fn what_a_project_calls_like_files_of_ours_stays() {
     assert!(dir.path().join(".out.ww-new/precious").exists() && dir.path().join(".out.ww-old/precious").exists());
     fs::create_dir(dir.path().join(".out.ww-work")).unwrap();
     fs::write(dir.path().join(".out.ww-work/precious"), "text").unwrap();
+    fs::remove_dir_all(dir.path().join("out")).unwrap();
     let done = build(dir.path(), &[]).expect(5);
     assert!(done.stderr.contains(".out.ww-work was written by"), "{}", done.stderr);
     assert!(dir.path().join(".out.ww-work/precious").exists());

@@ -14,6 +14,7 @@ mod content;
 mod docs;
 mod exit_codes;
 mod fetch;
+mod freshness;
 mod fuzz;
 mod hostile;
 mod kubo;

@@ -1,14 +1,20 @@
 //! `ww build`.
 
+use std::num::NonZero;
 use std::path::Path;
 
 use clap::Args;
 use serde_json::json;
 
+use super::why;
+use crate::build::queue::AfterFailure;
+use crate::build::{Cancel, Reason};
+use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::{Failure, chain};
 use crate::cli::{compiler, env, exit_code, project, ui};
 use crate::escape;
 use crate::ops::{self, BuildOptions, Built, BuiltImage, LockChange};
+use crate::wetfile::Project;
 
 /// Build guests and assemble images
 ///
@@ -32,6 +38,18 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(long)]
     locked: bool,
 
+    /// Use this many processors at a time, all compilers together [default: as many as there are]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZero<usize>>,
+
+    /// Go on after a failure with what does not depend on it
+    #[arg(short, long)]
+    keep_going: bool,
+
+    /// Say what would be built, and why, and build nothing
+    #[arg(long, conflicts_with_all = ["offline", "locked", "jobs", "keep_going"])]
+    plan: bool,
+
     /// Print the result, or what is wrong with the Wetfile, as JSON
     #[arg(long)]
     json: bool,
@@ -41,8 +59,12 @@ pub(in crate::cli) struct BuildArgs {
 pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
     let project = project::load(args.json)?;
-    let built =
-        project::build(&project, &args.names, BuildOptions { offline: args.offline, locked: args.locked }, verbose)?;
+    if args.plan {
+        return plan(args, &project);
+    }
+    let after_failure = if args.keep_going { AfterFailure::KeepGoing } else { AfterFailure::Stop };
+    let options = BuildOptions { offline: args.offline, locked: args.locked, jobs: args.jobs, after_failure };
+    let built = project::build(&project, &args.names, options, verbose)?;
     compile(&built)?;
     if args.json {
         return ui::result_line(&escape::json(&as_json(&built).to_string())).map_err(failed);
@@ -50,6 +72,36 @@ pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> Result<(), Failure
     let here = env::working_directory().map_err(failed)?;
     for image in &built.images {
         ui::result_line(&line(image, &here)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Says what would be built.
+fn plan(args: &BuildArgs, project: &Project) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
+    let cancel = Cancel::default();
+    let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
+    let plan = ops::plan_build(&env::variables(), project, &args.names, &|| cancel.is_cancelled());
+    let plan = signals.result(plan.map_err(Failure::from))?;
+    if args.json {
+        let target = |name: &str, reasons: &[Reason]| {
+            let reasons: Vec<_> = reasons.iter().map(why::reason_as_json).collect();
+            json!({ "name": name, "up_to_date": reasons.is_empty(), "reasons": reasons })
+        };
+        let guests: Vec<_> = plan.guests.iter().map(|guest| target(guest.name.as_str(), &guest.reasons)).collect();
+        let images: Vec<_> = plan.images.iter().map(|image| target(image.name.as_str(), &image.reasons)).collect();
+        let plan = json!({ "guests": guests, "images": images });
+        return ui::result_line(&escape::json(&plan.to_string())).map_err(failed);
+    }
+    let guests = plan.guests.iter().map(|guest| (format!("guest {}", guest.name), &guest.reasons));
+    let images = plan.images.iter().map(|image| (format!("image {}", image.name), &image.reasons));
+    let stale: Vec<_> = guests.chain(images).filter(|(_, reasons)| !reasons.is_empty()).collect();
+    for (name, reasons) in &stale {
+        let reasons: Vec<String> = reasons.iter().map(Reason::to_string).collect();
+        ui::result_line(&format!("{name}: {}", reasons.join("; "))).map_err(failed)?;
+    }
+    if stale.is_empty() {
+        ui::progress("nothing to build");
     }
     Ok(())
 }

@@ -14,3 +14,4 @@ pub(super) mod publish;
 pub(super) mod run;
 pub(super) mod store;
 pub(super) mod verify;
+pub(super) mod why;

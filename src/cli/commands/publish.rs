@@ -120,7 +120,7 @@ fn items(args: &PublishArgs, verbose: bool) -> Result<(Vec<Target>, Vec<PublishI
     let images: Vec<String> = targets.iter().filter_map(Target::image).map(ToString::to_string).collect();
     let built = match &project {
         Some(project) if !images.is_empty() => {
-            let options = BuildOptions { offline: args.offline, locked: args.locked };
+            let options = BuildOptions { offline: args.offline, locked: args.locked, ..BuildOptions::default() };
             project::build(project, &images, options, verbose)?.images
         }
         _ => Vec::new(),
