@@ -18,6 +18,7 @@ mod state;
 mod survey;
 mod toolchain;
 mod tools;
+pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -32,7 +33,7 @@ use crate::folder::Stamp;
 use crate::wasm_binary::{self, Kind};
 use crate::wetfile::argument::PlaceholderError;
 use crate::wetfile::lock::{Digest, Inputs, Toolchain};
-use crate::wetfile::{Guest, GuestName, Project, Recipe};
+use crate::wetfile::{Guest, GuestName, ImageName, Project, Recipe};
 
 pub use environment::Variables;
 pub use inputs::{InputsError, digest as digest_inputs};
@@ -87,6 +88,24 @@ pub enum Event<'a> {
         guest: &'a GuestName,
         /// What it is, ready to be shown.
         text: String,
+    },
+    /// A guest could not be built.
+    Failed {
+        /// The guest.
+        guest: &'a GuestName,
+        /// How long it took.
+        elapsed: Duration,
+        /// Why.
+        error: &'a BuildError,
+    },
+    /// An image was assembled.
+    Assembled {
+        /// The image.
+        image: &'a ImageName,
+        /// How long it took.
+        elapsed: Duration,
+        /// Whether it differs from what was there.
+        changed: bool,
     },
     /// A guest was built.
     Finished {
@@ -302,8 +321,11 @@ pub fn build_guest(
     };
     let start = Instant::now();
     (ctx.events)(Event::Started { guest: &guest.name, reasons: &reasons });
-    let Compiled { bytes, toolchain, found, tools, outside } = compile(ctx, project, guest, built)?;
-    check_component(&bytes)?;
+    let compiled = compile(ctx, project, guest, built);
+    let compiled = compiled.and_then(|compiled| check_component(&compiled.bytes).map(|()| compiled));
+    let Compiled { bytes, toolchain, found, tools, outside } = compiled.inspect_err(|error| {
+        (ctx.events)(Event::Failed { guest: &guest.name, elapsed: start.elapsed(), error });
+    })?;
     if names_folder(&bytes, ctx.state.root()) {
         let text =
             "its result has the path of the project's folder in it: built in another folder it differs".to_owned();

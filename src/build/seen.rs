@@ -183,6 +183,11 @@ impl Seen {
         Folder::open(project).is_ok_and(|project| self.is_unchanged(&project, &Digest::of(b"")))
     }
 
+    /// The folders that were looked into, relative to the project's root.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.folders.iter().map(|folder| Path::new(folder.path.as_os_str()))
+    }
+
     /// The files by folder and name, to be found again.
     pub(super) fn files(&self) -> HashMap<(&OsStr, &OsStr), &SeenFile> {
         self.folders

@@ -124,6 +124,25 @@ impl<'a> Survey<'a> {
         Standing::Fresh(Box::new(BuiltGuest { path, digest: record.artifact, toolchain, inputs: found.inputs }))
     }
 
+    /// What a guest is made of, and the folders in which that lies, relative to the project's root. `embeds` has the same
+    /// of every guest that is embedded.
+    ///
+    /// # Errors
+    ///
+    /// [`InputsError`].
+    pub fn sources(
+        &self,
+        guest: &Guest,
+        embeds: &BTreeMap<GuestName, Digest>,
+    ) -> Result<(Digest, BTreeSet<PathBuf>), InputsError> {
+        let record = self.memory.guests.get(&guest.name);
+        let asked = record.into_iter().flat_map(|record| record.roots.keys()).map(String::as_str);
+        let found = inputs::find(&self.scanner, self.project, guest, asked, self.environment, embeds)?;
+        let seen = found.roots.values().filter_map(|(_, seen)| seen.as_ref());
+        let folders = seen.flat_map(|seen| seen.folders().map(Path::to_owned)).collect();
+        Ok((found.inputs.digest(), folders))
+    }
+
     /// Whether the artifact is as it was left; its stamp is brought up to date.
     fn artifact(&self, path: &Path, record: &mut GuestRecord) -> Option<Reason> {
         let full = self.project.root.join(path);

@@ -11,6 +11,7 @@ mod compile;
 mod content;
 pub mod fetch;
 mod gateway;
+mod graph;
 mod image;
 mod inspect;
 mod library;
@@ -23,6 +24,7 @@ mod publish;
 mod push;
 mod request;
 mod run;
+mod sources;
 mod usage;
 pub mod verify;
 mod why;
@@ -44,6 +46,7 @@ pub use cid::cid;
 pub use compile::{CompileEvent, compile};
 pub use content::{ContentError, Details, EntryKind, ListedEntry, cat, file_size, get, look_up_details, ls};
 pub use gateway::{GatewayError, serve_gateway};
+pub use graph::{EdgeKind, Graph, Node, graph};
 pub use image::{ImageSource, LeasedContent};
 pub use inspect::{
     InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, is_of_wasi, snapshot,
@@ -56,6 +59,7 @@ pub use publish::{PrivateKeys, PublishError, PublishItem, PublishOptions, Publis
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
 pub use request::{AskedError, flags_of};
 pub use run::{Ran, RunError, RunEvent, RunOptions, RunOutcome, run};
+pub use sources::{Sources, sources};
 pub use usage::Usage;
 pub use why::{Cause, LastBuild, Why, WhyTarget, why};
 

@@ -461,6 +461,30 @@ fn a_plan_builds_nothing() {
     assert_eq!(json["images"][0]["name"], "i");
 }
 
+#[test]
+fn the_graph_is_shown_in_three_ways() {
+    let project = project();
+    let graph = |args: &[&str]| finish(ww(&["graph"]).args(args).current_dir(project.path(""))).expect(0).stdout;
+    insta::assert_snapshot!(graph(&[]), @r"
+    image i
+    └── guest b
+        └── guest a
+    guest c
+    ");
+    assert_eq!(graph(&["a"]), "guest a\n");
+    insta::assert_snapshot!(graph(&["--format", "dot", "b"]), @r#"
+    digraph {
+        "guest a" [shape=ellipse];
+        "guest b" [shape=ellipse];
+        "guest b" -> "guest a" [label="embeds"];
+    }
+    "#);
+    let json: serde_json::Value = serde_json::from_str(&graph(&["--json"])).unwrap();
+    assert_eq!(json["edges"][0]["from"]["name"], "i");
+    assert_eq!(json["edges"][0]["kind"], "file");
+    finish(ww(&["graph", "x"]).current_dir(project.path(""))).expect(7);
+}
+
 /// Times, which are others each time.
 fn redact(text: &str) -> String {
     let line = |line: &str| match line.split_once(" ago") {

@@ -39,3 +39,4 @@ mod terminal;
 mod tidy;
 mod verify;
 mod wasi;
+mod watch;

@@ -179,7 +179,7 @@ impl Memory {
     }
 
     /// What was seen last under a key.
-    pub(super) fn root(&self, key: &str) -> Option<Arc<Seen>> {
+    pub fn root(&self, key: &str) -> Option<Arc<Seen>> {
         self.roots.get(key)?.last().cloned()
     }
 

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::engine::ArgValueCandidates;
 use serde_json::json;
 
-use crate::build::{Cancel, Reason, seconds_since_1970};
+use crate::build::{Cancel, seconds_since_1970};
 use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::Failure;
-use crate::cli::{env, exit_code, project, ui};
+use crate::cli::progress::of_reason;
+use crate::cli::{complete, env, exit_code, project, ui};
 use crate::escape;
 use crate::ops::{self, Cause, Why, WhyTarget};
 
@@ -19,7 +21,7 @@ use crate::ops::{self, Cause, Why, WhyTarget};
 #[derive(Debug, Args)]
 pub(in crate::cli) struct WhyArgs {
     /// A guest or an image; both where they share the name
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::targets))]
     name: String,
 
     /// Print the result, or what is wrong with the Wetfile, as JSON
@@ -106,7 +108,7 @@ fn as_json(why: &Why) -> serde_json::Value {
     };
     let causes = |causes: &[Cause]| -> Vec<_> {
         let cause = |cause: &Cause| {
-            let mut json = reason_as_json(&cause.reason);
+            let mut json = of_reason(&cause.reason);
             json["through"] = json!(cause.through);
             json
         };
@@ -120,11 +122,6 @@ fn as_json(why: &Why) -> serde_json::Value {
         })
     });
     json!({ "kind": kind, "name": name, "up_to_date": why.now.is_empty(), "now": causes(&why.now), "last": last })
-}
-
-/// A reason for programs. Documented in `docs/build.md`.
-pub(super) fn reason_as_json(reason: &Reason) -> serde_json::Value {
-    json!({ "reason": reason.kind(), "subject": reason.subject(), "text": reason.to_string() })
 }
 
 #[cfg(test)]

@@ -79,27 +79,18 @@ impl ImageSurvey<'_> {
             // The Wetfile says something else, which is told.
             return Ok(Vec::new());
         }
-        let known = self.memory.root_with(key, before);
-        if known.as_ref().is_some_and(|seen| seen.is_tree_unchanged(self.reading.root)) {
-            return Ok(Vec::new());
-        }
-        let full = path.to_path(self.reading.root);
-        let start = SystemTime::now();
-        let listing = match self.reading.list(&full, &source_cache(path)) {
-            Ok(listing) => listing,
-            Err(error) if error.is_stop() => return Err(error),
+        let Some(seen) = source_of_image(&self.reading, self.memory, path)? else {
             // Whoever assembles it is told why that cannot be read.
-            Err(_) => {
-                return Ok(input(if full.symlink_metadata().is_ok() { Change::Changed } else { Change::Removed }));
-            }
-        };
-        let Ok(seen) = seen_of(self.reading.root, Path::new(path.as_str()), &listing, start) else {
-            return Ok(input(Change::Changed));
+            let is_there = path.to_path(self.reading.root).symlink_metadata().is_ok();
+            return Ok(input(if is_there { Change::Changed } else { Change::Removed }));
         };
         if seen.digest == *before {
-            entries.push(Entry::Root(key.clone(), Arc::new(seen)));
+            if self.memory.root(key).as_ref() != Some(&seen) {
+                entries.push(Entry::Root(key.clone(), seen));
+            }
             return Ok(Vec::new());
         }
+        let known = self.memory.root_with(key, before);
         let changes = known.map(|known| seen.changes_since(&known)).unwrap_or_default();
         if changes.is_empty() {
             return Ok(input(Change::Changed));
@@ -137,6 +128,24 @@ impl ImageSurvey<'_> {
             return Ok(result(Change::Changed));
         }
         Ok(changes.into_iter().map(|(path, change)| Reason::Result { path, change }).collect())
+    }
+}
+
+/// What is at a source of an image; `None` if it cannot be read.
+pub(in crate::ops) fn source_of_image(
+    reading: &Reading<'_>,
+    memory: &Memory,
+    path: &ProjectPath,
+) -> Result<Option<Arc<Seen>>, ListingError> {
+    let known = memory.root(&source_key(path)).filter(|seen| seen.is_tree_unchanged(reading.root));
+    if known.is_some() {
+        return Ok(known);
+    }
+    let start = SystemTime::now();
+    match reading.list(&path.to_path(reading.root), &source_cache(path)) {
+        Ok(listing) => Ok(seen_of(reading.root, Path::new(path.as_str()), &listing, start).ok().map(Arc::new)),
+        Err(error) if error.is_stop() => Err(error),
+        Err(_) => Ok(None),
     }
 }
 

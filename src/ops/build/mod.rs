@@ -7,7 +7,7 @@ mod targets;
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Error;
 use super::listing::{Listing, ListingError};
@@ -26,8 +26,10 @@ use crate::{atomic_file, image};
 
 pub use standings::{BuildPlan, PlannedTarget};
 
+pub(super) use images::source_of_image;
+pub(super) use targets::Targets;
+
 use standings::{Standings, built_image};
-use targets::Targets;
 
 /// How long a guest takes that was never built, for want of anything better.
 const UNKNOWN_COST: Duration = Duration::from_secs(1);
@@ -190,19 +192,19 @@ pub fn build(
     for image in &images {
         let tree = trees.iter().find(|tree| tree.plan.image.name == image.name);
         let reasons = stale.get(&image.name);
-        built.push(
-            match (tree, reasons, memory.images.get(&image.name).and_then(|record| built_image(image, record, project)))
-            {
-                (Some(tree), Some(reasons), _) => {
-                    let made = assemble(&reading, tree, &guests)?;
-                    note_image(&ctx, tree, &made, reasons, &guests, start);
-                    made.image
-                }
-                (tree, None, Some(fresh)) if tree.is_none_or(|tree| tree.root.cid == fresh.cid) => fresh,
-                (Some(tree), None, _) => assemble(&reading, tree, &guests)?.image,
-                (None, ..) => unreachable!("what is not fresh is planned"),
-            },
-        );
+        let fresh = memory.images.get(&image.name).and_then(|record| built_image(image, record, project));
+        built.push(match (tree, reasons, fresh) {
+            (tree, None, Some(fresh)) if tree.is_none_or(|tree| tree.root.cid == fresh.cid) => fresh,
+            (Some(tree), reasons, _) => {
+                let begin = Instant::now();
+                let made = assemble(&reading, tree, &guests)?;
+                let (elapsed, changed) = (begin.elapsed(), made.image.changed);
+                (ctx.events)(Event::Assembled { image: &image.name, elapsed, changed });
+                note_image(&ctx, tree, &made, reasons.map_or(&[], Vec::as_slice), &guests, start);
+                made.image
+            }
+            (None, ..) => unreachable!("what is not fresh is planned"),
+        });
     }
     let lock = match frozen {
         Some(_) => LockChange::None,

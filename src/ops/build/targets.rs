@@ -6,15 +6,15 @@ use crate::ops::Error;
 use crate::wetfile::{self, GuestName, Image, ImageName, Project};
 
 /// What is to be built.
-pub(super) struct Targets<'a> {
+pub(in crate::ops) struct Targets<'a> {
     /// Guests, without those that they need.
-    pub(super) guests: BTreeSet<&'a GuestName>,
-    pub(super) images: Vec<&'a Image>,
+    pub(in crate::ops) guests: BTreeSet<&'a GuestName>,
+    pub(in crate::ops) images: Vec<&'a Image>,
 }
 
 impl<'a> Targets<'a> {
     /// Those of these names; everything if there are none. A name that a guest and an image share means both.
-    pub(super) fn of(project: &'a Project, names: &[String]) -> Result<Self, Error> {
+    pub(in crate::ops) fn of(project: &'a Project, names: &[String]) -> Result<Self, Error> {
         if names.is_empty() {
             return Ok(Self { guests: project.guests.keys().collect(), images: project.images.values().collect() });
         }
@@ -33,7 +33,7 @@ impl<'a> Targets<'a> {
     }
 
     /// Whether nothing of the project is left out.
-    pub(super) fn is_everything(&self, project: &Project) -> bool {
+    pub(in crate::ops) fn is_everything(&self, project: &Project) -> bool {
         self.guests.len() == project.guests.len() && self.images.len() == project.images.len()
     }
 }
