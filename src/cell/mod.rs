@@ -16,6 +16,7 @@ pub mod compile_child;
 mod component;
 mod engine;
 mod filesystem;
+mod functions;
 mod native;
 mod pipe;
 mod process;
