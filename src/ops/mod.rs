@@ -52,7 +52,7 @@ pub use pin::{PinError, pin, unpin};
 pub use publish::{PrivateKeys, PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
 pub use request::{AskedError, flags_of};
-pub use run::{Ran, RunError, RunEvent, RunOptions, RunOutcome, run};
+pub use run::{Ran, Remains, RunError, RunEvent, RunOptions, RunOutcome, run};
 pub use usage::Usage;
 
 /// Why an operation on a project failed. The cause is the source.
