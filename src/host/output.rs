@@ -205,7 +205,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         drop(output);
-        let read = std::thread::spawn(move || {
+        let read = thread::spawn(move || {
             let mut bytes = Vec::new();
             reader.read_to_end(&mut bytes).map(|_| bytes)
         });

@@ -29,7 +29,7 @@ use crate::cell::{
 use crate::escape;
 use crate::grant::{Grant, Grants, Limit, Limits, REQUEST_PATH, RequestError};
 use crate::host::{self, Host};
-use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
+use crate::swarm::{self, Started, SwarmConfig, SwarmError};
 use crate::terminal::Terminal;
 use crate::vfs::{Directory, MountError, Namespace};
 use crate::wasm_binary::SIZE_BYTES_MAX;
@@ -284,7 +284,7 @@ async fn run_to_end(
     let compiler = Compiler::with_options(engine, Handle::current(), options.compiler);
     let failed = |source| RunError::Component { path: options.name.join(MAIN_PATH), source };
     // The node's work goes on beside the guest, and a guest that ends at once leaves nothing of it to be waited for.
-    let (swarm, started) = swarm::start_later(options.swarm, NODE_AFTER)?;
+    let (swarm, mut started) = swarm::start_later(options.swarm, NODE_AFTER)?;
     if let Some(port) = swarm.port_taken_instead() {
         tell(RunEvent::OtherPort(port));
     }
@@ -318,8 +318,12 @@ async fn run_to_end(
     let status = tokio::select! {
         biased;
         status = process.wait() => status,
-        error = node_failed(started, &swarm, tell) => return Err(error.into()),
+        error = node_failed(&mut started, tell) => return Err(error.into()),
     };
+    // It may have ended with the answer of a node that has just started.
+    if let Ok(Ok(addrs)) = started.try_recv() {
+        tell(RunEvent::Listening(addrs));
+    }
     gauge.end();
     let arrived = async { stdout_drain.finished().await.and(stderr_drain.finished().await) };
     let arrived = match &status {
@@ -345,14 +349,10 @@ fn terminal(options: &RunOptions) -> io::Result<Option<Terminal>> {
 }
 
 /// Tells where the node can be reached, when it can. Returns only if it cannot.
-async fn node_failed(
-    started: oneshot::Receiver<Result<(), SwarmError>>,
-    swarm: &Swarm,
-    tell: &dyn Fn(RunEvent),
-) -> SwarmError {
+async fn node_failed(started: &mut oneshot::Receiver<Started>, tell: &dyn Fn(RunEvent)) -> SwarmError {
     match started.await {
         Ok(Err(error)) => return error,
-        Ok(Ok(())) => tell(RunEvent::Listening(swarm.addrs().await)),
+        Ok(Ok(addrs)) => tell(RunEvent::Listening(addrs)),
         // It ends, and so does the guest.
         Err(_) => {}
     }

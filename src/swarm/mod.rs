@@ -138,15 +138,13 @@ async fn start_with_limits(config: SwarmConfig, limits: Limits) -> Result<Swarm,
 /// handle is first asked for something, or `after` this time. A process that is over by then has spared itself the keys, and
 /// the thread on which the node lives: what else the runtime does that this is called on does not hold it up.
 ///
-/// What is returned with the handle says when it listens, or why it does not; nothing, if it ended before.
+/// What is returned with the handle says when it listens, and where, as [`Swarm::addrs`] does, or why it does not: before it
+/// answers anything. It says nothing, if the node ended before.
 ///
 /// # Errors
 ///
 /// As for [`start`].
-pub fn start_later(
-    config: SwarmConfig,
-    after: Duration,
-) -> Result<(Swarm, oneshot::Receiver<Result<(), SwarmError>>), SwarmError> {
+pub fn start_later(config: SwarmConfig, after: Duration) -> Result<(Swarm, oneshot::Receiver<Started>), SwarmError> {
     let (swarm, mut prepared) = prepare(config, Limits::default())?;
     let (says, started) = oneshot::channel();
     tokio::spawn(async move {
@@ -173,8 +171,11 @@ pub fn start_later(
     Ok((swarm, started))
 }
 
-/// Starts a node, says when it listens or why it does not, and runs it to its end.
-fn run_on_this_thread(prepared: Prepared, first: Option<Command>, says: oneshot::Sender<Result<(), SwarmError>>) {
+/// Whether a node listens, and where.
+pub type Started = Result<Vec<String>, SwarmError>;
+
+/// Starts a node, says where it listens or why it does not, and runs it to its end.
+fn run_on_this_thread(prepared: Prepared, first: Option<Command>, says: oneshot::Sender<Started>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         // Nobody need listen.
@@ -183,7 +184,7 @@ fn run_on_this_thread(prepared: Prepared, first: Option<Command>, says: oneshot:
     runtime.block_on(async {
         match prepared.start().await {
             Ok((node, commands)) => {
-                let _ = says.send(Ok(()));
+                let _ = says.send(Ok(node.addrs()));
                 node.run(commands, first).await;
             }
             Err(error) => drop(says.send(Err(error))),
