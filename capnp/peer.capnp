@@ -115,7 +115,8 @@ interface Revoker {
 interface Executor {
   # Starts cells.
 
-  runBytes @0 (wasm :Data, args :List(Text), env :List(Text)) -> (process :Process);
+  runBytes @0 (wasm :Data, args :List(Text), env :List(Text)) -> (process :Process, stdin :ByteStream, stdout :ByteStream,
+      stderr :ByteStream);
   # Compiles `wasm`, a component that exports `wasi:cli/run`, and starts it in a cell of its own, which has a `Host` as
   # its bootstrap capability and no files but a `/tmp` of its own. Equal bytes are compiled once. That `Host` is one of the
   # child's own: its `executor` starts the child's children, and it cannot `connect`.
@@ -123,7 +124,8 @@ interface Executor {
   # `args` are the arguments after the program's name, which is always `main.wasm`. Each entry of `env` is
   # `NAME=value`; the child sees these and no others. Either may have 4096 entries, and 512 KiB.
   #
-  # The call returns when the child has been started. It is an error if `wasm` is not such a component, or imports what
+  # The call returns when the child has been started, with its streams, which are those that `Process` has methods for. It is
+  # an error if `wasm` is not such a component, or imports what
   # the host does not have (the error names it), or an entry of `env` has no name or no `=`; the connection goes on.
   #
   # The child runs until it ends, is killed, or the cell ends to which this executor belongs. Dropping the `Process` does
@@ -151,7 +153,7 @@ interface Module {
   # A compiled component, which can be started any number of times.
 
   spawn @0 (args :List(Text), env :List(Text), bootstrap :Capability, grants :List(Text), limits :List(Limit),
-      stdio :Stdio) -> (process :Process);
+      stdio :Stdio) -> (process :Process, stdin :ByteStream, stdout :ByteStream, stderr :ByteStream);
   # Starts it in a cell of its own. `args` and `env` are as in `Executor.runBytes`, and what is left out is as it is there,
   # except for the bootstrap capability:
   #

@@ -10,7 +10,7 @@ use futures::future::{BoxFuture, LocalBoxFuture};
 use ww_schema::peer_capnp::executor;
 
 use super::module::{Slots, module};
-use super::process::process;
+use super::process::Started;
 use super::texts::{arguments, variables};
 use crate::cell::{Account, ComponentError, Held, LimitReached, PipeReader, PipeWriter, Process, Program};
 use crate::dag::{ContentPath, ContentPathError};
@@ -198,7 +198,12 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
         drop(params);
         let module = self.spawn.load(Loadable::Wasm(wasm)).await.map_err(|error| failed(&error))?;
         let child = self.spawn.spawn(module, order).await.map_err(|error| failed(&error))?;
-        results.get().set_process(process(child));
+        let Started { process, stdin, stdout, stderr } = Started::new(child);
+        let mut results = results.get();
+        results.set_process(process);
+        results.set_stdin(stdin);
+        results.set_stdout(stdout);
+        results.set_stderr(stderr);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use capnp::{Error, struct_list};
 use ww_schema::peer_capnp::{limit, module, stdio};
 
 use super::executor::{Bootstrap, Loaded, Order, Spawn, Stream, failed};
-use super::process::process;
+use super::process::Started;
 use super::texts::{arguments, texts, variables};
 use crate::grant::{Grant, Grants, Limit, Limits};
 
@@ -63,7 +63,12 @@ impl<S: Spawn + 'static> module::Server for Server<S> {
         let order = read_order(params.get()?)?;
         drop(params);
         let child = self.spawn.spawn(self.loaded.clone(), order).await.map_err(|error| failed(&error))?;
-        results.get().set_process(process(child));
+        let Started { process, stdin, stdout, stderr } = Started::new(child);
+        let mut results = results.get();
+        results.set_process(process);
+        results.set_stdin(stdin);
+        results.set_stdout(stdout);
+        results.set_stderr(stderr);
         Ok(())
     }
 }

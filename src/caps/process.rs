@@ -9,15 +9,28 @@ use super::byte_stream::{readable, writable};
 use super::executor::Child;
 use crate::cell::{self, ExitStatus};
 
-/// The capability over `child`. Dropping its last reference closes the child's streams and leaves it running.
-pub(super) fn process(child: Child) -> process::Client {
-    let room = Rc::new(child.room);
-    capnp_rpc::new_client(Server {
-        process: child.process,
-        stdin: writable(child.stdin),
-        stdout: readable(child.stdout, room.clone()),
-        stderr: readable(child.stderr, room),
-    })
+/// The capabilities over a child. Dropping the last references closes the child's streams and leaves it running.
+pub(super) struct Started {
+    /// The child itself, which refers to the others.
+    pub(super) process: process::Client,
+    /// What it reads.
+    pub(super) stdin: byte_stream::Client,
+    /// What it writes to its standard output.
+    pub(super) stdout: byte_stream::Client,
+    /// What it writes to its standard error.
+    pub(super) stderr: byte_stream::Client,
+}
+
+impl Started {
+    pub(super) fn new(child: Child) -> Self {
+        let room = Rc::new(child.room);
+        let stdin = writable(child.stdin);
+        let stdout = readable(child.stdout, room.clone());
+        let stderr = readable(child.stderr, room);
+        let server =
+            Server { process: child.process, stdin: stdin.clone(), stdout: stdout.clone(), stderr: stderr.clone() };
+        Self { process: capnp_rpc::new_client(server), stdin, stdout, stderr }
+    }
 }
 
 struct Server {

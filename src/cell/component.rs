@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{fmt, io};
 
 use bytes::Bytes;
@@ -144,8 +144,8 @@ struct Shop {
     engine: Engine,
     options: CompilerOptions,
     runtime: Handle,
-    /// How many compile at once. Cranelift uses all processors for one component already.
-    slots: Arc<Semaphore>,
+    /// How many compile at once. Cranelift uses all processors for one component already. Made when something is compiled.
+    slots: OnceLock<Arc<Semaphore>>,
     /// The newest first. Bounded by [`COMPILED_COUNT_MAX`]; locked for a look-up only.
     known: Mutex<VecDeque<(Digest256, Known)>>,
 }
@@ -166,8 +166,7 @@ impl Compiler {
 
     /// As [`Compiler::new`], with a cache and a process that compiles.
     pub fn with_options(engine: Engine, runtime: Handle, options: CompilerOptions) -> Self {
-        let slots = Arc::new(Semaphore::new(processors()));
-        Self(Arc::new(Shop { engine, options, runtime, slots, known: Mutex::default() }))
+        Self(Arc::new(Shop { engine, options, runtime, slots: OnceLock::new(), known: Mutex::default() }))
     }
 
     /// Finds `wasm` compiled, if it is. Blocks for as long as it takes to read the code, which for a small program is less
@@ -268,7 +267,8 @@ impl Shop {
                 return program;
             }
         }
-        let slot = stop.run_until_cancelled(self.slots.clone().acquire_owned()).await;
+        let slots = self.slots.get_or_init(|| Arc::new(Semaphore::new(processors()))).clone();
+        let slot = stop.run_until_cancelled(slots.acquire_owned()).await;
         let Some(Ok(_slot)) = slot else { return Err(ComponentError::Stopped) };
         let shop = self.clone();
         let compiled = self.runtime.spawn_blocking(move || {
@@ -424,8 +424,7 @@ fn check_header(wasm: &[u8]) -> Result<(), ComponentError> {
 
 /// Checks that the component is a program, and that this host has what it imports.
 fn program(engine: &Engine, component: &Component, wasm: &[u8]) -> Result<Program, ComponentError> {
-    let instance =
-        engine.linker().instantiate_pre(component).map_err(|error| ComponentError::Import(Arc::new(error)))?;
+    let instance = engine.link(component).map_err(|error| ComponentError::Import(Arc::new(error)))?;
     let command = CommandPre::new(instance).map_err(|_| ComponentError::NoRun { exports: exports(component) })?;
     Ok(Program(Arc::new(Inner { engine: engine.clone(), command, weight: wasm_binary::weight(wasm) })))
 }

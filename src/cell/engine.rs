@@ -1,22 +1,18 @@
 //! The wasmtime engine that all cells of a process share, and the clock that pre-empts them.
 
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use wasmtime::component::{Linker, Resource};
-use wasmtime::{Config, StoreContextMut, WasmBacktraceDetails};
-use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
+use wasmtime::component::{Component, InstancePre};
+use wasmtime::{Config, WasmBacktraceDetails};
 
-use super::filesystem;
+use super::functions::Functions;
 use super::process::CellState;
 
 /// How long a cell computes before it lets others on its thread go on. Short, so that an RPC call next to spinning
 /// cells waits milliseconds; the tick itself costs one atomic increment.
 const EPOCH: Duration = Duration::from_millis(1);
-
-/// Name of the interface that gives a guest its RPC channel; its WIT is in `guests/sdk/wit`.
-const RPC_INTERFACE: &str = "ww:cell/rpc@0.1.0";
 
 /// How many processors this process may use. Found out once: it takes some files of the system.
 pub fn processors() -> usize {
@@ -42,27 +38,30 @@ pub struct EngineError(#[from] wasmtime::Error);
 pub struct Engine {
     pub(super) wasmtime: wasmtime::Engine,
     pub(super) options: EngineOptions,
-    linker: Arc<OnceLock<Linker<CellState>>>,
+    functions: Arc<Mutex<Functions>>,
     clock: Arc<Clock>,
 }
 
 impl Engine {
-    /// Makes an engine and starts its clock thread, which sleeps while no cell is alive.
+    /// Makes an engine. Its clock is a thread that starts with the first cell and sleeps while none is alive.
     ///
     /// # Errors
     ///
     /// wasmtime refuses the settings, for example on a processor that it has no compiler for.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
         let wasmtime = bare(options)?;
-        let clock = Clock::start(wasmtime.weak());
-        Ok(Self { wasmtime, options, linker: Arc::default(), clock })
+        let functions = Arc::new(Mutex::new(Functions::new(&wasmtime)));
+        let clock = Arc::new(Clock::new(wasmtime.weak()));
+        Ok(Self { wasmtime, options, functions, clock })
     }
 
-    /// The host's functions. Put together when they are first asked for, by whoever loads the first component, while
-    /// others start the rest of the process.
-    pub(super) fn linker(&self) -> &Linker<CellState> {
-        let make = || linker(&self.wasmtime).expect("the names of the host's functions differ");
-        self.linker.get_or_init(make)
+    /// Gives a component what it imports.
+    ///
+    /// # Errors
+    ///
+    /// It imports what this host does not have.
+    pub(super) fn link(&self, component: &Component) -> wasmtime::Result<InstancePre<CellState>> {
+        self.functions.lock().unwrap_or_else(PoisonError::into_inner).link(component)
     }
 
     /// Keeps the clock going for as long as the guard lives.
@@ -85,68 +84,65 @@ pub(super) fn bare(options: EngineOptions) -> wasmtime::Result<wasmtime::Engine>
     wasmtime::Engine::new(&config)
 }
 
-fn linker(wasmtime: &wasmtime::Engine) -> wasmtime::Result<Linker<CellState>> {
-    let mut linker = Linker::new(wasmtime);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    linker.allow_shadowing(true);
-    filesystem::add_to_linker(&mut linker)?;
-    linker.allow_shadowing(false);
-    linker.instance(RPC_INTERFACE)?.func_wrap("connect", connect)?;
-    Ok(linker)
-}
-
-type Channel = (Resource<DynInputStream>, Resource<DynOutputStream>);
-
-/// `ww:cell/rpc.connect`: hands the guest its RPC channel, once.
-fn connect(mut store: StoreContextMut<'_, CellState>, (): ()) -> wasmtime::Result<(Option<Channel>,)> {
-    let state = store.data_mut();
-    let Some(channel) = state.rpc.take() else { return Ok((None,)) };
-    let input: DynInputStream = Box::new(channel.input);
-    let output: DynOutputStream = Box::new(channel.output);
-    Ok((Some((state.table.push(input)?, state.table.push(output)?)),))
-}
-
 /// Advances the engine's epoch while there are cells.
 struct Clock {
-    /// How many cells are alive. Written when one starts or ends, read by the clock thread.
-    cells: Mutex<usize>,
+    engine: wasmtime::EngineWeak,
+    /// Written when a cell starts or ends, read by the clock's thread.
+    state: Mutex<ClockState>,
     changed: Condvar,
 }
 
+#[derive(Default)]
+struct ClockState {
+    /// How many cells are alive.
+    cells: usize,
+    /// Whether there has been one, and with it the thread.
+    has_thread: bool,
+}
+
 impl Clock {
-    fn start(engine: wasmtime::EngineWeak) -> Arc<Self> {
-        let clock = Arc::new(Self { cells: Mutex::new(0), changed: Condvar::new() });
-        let weak = Arc::downgrade(&clock);
+    fn new(engine: wasmtime::EngineWeak) -> Self {
+        Self { engine, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, ClockState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(self: &Arc<Self>) {
+        let mut state = self.state();
+        state.cells += 1;
+        if std::mem::replace(&mut state.has_thread, true) {
+            drop(state);
+            self.changed.notify_one();
+            return;
+        }
+        let weak = Arc::downgrade(self);
         // The thread ends with the engine or the clock, whichever goes first.
         thread::Builder::new()
             .name("ww-epoch".into())
             .spawn(move || {
-                while let (Some(engine), Some(clock)) = (engine.upgrade(), weak.upgrade()) {
-                    engine.increment_epoch();
-                    drop(engine);
+                while let Some(clock) = weak.upgrade() {
                     clock.wait_for_cells();
                     drop(clock);
                     thread::sleep(EPOCH);
+                    let Some(clock) = weak.upgrade() else { break };
+                    let Some(engine) = clock.engine.upgrade() else { break };
+                    engine.increment_epoch();
                 }
             })
             .expect("a process that cannot start one thread cannot run cells");
-        clock
-    }
-
-    fn add(&self) {
-        *self.cells.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.changed.notify_one();
     }
 
     fn remove(&self) {
-        *self.cells.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.state().cells -= 1;
     }
 
     /// Waits until there is a cell, or for a second, so that the thread notices when the engine is gone.
     fn wait_for_cells(&self) {
-        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        if *cells == 0 {
-            drop(self.changed.wait_timeout(cells, Duration::from_secs(1)));
+        let state = self.state();
+        if state.cells == 0 {
+            drop(self.changed.wait_timeout(state, Duration::from_secs(1)));
         }
     }
 }

@@ -10,11 +10,13 @@
 //! business of this module.
 
 mod account;
+mod chunks;
 mod code_cache;
 pub mod compile_child;
 mod component;
 mod engine;
 mod filesystem;
+mod functions;
 mod native;
 mod pipe;
 mod process;
@@ -25,6 +27,6 @@ pub use account::{Account, Admission, Held, LimitReached};
 pub use code_cache::{CodeCache, CodeCacheError};
 pub use component::{Compiler, CompilerOptions, ComponentError, Program};
 pub use engine::{Engine, EngineError, EngineOptions, processors};
-pub use pipe::{Closed, PIECE_BYTES, PipeReader, PipeWriter, pipe};
+pub use pipe::{CHANNEL_BYTES, Closed, PIECE_BYTES, PipeReader, PipeWriter, pipe};
 pub use process::{Channel, ExitStatus, Launch, Process, launch};
 pub use stdio::{Arrival, Input, InputFile, Output};

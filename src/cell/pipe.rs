@@ -13,14 +13,19 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use futures::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
-/// The largest read of a pipe at once, in bytes, and what the pipes of an RPC channel hold: that of a pipe on Linux. More at
-/// a time is no faster.
+use super::chunks::Chunks;
+
+/// The largest read of a pipe at once, in bytes: what a pipe on Linux holds. More at a time is no faster.
 pub const PIECE_BYTES: usize = 64 * 1024;
+
+/// What each pipe of an RPC channel holds, in bytes: two messages with a piece each, and what there is around it. Where less
+/// than one fits, who writes it waits in the middle of it for the other side.
+pub const CHANNEL_BYTES: usize = 2 * (PIECE_BYTES + 4 * 1024);
 
 /// A write to, or a wait for room in, a pipe whose reading end or writing end is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +68,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    buffer: BytesMut,
+    buffer: Chunks,
     writer_closed: bool,
     reader_closed: bool,
     /// The task that polls the reading end as an `AsyncRead`; there is one such task at most.
@@ -137,7 +142,7 @@ fn close_writer(shared: &Shared) {
 fn close_reader(shared: &Shared) {
     let mut state = shared.lock();
     state.reader_closed = true;
-    state.buffer = BytesMut::new();
+    state.buffer = Chunks::default();
     shared.wake_writers(state);
     shared.wake_readers(shared.lock());
 }
@@ -154,12 +159,7 @@ impl PipeReader {
         if state.buffer.is_empty() || size_max == 0 {
             return None;
         }
-        let bytes = if size_max >= state.buffer.len() {
-            // The whole buffer is handed over, so that an idle pipe holds no memory.
-            std::mem::take(&mut state.buffer).freeze()
-        } else {
-            Bytes::copy_from_slice(&state.buffer.split_to(size_max))
-        };
+        let bytes = state.buffer.take(size_max);
         shared.wake_writers(state);
         Some(bytes)
     }
@@ -211,7 +211,7 @@ impl PipeWriter {
         let room = self.room()?;
         let size = room.min(bytes.len());
         if size > 0 {
-            self.append(&bytes[..size]);
+            self.append(|buffer| buffer.extend(&bytes[..size]));
         }
         Ok(size)
     }
@@ -241,10 +241,10 @@ impl PipeWriter {
         close_writer(&self.0.0);
     }
 
-    fn append(&self, bytes: &[u8]) {
+    fn append(&self, change: impl FnOnce(&mut Chunks)) {
         let shared = &self.0.0;
         let mut state = shared.lock();
-        state.buffer.extend_from_slice(bytes);
+        change(&mut state.buffer);
         shared.wake_readers(state);
     }
 }
@@ -263,11 +263,7 @@ impl AsyncRead for PipeReader {
             state.read_waker = Some(context.waker().clone());
             return Poll::Pending;
         }
-        let size = target.len().min(state.buffer.len());
-        state.buffer.copy_to_slice(&mut target[..size]);
-        if state.buffer.is_empty() {
-            state.buffer = BytesMut::new();
-        }
+        let size = state.buffer.copy_to(target);
         shared.wake_writers(state);
         Poll::Ready(Ok(size))
     }
@@ -285,7 +281,7 @@ impl AsyncWrite for PipeWriter {
             state.write_waker = Some(context.waker().clone());
             return Poll::Pending;
         }
-        state.buffer.extend_from_slice(&bytes[..size]);
+        state.buffer.extend(&bytes[..size]);
         shared.wake_readers(state);
         Poll::Ready(Ok(size))
     }
@@ -339,7 +335,7 @@ impl OutputStream for PipeWriter {
         if bytes.len() > room && self.0.0.lock().buffer.len() + bytes.len() > self.0.0.capacity.saturating_mul(2) {
             return Err(StreamError::trap("a write of more bytes than `check-write` permitted"));
         }
-        self.append(&bytes);
+        self.append(|buffer| buffer.push(bytes));
         Ok(())
     }
 

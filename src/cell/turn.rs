@@ -11,6 +11,7 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::ready;
 use std::time::{Duration, Instant};
@@ -31,26 +32,38 @@ thread_local! {
     static TURN: Arc<Semaphore> = Arc::new(Semaphore::new(1));
 
     /// How many cells this thread has.
-    static CELLS: Cell<usize> = const { Cell::new(0) };
+    static CELLS: Arc<AtomicUsize> = Arc::default();
 
     /// How long the thread had waited for a processor when that was last looked at, in nanoseconds.
     static WAITED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Counts one cell of this thread.
-struct OneCell;
+/// How many cells this thread has.
+fn cells() -> usize {
+    CELLS.with(|cells| cells.load(Ordering::Relaxed))
+}
+
+/// Counts one cell for the thread that it is on.
+struct OneCell(Arc<AtomicUsize>);
 
 impl OneCell {
     fn new() -> Self {
-        CELLS.set(CELLS.get() + 1);
-        Self
+        let cells = CELLS.with(Arc::clone);
+        cells.fetch_add(1, Ordering::Relaxed);
+        Self(cells)
+    }
+
+    /// Counts it for this thread, if it has come from another.
+    fn follow(&mut self) {
+        if !CELLS.with(|cells| Arc::ptr_eq(cells, &self.0)) {
+            *self = Self::new();
+        }
     }
 }
 
 impl Drop for OneCell {
     fn drop(&mut self) {
-        // The thread may be ending.
-        let _ = CELLS.try_with(|cells| cells.set(cells.get().saturating_sub(1)));
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -65,7 +78,7 @@ fn waited_for_processor() -> Duration {
 
 /// How long a cell waits that has had its thread for so long.
 fn pause_after(held: Duration) -> Option<Duration> {
-    if held <= HELD_MAX || CELLS.get() < 2 {
+    if held <= HELD_MAX || cells() < 2 {
         return None;
     }
     let held = held.saturating_sub(waited_for_processor());
@@ -101,10 +114,11 @@ impl Turn {
 
     /// Runs the cell. Whenever it stops to wait for something, it gives the turn back.
     pub(super) async fn run<T>(self, cell: impl Future<Output = T>) -> T {
-        let _counted = OneCell::new();
+        let mut counted = OneCell::new();
         let mut cell = pin!(cell);
         let mut pause = None;
         poll_fn(|context| {
+            counted.follow();
             loop {
                 if let Some(pausing) = &mut pause {
                     let pausing: &mut Pin<Box<tokio::time::Sleep>> = pausing;
@@ -166,6 +180,17 @@ mod tests {
             }
         };
         Turn::default().run(cell).await;
+    }
+
+    #[test]
+    fn a_cell_counts_for_the_thread_that_it_is_on() {
+        let mut counted = OneCell::new();
+        assert_eq!(cells(), 1);
+        let moved = std::thread::spawn(move || {
+            counted.follow();
+            cells()
+        });
+        assert_eq!((moved.join().unwrap(), cells()), (1, 0));
     }
 
     #[tokio::test(flavor = "local")]

@@ -89,6 +89,17 @@ pub(super) fn allow_open_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
+/// Lets the stack of this process's first thread grow to so many bytes, which it does as it is used. Usual are 8 MiB.
+pub(super) fn allow_deep_stack(bytes: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Stack);
+    let wanted = maximum.unwrap_or(u64::MAX).min(bytes as u64);
+    if current.is_some_and(|current| current < wanted) {
+        // Where it cannot be had, less will do.
+        let _ = setrlimit(Resource::Stack, Rlimit { current: Some(wanted), maximum });
+    }
+}
+
 /// A path by which this very program can be started again, also when another has taken its place meanwhile.
 pub(super) fn this_program_as_it_runs() -> io::Result<PathBuf> {
     let running = PathBuf::from("/proc/self/exe");

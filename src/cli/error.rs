@@ -97,8 +97,7 @@ impl From<RunError> for Failure {
             | RunError::Mount(_)
             | RunError::MountSource { .. }
             | RunError::MountOwn { .. }
-            | RunError::Terminal(_)
-            | RunError::Cell(_) => exit_code::RUN_FAILURE,
+            | RunError::Terminal(_) => exit_code::RUN_FAILURE,
         };
         let failure = Self::new(code, &error);
         match &error {

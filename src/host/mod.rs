@@ -1,14 +1,14 @@
 //! What runs cells: worker threads, and the joining of a cell with its RPC connection and its capabilities.
 //!
-//! A [`Host`] is one per process. [`Host::start`] puts a cell on a worker thread and, beside it on the same thread, the
+//! A [`Host`] is one per process. [`Host::start`] puts a cell on the thread that it is called on and, beside it, the
 //! RPC system that serves the cell its `Host` capability; calls from a cell to its host cross no thread. The children
-//! of a cell may be on other threads and reach their parent through pipes. Where a parent hands its child a capability,
-//! that stays on the parent's thread, and so does the RPC system that serves it to the child.
+//! of a cell may be on other threads, of which there is one for each processor, and reach their parent through pipes. Where a
+//! parent hands its child a capability, that stays on the parent's thread, and so does the RPC system that serves it to the
+//! child; where no other thread is idle the child itself begins there, and moves to another if it computes for long.
 //!
 //! A cell's children end with it.
 
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,13 +18,14 @@ use futures::future::LocalBoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::caps::{
     self, Bootstrap, Child, HostGrants, Loadable, Loaded, LoadedImage, Order, Spawn, SpawnError, Stream,
 };
 use crate::cell::{
-    self, Account, Admission, Channel, Compiler, Held, Input, Launch, LimitReached, Output, PIECE_BYTES, PipeReader,
-    PipeWriter, Process, pipe,
+    self, Account, Admission, CHANNEL_BYTES, Channel, Compiler, Held, Input, Launch, LimitReached, Output, PIECE_BYTES,
+    PipeReader, PipeWriter, Process, pipe,
 };
 use crate::dag::ContentPath;
 use crate::grant::{Limit, Reach};
@@ -39,7 +40,8 @@ mod workers;
 
 pub use library::{Library, LibraryError, Loading};
 pub use output::{Drain, output};
-use workers::{Job, Workers};
+pub use workers::{STACK_BYTES, build_runtime};
+use workers::{Workers, run_here};
 
 /// The longest text that names content, in bytes: a CID, and as long a path as a cell may use.
 const CONTENT_TEXT_BYTES_MAX: usize = vfs::PATH_BYTES_MAX + 256;
@@ -58,15 +60,10 @@ struct Inner {
 }
 
 impl Host {
-    /// Makes a host with up to a worker thread for each processor, whose children are compiled by `compiler`, and come from
-    /// `library` where they are named by a CID.
-    ///
-    /// # Errors
-    ///
-    /// The threads cannot be started.
-    pub fn new(compiler: Compiler, swarm: Swarm, library: Arc<dyn Library>) -> io::Result<Self> {
-        let workers = Workers::start(cell::processors())?;
-        Ok(Self(Arc::new(Inner { compiler, workers, swarm, library, cells: TaskTracker::new() })))
+    /// Makes a host whose cells have children that are compiled by `compiler`, and come from `library` where they are named
+    /// by a CID.
+    pub fn new(compiler: Compiler, swarm: Swarm, library: Arc<dyn Library>) -> Self {
+        Self(Arc::new(Inner { compiler, workers: Workers::default(), swarm, library, cells: TaskTracker::new() }))
     }
 
     /// Waits until nothing is left of any cell, nor of its connection, which is soon after its [`Process`] has ended. No cell
@@ -76,81 +73,89 @@ impl Host {
         self.0.cells.wait().await;
     }
 
-    /// Starts a cell on behalf of this machine's user, which has a `Host` with these grants. It runs until it ends or `kill` is cancelled, whether or not anybody waits for it. `name` says in the log which
-    /// cell it is.
+    /// Starts a cell on behalf of this machine's user, which has a `Host` with these grants, on this thread. It runs until it
+    /// ends or `kill` is cancelled, whether or not anybody waits for it. `name` says in the log which cell it is.
+    ///
+    /// # Panics
+    ///
+    /// Called elsewhere than on a runtime that has [`build_runtime`] made.
+    pub fn start(&self, name: String, launch: Launch, grants: HostGrants, kill: CancellationToken) -> Process {
+        let network = launch.network.clone();
+        let (process, job) = self.prepare(name, launch, grants, network, kill);
+        run_here(job());
+        process
+    }
+
+    /// Makes a cell with a `Host`, and what runs it with its RPC on one thread.
+    fn prepare(
+        &self,
+        name: String,
+        mut launch: Launch,
+        grants: HostGrants,
+        network: Option<Reach>,
+        kill: CancellationToken,
+    ) -> (Process, impl FnOnce() -> LocalBoxFuture<'static, ()> + Send + 'static) {
+        let connection = Connection::new(self, &mut launch);
+        let account = launch.account.clone();
+        let (process, run) = cell::launch(launch, kill);
+        let host = self.clone();
+        let job = move || {
+            async move {
+                tracing::debug!(cell = name, "started");
+                let children = Children::new(host.clone(), name.clone(), account.clone(), network, grants.fetch);
+                // Ends the children when this future ends or is dropped.
+                let _children_end = children.kill.clone().drop_guard();
+                let executor = caps::executor(children);
+                let bootstrap = caps::host(host.0.swarm.clone(), executor, grants, &account).client;
+                connection.serve(name.clone(), bootstrap, run).await;
+                tracing::debug!(cell = name, "ended");
+            }
+            .boxed_local()
+        };
+        (process, job)
+    }
+
+    /// Starts a child on a worker thread, on which it is also served its `Host`.
     ///
     /// # Errors
     ///
-    /// The host is shutting down.
-    pub async fn start(
+    /// There is no thread.
+    async fn start_child(
         &self,
         name: String,
         launch: Launch,
         grants: HostGrants,
+        network: Option<Reach>,
         kill: CancellationToken,
     ) -> Result<Process, SpawnError> {
-        let first = First::Host { grants, network: launch.network.clone() };
-        self.start_with(name, launch, first, kill).await
+        let (process, job) = self.prepare(name, launch, grants, network, kill);
+        self.0.workers.submit(Box::new(job)).await.map_err(|_| SpawnError::ShuttingDown)?;
+        Ok(process)
     }
 
-    /// Starts a cell, and returns when a thread has been found for it. Its RPC is served where its first capability is: on its own thread, or on the one that this is called on.
-    async fn start_with(
+    /// Starts a child which is served `bootstrap` by this thread. It runs at the same time as this thread where another has
+    /// nothing to do, and else begins here, so that one that is soon done causes no thread to wait for another.
+    fn start_beside(
         &self,
         name: String,
         mut launch: Launch,
-        first: First,
+        bootstrap: vat::Capability,
         kill: CancellationToken,
-    ) -> Result<Process, SpawnError> {
-        let (to_guest, guest_input) = pipe(PIECE_BYTES);
-        let (guest_output, from_guest) = pipe(PIECE_BYTES);
-        launch.rpc = Some(Channel { input: guest_input, output: guest_output });
-        let account = launch.account.clone();
-        let limits = vat::Limits::of(account.limits());
-        // What becomes of a child is its parent's affair, who can have any number of them.
-        let says_overrun = launch.admission.is_none();
+    ) -> Process {
+        let connection = Connection::new(self, &mut launch);
         let (process, run) = cell::launch(launch, kill);
-        let token = self.0.cells.token();
-        let ledger = Books { account: account.clone(), says_overrun };
-        match first {
-            First::Host { grants, network } => {
-                let host = self.clone();
-                let job = move || {
-                    async move {
-                        let _token = token;
-                        tracing::debug!(cell = name, "started");
-                        let children =
-                            Children::new(host.clone(), name.clone(), account.clone(), network, grants.fetch);
-                        // Ends the children when this future ends or is dropped.
-                        let _children_end = children.kill.clone().drop_guard();
-                        let executor = caps::executor(children);
-                        let bootstrap = caps::host(host.0.swarm.clone(), executor, grants, &account).client;
-                        let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, ledger);
-                        run_with_vat(run, vat, &name).await;
-                        tracing::debug!(cell = name, "ended");
-                    }
-                    .boxed_local()
-                };
-                self.submit(Box::new(job)).await?;
-            }
-            First::Other(bootstrap) => {
-                let (ended, running) = (process.clone(), name.clone());
-                let job = move || {
-                    async move {
-                        tracing::debug!(cell = running, "started");
-                        run.await;
-                        tracing::debug!(cell = running, "ended");
-                    }
-                    .boxed_local()
-                };
-                self.submit(Box::new(job)).await?;
-                let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, ledger);
-                tokio::task::spawn_local(async move {
-                    let _token = token;
-                    run_with_vat(async { drop(ended.wait().await) }, vat, &name).await;
-                });
-            }
+        let (ended, running) = (process.clone(), name.clone());
+        let child = async move {
+            tracing::debug!(cell = running, "started");
+            run.await;
+            tracing::debug!(cell = running, "ended");
+        };
+        if let Err(child) = self.0.workers.submit_to_idle(child.boxed()) {
+            let host = self.clone();
+            run_here(async move { host.0.workers.begin_here(child).await });
         }
-        Ok(process)
+        run_here(async move { connection.serve(name, bootstrap, async { drop(ended.wait().await) }).await });
+        process
     }
 
     /// Reads a program, or an image's, that a cell with this account names.
@@ -168,9 +173,35 @@ impl Host {
             LibraryError::Failed(source) => SpawnError::Content { content: Box::new(content), source },
         })
     }
+}
 
-    async fn submit(&self, job: Job) -> Result<(), SpawnError> {
-        self.0.workers.submit(job).await.map_err(|_| SpawnError::ShuttingDown)
+/// The host's side of a cell's RPC channel.
+struct Connection {
+    from_guest: PipeReader,
+    to_guest: PipeWriter,
+    limits: vat::Limits,
+    ledger: Books,
+    _token: TaskTrackerToken,
+}
+
+impl Connection {
+    /// Makes the channel, and gives the cell its side.
+    fn new(host: &Host, launch: &mut Launch) -> Self {
+        let (to_guest, guest_input) = pipe(CHANNEL_BYTES);
+        let (guest_output, from_guest) = pipe(CHANNEL_BYTES);
+        launch.rpc = Some(Channel { input: guest_input, output: guest_output });
+        // What becomes of a child is its parent's affair, who can have any number of them.
+        let says_overrun = launch.admission.is_none();
+        let ledger = Books { account: launch.account.clone(), says_overrun };
+        let limits = vat::Limits::of(launch.account.limits());
+        Self { from_guest, to_guest, limits, ledger, _token: host.0.cells.token() }
+    }
+
+    /// Serves `bootstrap` to the cell until `cell` is over.
+    async fn serve(self, name: String, bootstrap: vat::Capability, cell: impl Future<Output = ()>) {
+        let Self { from_guest, to_guest, limits, ledger, _token } = self;
+        let vat = vat::serve(name.clone(), from_guest, to_guest, bootstrap, limits, ledger);
+        run_with_vat(cell, vat, &name).await;
     }
 }
 
@@ -207,14 +238,6 @@ impl vat::Ledger for Books {
 pub fn tmp(account: &Account) -> Mount {
     let directory = MemoryTree::within(Arc::new(account.clone())).root();
     Mount { path: "/tmp".into(), directory, links_may_leave: true }
-}
-
-/// The first capability of a cell.
-enum First {
-    /// A `Host` with these grants, for a cell that may itself connect so far.
-    Host { grants: HostGrants, network: Option<Reach> },
-    /// One that is there already, and cannot leave its thread.
-    Other(vat::Capability),
 }
 
 /// Runs a cell to its end, and its RPC beside it in a task of its own: what goes wrong there, even a panic, ends the
@@ -319,14 +342,7 @@ impl Spawn for Children {
             let (stdin, child_stdin) = input(order.stdin, capacity);
             let (child_stdout, stdout) = output_to(order.stdout, capacity);
             let (child_stderr, stderr) = output_to(order.stderr, capacity);
-            let first = match order.bootstrap {
-                Bootstrap::Host => {
-                    let grants = HostGrants { fetch: order.fetch, ..HostGrants::default() };
-                    First::Host { grants, network: order.network.clone() }
-                }
-                Bootstrap::Nothing => First::Other(caps::nothing()),
-                Bootstrap::Given(capability) => First::Other(capability),
-            };
+            let network = order.network.clone();
             let launch = Launch {
                 program: module.program,
                 args: order.args,
@@ -340,7 +356,14 @@ impl Spawn for Children {
                 rpc: None,
                 admission: Some(admission),
             };
-            let process = host.start_with(name, launch, first, kill).await?;
+            let process = match order.bootstrap {
+                Bootstrap::Host => {
+                    let grants = HostGrants { fetch: order.fetch, ..HostGrants::default() };
+                    host.start_child(name, launch, grants, network, kill).await?
+                }
+                Bootstrap::Nothing => host.start_beside(name, launch, caps::nothing(), kill),
+                Bootstrap::Given(capability) => host.start_beside(name, launch, capability, kill),
+            };
             Ok(Child { process, stdin, stdout, stderr, room })
         }
         .boxed_local()

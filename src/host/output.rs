@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::OwnedFd;
 use std::thread;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::executor::block_on;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::oneshot;
@@ -13,6 +13,10 @@ use tokio::sync::oneshot;
 use crate::cell::{Arrival, Output, PIECE_BYTES, PipeReader, pipe};
 use crate::escape::Filter;
 use crate::terminal::{self, Commands, Terminal};
+
+/// How many bytes are written on the runtime's own thread, where that need not wait. Whoever writes more goes on while a thread
+/// writes.
+const AT_ONCE_BYTES_MAX: usize = PIECE_BYTES;
 
 /// Tells when everything that a cell wrote has arrived.
 #[derive(Debug)]
@@ -39,13 +43,13 @@ impl Drain {
 /// What goes to a file or a pipe arrives as it is. What goes to a terminal does where the cell may control it; else what
 /// the terminal would obey is shown instead ([`Filter`]), and the cell is told that it is no terminal.
 ///
-/// A thread does the writing, which starts with the first bytes, since a write may block for as long as the reader on the other side likes, and neither
-/// this process's runtime nor the flags of a descriptor that other programs share may be touched for that. A flush of the
+/// A write may block for as long as the reader on the other side likes, and neither this process's runtime nor the flags of a
+/// descriptor that other programs share may be touched for that. So what the system does not take at once is written by a
+/// thread, and so is all that comes after [`AT_ONCE_BYTES_MAX`]. A flush of the
 /// guest waits for it, so what goes to two outputs on one terminal appears in order. When the descriptor takes no more,
 /// as a pipe whose reader has gone or a file on a full disk, the guest sees a closed stream or the error.
 ///
-/// Called on a tokio runtime, on which it waits for the first bytes. If the thread cannot be started, the guest sees a closed
-/// stream.
+/// Called on a tokio runtime, on which it waits for bytes. If the thread cannot be started, the guest sees a closed stream.
 pub fn output(fd: OwnedFd, capacity: usize, terminal: Option<&Terminal>) -> (Output, Drain) {
     let file = File::from(fd);
     let way = Way::to(&file, terminal);
@@ -54,9 +58,20 @@ pub fn output(fd: OwnedFd, capacity: usize, terminal: Option<&Terminal>) -> (Out
     let arrival = Arrival::default();
     let (finished, drain) = oneshot::channel();
     let progress = arrival.clone();
-    // Many a guest never says a word on one of its outputs.
+    // Many a guest says little, or never a word, on one of its outputs.
     tokio::spawn(async move {
-        let first = reader.read(PIECE_BYTES).await;
+        let mut first = reader.read(PIECE_BYTES).await;
+        let mut at_once_bytes = 0;
+        while matches!(way, Way::Plain) && !first.is_empty() && at_once_bytes < AT_ONCE_BYTES_MAX {
+            let written_bytes = write_at_once(&file, &first);
+            progress.advance(written_bytes);
+            first.advance(written_bytes);
+            if !first.is_empty() {
+                break;
+            }
+            at_once_bytes += written_bytes;
+            first = reader.read(PIECE_BYTES).await;
+        }
         if first.is_empty() {
             let _ = finished.send(Ok(()));
             return;
@@ -71,6 +86,20 @@ pub fn output(fd: OwnedFd, capacity: usize, terminal: Option<&Terminal>) -> (Out
         }
     });
     (Output { pipe: writer, is_terminal, arrival: Some(arrival) }, Drain(drain))
+}
+
+/// Writes as much as the system takes without waiting, and tells how much that is: nothing where it cannot be asked for that, as
+/// for terminals and for files on most disks, or where it fails, as it then does for the thread as well.
+#[cfg(target_os = "linux")]
+fn write_at_once(file: &File, bytes: &[u8]) -> usize {
+    /// Where the descriptor is, as with `write` (pwritev2(2)).
+    const HERE: u64 = u64::MAX;
+    rustix::io::pwritev2(file, &[io::IoSlice::new(bytes)], HERE, rustix::io::ReadWriteFlags::NOWAIT).unwrap_or(0)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_at_once(_: &File, _: &[u8]) -> usize {
+    0
 }
 
 fn copy(first: Bytes, reader: &PipeReader, mut file: File, mut way: Way, progress: &Arrival) -> io::Result<()> {
@@ -163,6 +192,25 @@ mod tests {
         let mut written = Vec::new();
         file.read_to_end(&mut written).unwrap();
         assert!(written == text);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_is_full_holds_up_nobody() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let (output, drain) = output(writer.into(), 4 * PIECE_BYTES, None);
+        let text: Vec<u8> = (0..4 * PIECE_BYTES).map(|at| at as u8).collect();
+        // More than a pipe of the system takes; what it does not take at once, a thread writes while this goes on.
+        for piece in text.chunks(PIECE_BYTES / 4 + 1) {
+            output.pipe.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        drop(output);
+        let read = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).map(|_| bytes)
+        });
+        drain.finished().await.unwrap();
+        assert!(read.join().unwrap().unwrap() == text);
     }
 
     #[tokio::test]

@@ -225,13 +225,20 @@ pub(super) async fn read_all(file: &dyn File, bytes_max: u64) -> Result<Vec<u8>,
         return Err(FileError::TooLong(size));
     }
     let file = file.open(Access::Read).await?;
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    let mut bytes = Vec::new();
     loop {
-        let piece = file.clone().read_at(bytes.len() as u64, vfs::READ_BYTES_MAX).await?;
+        let offset = bytes.len() as u64;
+        // One more than there is, to see whether it has grown.
+        let wanted = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).saturating_add(1);
+        let piece = file.clone().read_at(offset, wanted.min(vfs::READ_BYTES_MAX)).await?;
         if piece.is_empty() {
             return Ok(bytes);
         }
-        bytes.extend_from_slice(&piece);
+        if bytes.is_empty() {
+            bytes = piece.into();
+        } else {
+            bytes.extend_from_slice(&piece);
+        }
         // It may grow while it is read.
         if bytes.len() as u64 > bytes_max {
             return Err(FileError::TooLong(bytes.len() as u64));

@@ -58,7 +58,7 @@ pub use pin::{PinError, pin, unpin};
 pub use publish::{PrivateKeys, PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
 pub use request::{AskedError, flags_of};
-pub use run::{Ran, RunError, RunEvent, RunOptions, RunOutcome, run};
+pub use run::{Ran, Remains, RunError, RunEvent, RunOptions, RunOutcome, run};
 pub use sources::{Sources, sources};
 pub use usage::Usage;
 pub use why::{Cause, LastBuild, Why, WhyTarget, why};

@@ -1,5 +1,7 @@
 //! Running an image.
 
+use std::cell::Cell;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +21,7 @@ use super::library::ContentLibrary;
 use super::mounts;
 use super::request;
 use super::usage::{Gauge, Usage};
-use crate::caps::{HostGrants, SpawnError};
+use crate::caps::HostGrants;
 use crate::cell::{
     Account, Compiler, CompilerOptions, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input,
     InputFile, Launch,
@@ -27,7 +29,7 @@ use crate::cell::{
 use crate::escape;
 use crate::grant::{Grant, Grants, Limit, Limits, REQUEST_PATH, RequestError};
 use crate::host::{self, Host};
-use crate::swarm::{self, Swarm, SwarmConfig, SwarmError};
+use crate::swarm::{self, Started, SwarmConfig, SwarmError};
 use crate::terminal::Terminal;
 use crate::vfs::{Directory, MountError, Namespace};
 use crate::wasm_binary::SIZE_BYTES_MAX;
@@ -95,6 +97,19 @@ pub struct Ran<S> {
     pub outcome: RunOutcome<S>,
     /// What it has used; `None` if it was stopped before the guest started.
     pub usage: Option<Usage>,
+    /// What is still there of it.
+    pub remains: Remains,
+}
+
+/// The engine, the compiled code and the threads of a run that is over. They go when this is dropped; a process that ends
+/// anyway is sooner done when it forgets them.
+#[derive(Default)]
+pub struct Remains(#[expect(dead_code, reason = "is dropped or forgotten")] Option<Host>);
+
+impl fmt::Debug for Remains {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Remains").finish_non_exhaustive()
+    }
 }
 
 /// Why an image could not be run.
@@ -196,9 +211,6 @@ pub enum RunError {
     /// The terminal could not be given to the guest.
     #[error("failed to take hold of the terminal")]
     Terminal(#[source] io::Error),
-    /// The cell could not be set up.
-    #[error("failed to set up the cell")]
-    Cell(#[source] SpawnError),
 }
 
 /// Something that whoever runs an image should know.
@@ -217,6 +229,8 @@ pub enum RunEvent {
 /// Runs an image in a cell of its own, with a libp2p node beside it, until the guest ends or `stop` is ready. `tell`
 /// is told what there is to know.
 ///
+/// Called on a runtime that [`host::build_runtime`] has made: the cell runs on its thread.
+///
 /// When the guest ends by itself, everything that it wrote has arrived where it was to go before this returns. When it
 /// is stopped, this returns at once, and the guest may still be on its way out.
 ///
@@ -231,12 +245,13 @@ pub async fn run<S>(
     let gauge = Gauge::default();
     let kill = CancellationToken::new();
     let _kill_on_return = kill.clone().drop_guard();
+    let remains = Cell::default();
     let outcome = tokio::select! {
         biased;
         stopped = stop => RunOutcome::Stopped(stopped),
-        status = run_to_end(options, tell, kill, &gauge) => RunOutcome::Ended(status?),
+        status = run_to_end(options, tell, kill, &gauge, &remains) => RunOutcome::Ended(status?),
     };
-    Ok(Ran { outcome, usage: gauge.usage() })
+    Ok(Ran { outcome, usage: gauge.usage(), remains: remains.take() })
 }
 
 async fn run_to_end(
@@ -244,6 +259,7 @@ async fn run_to_end(
     tell: &dyn Fn(RunEvent),
     kill: CancellationToken,
     gauge: &Gauge,
+    remains: &Cell<Remains>,
 ) -> Result<ExitStatus, RunError> {
     let terminal = terminal(&options).map_err(RunError::Terminal)?;
     let payer = options.image.payer();
@@ -268,7 +284,7 @@ async fn run_to_end(
     let compiler = Compiler::with_options(engine, Handle::current(), options.compiler);
     let failed = |source| RunError::Component { path: options.name.join(MAIN_PATH), source };
     // The node's work goes on beside the guest, and a guest that ends at once leaves nothing of it to be waited for.
-    let (swarm, started) = swarm::start_later(options.swarm, NODE_AFTER)?;
+    let (swarm, mut started) = swarm::start_later(options.swarm, NODE_AFTER)?;
     if let Some(port) = swarm.port_taken_instead() {
         tell(RunEvent::OtherPort(port));
     }
@@ -277,7 +293,8 @@ async fn run_to_end(
         None => with_events(compiler.compile(wasm), &|event| tell(RunEvent::Compiling(event))).await.map_err(failed)?,
     };
     let library = Arc::new(ContentLibrary::new(options.content));
-    let host = Host::new(compiler, swarm.clone(), library).map_err(RunError::Thread)?;
+    let host = Host::new(compiler, swarm.clone(), library);
+    remains.set(Remains(Some(host.clone())));
     // Puts it back however this ends, but after what the guest wrote has arrived.
     let _held = terminal.clone().map(Terminal::hold).transpose().map_err(RunError::Terminal)?;
     let (stdout, stdout_drain) = host::output(options.stdout, capacity, terminal.as_ref());
@@ -297,12 +314,16 @@ async fn run_to_end(
         admission: None,
     };
     let grants = HostGrants { connect: options.grants.connect(), fetch: options.grants.fetch(), terminal };
-    let process = host.start("root".into(), launch, grants, kill).await.map_err(RunError::Cell)?;
+    let process = host.start("root".into(), launch, grants, kill);
     let status = tokio::select! {
         biased;
         status = process.wait() => status,
-        error = node_failed(started, &swarm, tell) => return Err(error.into()),
+        error = node_failed(&mut started, tell) => return Err(error.into()),
     };
+    // It may have ended with the answer of a node that has just started.
+    if let Ok(Ok(addrs)) = started.try_recv() {
+        tell(RunEvent::Listening(addrs));
+    }
     gauge.end();
     let arrived = async { stdout_drain.finished().await.and(stderr_drain.finished().await) };
     let arrived = match &status {
@@ -328,14 +349,10 @@ fn terminal(options: &RunOptions) -> io::Result<Option<Terminal>> {
 }
 
 /// Tells where the node can be reached, when it can. Returns only if it cannot.
-async fn node_failed(
-    started: oneshot::Receiver<Result<(), SwarmError>>,
-    swarm: &Swarm,
-    tell: &dyn Fn(RunEvent),
-) -> SwarmError {
+async fn node_failed(started: &mut oneshot::Receiver<Started>, tell: &dyn Fn(RunEvent)) -> SwarmError {
     match started.await {
         Ok(Err(error)) => return error,
-        Ok(Ok(())) => tell(RunEvent::Listening(swarm.addrs().await)),
+        Ok(Ok(addrs)) => tell(RunEvent::Listening(addrs)),
         // It ends, and so does the guest.
         Err(_) => {}
     }

@@ -25,6 +25,7 @@ mod tests;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use libp2p::PeerId;
@@ -89,6 +90,9 @@ pub enum SwarmError {
         #[source]
         source: io::Error,
     },
+    /// The system has no thread for it.
+    #[error("start the node's thread")]
+    Thread(#[source] io::Error),
     /// The keys for the handshakes could not be made.
     #[error("prepare the node's keys")]
     Keys(#[source] Box<dyn Error + Send + Sync>),
@@ -131,17 +135,16 @@ async fn start_with_limits(config: SwarmConfig, limits: Limits) -> Result<Swarm,
 }
 
 /// Claims the addresses, which nobody else can have from then on, and leaves the rest for later: the node starts when its
-/// handle is first asked for something, or `after` this time. A process that is over by then has spared itself the keys.
+/// handle is first asked for something, or `after` this time. A process that is over by then has spared itself the keys, and
+/// the thread on which the node lives: what else the runtime does that this is called on does not hold it up.
 ///
-/// What is returned with the handle says when it listens, or why it does not; nothing, if it ended before.
+/// What is returned with the handle says when it listens, and where, as [`Swarm::addrs`] does, or why it does not: before it
+/// answers anything. It says nothing, if the node ended before.
 ///
 /// # Errors
 ///
 /// As for [`start`].
-pub fn start_later(
-    config: SwarmConfig,
-    after: Duration,
-) -> Result<(Swarm, oneshot::Receiver<Result<(), SwarmError>>), SwarmError> {
+pub fn start_later(config: SwarmConfig, after: Duration) -> Result<(Swarm, oneshot::Receiver<Started>), SwarmError> {
     let (swarm, mut prepared) = prepare(config, Limits::default())?;
     let (says, started) = oneshot::channel();
     tokio::spawn(async move {
@@ -153,16 +156,40 @@ pub fn start_later(
             },
             () = tokio::time::sleep(after) => None,
         };
+        let (hand_over, handed) = oneshot::channel();
+        let thread = thread::Builder::new().name("ww-node".into());
+        match thread.spawn(|| {
+            if let Ok((prepared, first, says)) = handed.blocking_recv() {
+                run_on_this_thread(prepared, first, says)
+            }
+        }) {
+            // It waits for them, and for nothing else.
+            Ok(_) => drop(hand_over.send((prepared, first, says))),
+            Err(error) => drop(says.send(Err(SwarmError::Thread(error)))),
+        }
+    });
+    Ok((swarm, started))
+}
+
+/// Whether a node listens, and where.
+pub type Started = Result<Vec<String>, SwarmError>;
+
+/// Starts a node, says where it listens or why it does not, and runs it to its end.
+fn run_on_this_thread(prepared: Prepared, first: Option<Command>, says: oneshot::Sender<Started>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        // Nobody need listen.
+        Err(error) => return drop(says.send(Err(SwarmError::Thread(error)))),
+    };
+    runtime.block_on(async {
         match prepared.start().await {
             Ok((node, commands)) => {
-                // Nobody need listen.
-                let _ = says.send(Ok(()));
+                let _ = says.send(Ok(node.addrs()));
                 node.run(commands, first).await;
             }
             Err(error) => drop(says.send(Err(error))),
         }
     });
-    Ok((swarm, started))
 }
 
 /// Everything that a node needs to start.

@@ -173,7 +173,7 @@ impl Node {
     }
 
     /// The addresses that others can connect to, sorted, each with the peer id.
-    fn addrs(&self) -> Vec<String> {
+    pub(super) fn addrs(&self) -> Vec<String> {
         let peer = *self.swarm.local_peer_id();
         let usable = self.swarm.listeners().filter(|address| !is_link_local(address));
         let mut addrs: Vec<String> = usable

@@ -177,7 +177,8 @@ pub(crate) async fn read_after_close(parent: &Parent) -> Outcome {
 pub(crate) async fn half_close(parent: &Parent) -> Outcome {
     let mut child = parent.spawn(&["cat"]).await?;
     let mut input = stdin(&mut child)?;
-    let stream = input.client().clone();
+    // The same one.
+    let stream = child.process.stdin_request().send().pipeline.get_stream();
     input.write_all(b"the last words").await?;
     input.close().await?;
     close(&stream).await?;
@@ -209,7 +210,8 @@ pub(crate) async fn output_after_end(parent: &Parent) -> Outcome {
     let mut child = parent.spawn(&["flood-stdout", "60000"]).await?;
     require(child.wait().await? == Status::Code(0), "a child whose output fits into the pipe ends")?;
     let mut bytes = Vec::new();
-    stdout(&mut child)?.read_to_end(&mut bytes).await?;
+    let stream = child.process.stdout_request().send().pipeline.get_stream();
+    ByteReader::new(stream).read_to_end(&mut bytes).await?;
     require(bytes.len() == 60_000, format!("60000 bytes are left, not {}", bytes.len()))?;
     Ok("60000 bytes".to_owned())
 }

@@ -28,7 +28,7 @@ pub mod ww {
             /// The bytes are a two-party Cap'n Proto session in which the cell is the client; the host's bootstrap capability is
             /// the `Host` of `peer.capnp`. Both directions are bounded: the host stops reading when the cell has too much in
             /// flight, and a cell that does not read makes the host stop sending. The host ends the session by closing the
-            /// input stream; the cell ends it by dropping the output stream.
+            /// input stream; the cell ends it by dropping the output stream. What the cell writes needs no flush.
             ///
             /// The first call returns the streams, every later call `none`. A host that offers no channel returns `none` at once.
             #[allow(async_fn_in_trait)]

@@ -126,9 +126,9 @@ impl ModuleCommand<'_> {
     ///
     /// When the host refuses, because a grant or a limit is more than this cell has, or the connection has failed.
     pub async fn spawn(&self) -> Result<Child, capnp::Error> {
-        let started = self.request()?.send();
-        let process = started.pipeline.get_process();
-        Child::started(process, async { started.promise.await?.get()?.get_process() }).await
+        let response = self.request()?.send().promise.await?;
+        let started = response.get()?;
+        Ok(Child::new(started.get_process()?, started.get_stdin()?, started.get_stdout()?, started.get_stderr()?))
     }
 
     fn request(&self) -> Result<Spawn, capnp::Error> {

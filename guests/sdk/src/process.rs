@@ -1,7 +1,6 @@
 //! Child cells.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use futures::FutureExt;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::byte_stream::{ByteReader, ByteWriter};
-use crate::peer_capnp::{executor, exit_status, process};
+use crate::peer_capnp::{byte_stream, executor, exit_status, process};
 
 /// A child cell to start, in the manner of `std::process::Command`.
 ///
@@ -51,9 +50,9 @@ impl<'wasm> Command<'wasm> {
     ///
     /// When the host refuses, because `wasm` is not a component that it can run, or the connection has failed.
     pub async fn spawn(&self, executor: &executor::Client) -> Result<Child, capnp::Error> {
-        let started = self.request(executor)?.send();
-        let process = started.pipeline.get_process();
-        Child::started(process, async { started.promise.await?.get()?.get_process() }).await
+        let response = self.request(executor)?.send().promise.await?;
+        let started = response.get()?;
+        Ok(Child::new(started.get_process()?, started.get_stdin()?, started.get_stdout()?, started.get_stderr()?))
     }
 
     fn request(&self, executor: &executor::Client) -> Result<RunBytes, capnp::Error> {
@@ -85,23 +84,18 @@ pub struct Child {
 }
 
 impl Child {
-    /// The child that `promised` is going to be, once it is `started`.
-    pub(crate) async fn started(
-        promised: process::Client,
-        started: impl Future<Output = Result<process::Client, capnp::Error>>,
-    ) -> Result<Self, capnp::Error> {
-        // The streams are asked for before the answer is there.
-        let stdin = promised.stdin_request().send().promise;
-        let stdout = promised.stdout_request().send().promise;
-        let stderr = promised.stderr_request().send().promise;
-        let process = started.await?;
-        let (stdin, stdout, stderr) = futures::try_join!(stdin, stdout, stderr)?;
-        Ok(Self {
-            stdin: Some(ByteWriter::new(stdin.get()?.get_stream()?)),
-            stdout: Some(ByteReader::new(stdout.get()?.get_stream()?)),
-            stderr: Some(ByteReader::new(stderr.get()?.get_stream()?)),
+    pub(crate) fn new(
+        process: process::Client,
+        stdin: byte_stream::Client,
+        stdout: byte_stream::Client,
+        stderr: byte_stream::Client,
+    ) -> Self {
+        Self {
+            stdin: Some(ByteWriter::new(stdin)),
+            stdout: Some(ByteReader::new(stdout)),
+            stderr: Some(ByteReader::new(stderr)),
             process,
-        })
+        }
     }
 
     /// What the child and all below it use and have used. May be called at any time.
@@ -263,7 +257,6 @@ mod tests {
     use futures::executor::block_on;
 
     use super::*;
-    use crate::peer_capnp::byte_stream;
 
     /// Starts processes that end with the number of their arguments and repeat their stdin after their environment.
     struct Executor;
@@ -280,52 +273,26 @@ mod tests {
             }
             let written = params.get_env()?.get(0)?.as_bytes().to_vec();
             let echo = Rc::new(Echo { written: RefCell::new(written), closed: RefCell::default() });
-            let process = Process { code: params.get_args()?.len() as u8, stream: capnp_rpc::new_client_from_rc(echo) };
-            results.get().set_process(capnp_rpc::new_client(process));
+            let ended = Echo { written: RefCell::default(), closed: RefCell::new(true) };
+            let stream: byte_stream::Client = capnp_rpc::new_client_from_rc(echo);
+            let mut results = results.get();
+            results.set_process(capnp_rpc::new_client(Process(params.get_args()?.len() as u8)));
+            results.set_stdin(stream.clone());
+            results.set_stdout(stream);
+            results.set_stderr(capnp_rpc::new_client(ended));
             Ok(())
         }
     }
 
-    struct Process {
-        code: u8,
-        stream: byte_stream::Client,
-    }
+    struct Process(u8);
 
     impl process::Server for Process {
-        async fn stdin(
-            self: Rc<Self>,
-            _: process::StdinParams,
-            mut results: process::StdinResults,
-        ) -> Result<(), capnp::Error> {
-            results.get().set_stream(self.stream.clone());
-            Ok(())
-        }
-
-        async fn stdout(
-            self: Rc<Self>,
-            _: process::StdoutParams,
-            mut results: process::StdoutResults,
-        ) -> Result<(), capnp::Error> {
-            results.get().set_stream(self.stream.clone());
-            Ok(())
-        }
-
-        async fn stderr(
-            self: Rc<Self>,
-            _: process::StderrParams,
-            mut results: process::StderrResults,
-        ) -> Result<(), capnp::Error> {
-            let ended = Echo { written: RefCell::default(), closed: RefCell::new(true) };
-            results.get().set_stream(capnp_rpc::new_client(ended));
-            Ok(())
-        }
-
         async fn wait(
             self: Rc<Self>,
             _: process::WaitParams,
             mut results: process::WaitResults,
         ) -> Result<(), capnp::Error> {
-            results.get().init_status().set_code(self.code);
+            results.get().init_status().set_code(self.0);
             Ok(())
         }
     }

@@ -57,10 +57,10 @@ where
 ///
 /// capnp-rpc drops a writer that fails and keeps the session: calls would wait for ever, since they never reach the host.
 /// The end of the incoming direction fails them.
-fn couple<R, W: AsyncWrite>(reader: R, writer: W) -> (Incoming<R>, Outgoing<W>) {
+fn couple<R, W: AsyncWrite + Unpin>(reader: R, writer: W) -> (Incoming<R>, Outgoing<W>) {
     let (alive, ended) = oneshot::channel();
     // A message is several small writes; a write is a call to the host.
-    let writer = BufWriter::new(writer);
+    let writer = BufWriter::new(Unflushed(writer));
     (Incoming { reader, ended }, Outgoing { writer, _alive: alive })
 }
 
@@ -80,7 +80,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Incoming<R> {
 }
 
 struct Outgoing<W> {
-    writer: BufWriter<W>,
+    writer: BufWriter<Unflushed<W>>,
     _alive: oneshot::Sender<Infallible>,
 }
 
@@ -95,6 +95,24 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Outgoing<W> {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.writer).poll_close(cx)
+    }
+}
+
+/// The channel as a writer that needs no flush: the host has what it was given. A flush would be two more calls for each
+/// message.
+struct Unflushed<W>(W);
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Unflushed<W> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
     }
 }
 

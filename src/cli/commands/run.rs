@@ -23,7 +23,8 @@ use crate::cli::{compiler, complete, env, exit_code, grant_file, project, run_co
 use crate::dag::ContentPath;
 use crate::escape;
 use crate::grant::{self, Grant, Grants, Limit, Limits, MountGrant};
-use crate::ops::{self, BuildOptions, ImageSource, Ran, RunError, RunEvent, RunOptions, RunOutcome, Usage};
+use crate::host;
+use crate::ops::{self, BuildOptions, ImageSource, Ran, Remains, RunError, RunEvent, RunOptions, RunOutcome, Usage};
 use crate::swarm::{AddressError, Identity, Listen, Multiaddr, SwarmConfig};
 use crate::wetfile::ImageName;
 
@@ -180,7 +181,11 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
     };
     let is_measured = args.stats;
     let (ended, usage) = match try_run(args, verbose) {
-        Ok(Ran { outcome, usage }) => (Ok(outcome), usage.filter(|_| is_measured)),
+        Ok(Ran { outcome, usage, remains }) => {
+            // The process ends.
+            std::mem::forget(remains);
+            (Ok(outcome), usage.filter(|_| is_measured))
+        }
         Err(failure) => (Err(failure), None),
     };
     let code = match &ended {
@@ -213,11 +218,12 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
 }
 
 fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
-    let stopped = |signal| Ran { outcome: RunOutcome::Stopped(signal), usage: None };
+    let stopped = |signal| Ran { outcome: RunOutcome::Stopped(signal), usage: None, remains: Remains::default() };
     let failed = |error: std::io::Error| Failure::new(exit_code::RUN_FAILURE, &error);
     let [stdin, stdout, stderr] = env::standard_streams().map_err(failed)?;
     // Each open file of a guest is one, and each folder on the way to an open folder.
     env::allow_open_files();
+    env::allow_deep_stack(host::STACK_BYTES);
     let (grants, limits) = authority(&args)?;
     let swarm = swarm_config(&args)?;
     let is_everywhere = matches!(swarm.listen, Listen::Port { .. });
@@ -226,9 +232,9 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
         Ok(image) => image,
         Err(failure) => return StopSignal::of(&failure).map(stopped).ok_or(failure),
     };
-    // One thread is enough for the node, and for what a network brings: cells and disks have others. More of them would take
-    // longer to start than a small guest takes to run.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    // This thread is enough for the cell, and for what a network brings: the node, children and disks have others, which would
+    // take longer to start than a small guest takes to run.
+    let runtime = host::build_runtime().map_err(failed)?;
     let given = args.image.clone();
     let ended = runtime.block_on(async {
         let mut signals = StopSignals::new().map_err(failed)?;
