@@ -9,6 +9,7 @@ use wasmtime::{Config, StoreContextMut, WasmBacktraceDetails};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 
 use super::filesystem;
+use super::network;
 use super::process::CellState;
 
 /// How long a cell computes before it lets others on its thread go on. Short, so that an RPC call next to spinning
@@ -90,6 +91,7 @@ fn linker(wasmtime: &wasmtime::Engine) -> wasmtime::Result<Linker<CellState>> {
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     linker.allow_shadowing(true);
     filesystem::add_to_linker(&mut linker)?;
+    network::add_to_linker(&mut linker)?;
     linker.allow_shadowing(false);
     linker.instance(RPC_INTERFACE)?.func_wrap("connect", connect)?;
     Ok(linker)

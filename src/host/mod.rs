@@ -38,7 +38,7 @@ mod output;
 mod workers;
 
 pub use library::{Library, LibraryError, Loading};
-pub use output::{Drain, output};
+pub use output::{Drain, DrainError, output};
 use workers::{Job, Workers};
 
 /// The longest text that names content, in bytes: a CID, and as long a path as a cell may use.
@@ -330,6 +330,7 @@ impl Spawn for Children {
             };
             let launch = Launch {
                 program: module.program,
+                arg0: cell::PROGRAM_NAME.into(),
                 args: order.args,
                 env: order.env,
                 stdin: Input::Pipe(child_stdin),
