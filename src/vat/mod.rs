@@ -26,6 +26,7 @@ mod describe;
 mod incoming;
 mod meter;
 mod network;
+mod pause;
 mod refusal;
 mod stand_in;
 mod tables;

@@ -15,13 +15,16 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use capnp::message::{Builder, HeapAllocator};
 use capnp_rpc::rpc_capnp::message;
 use futures::AsyncWrite;
 use tokio::sync::Notify;
+use tokio::time::Sleep;
 
+use super::pause::{self, OneConnection};
 use super::refusal::Refusal;
 use super::tables::{Passage, Tables};
 use super::{Ledger, Limits, Overrun};
@@ -147,7 +150,7 @@ impl Meter {
 
     /// Drives the RPC system of the peer's connection. What it sends meanwhile to others, the peer has given rise to.
     pub(super) fn drive<F: Future + Unpin>(&self, system: F) -> Driven<F> {
-        Driven { meter: self.clone(), system: Some(system) }
+        Driven { meter: self.clone(), system: Some(system), pause: None, _counted: OneConnection::new() }
     }
 
     /// Notes that a message of so many bytes is coming in. It is held until it has been [`received`](Self::received).
@@ -413,17 +416,38 @@ pub(super) struct Driven<F> {
     meter: Meter,
     /// There until the end.
     system: Option<F>,
+    /// What it waits for before it goes on.
+    pause: Option<Pin<Box<Sleep>>>,
+    _counted: OneConnection,
 }
 
 impl<F: Future + Unpin> Future for Driven<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let _working = Working::on_behalf_of(&self.meter);
-        match &mut self.system {
-            Some(system) => Pin::new(system).poll(context),
-            None => Poll::Pending,
+        let this = &mut *self;
+        let Some(system) = &mut this.system else { return Poll::Pending };
+        if let Some(pause) = &mut this.pause {
+            ready!(pause.as_mut().poll(context));
+            this.pause = None;
         }
+        let start = Instant::now();
+        let polled = {
+            let _working = Working::on_behalf_of(&this.meter);
+            Pin::new(system).poll(context)
+        };
+        if polled.is_pending()
+            && let Some(pause) = pause::after(start.elapsed())
+        {
+            // One that is over already, as after a time that the thread slept, is no pause.
+            let mut pause = Box::pin(pause);
+            if pause.as_mut().poll(context).is_pending() {
+                this.pause = Some(pause);
+            } else {
+                context.waker().wake_by_ref();
+            }
+        }
+        polled
     }
 }
 
