@@ -26,11 +26,14 @@ pub trait Spawn {
     fn spawn(&self, module: Loaded, order: Order) -> LocalBoxFuture<'static, Result<Child, SpawnError>>;
 }
 
+/// Copies a component out of a message, which is booked for whoever sent it as long as it is there. Called when the turn of
+/// this one has come, so that no copies wait that nobody books.
+pub type Wasm = Box<dyn FnOnce() -> Result<Bytes, Error>>;
+
 /// What a program can be made of.
-#[derive(Clone, Debug)]
 pub enum Loadable {
     /// A component.
-    Wasm(Bytes),
+    Wasm(Wasm),
     /// The path to content that is one, or an image: a text from a guest.
     Content(String),
 }
@@ -120,6 +123,9 @@ pub enum SpawnError {
     /// The bytes cannot be run.
     #[error("the wasm cannot be run")]
     Component(#[from] ComponentError),
+    /// The message has no component.
+    #[error("the wasm cannot be read")]
+    Wasm(#[source] Error),
     /// The parent may not have it.
     #[error(transparent)]
     Limit(#[from] LimitReached),
@@ -186,17 +192,17 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
         params: executor::RunBytesParams,
         mut results: executor::RunBytesResults,
     ) -> Result<(), Error> {
-        let (wasm, order) = {
+        let order = {
             let params = params.get()?;
             let args = arguments(params.get_args()?)?;
             let env = variables(params.get_env()?)?;
-            (
-                Bytes::copy_from_slice(params.get_wasm()?),
-                Order { args, env, bootstrap: Bootstrap::Host, ..Order::default() },
-            )
+            Order { args, env, bootstrap: Bootstrap::Host, ..Order::default() }
         };
-        drop(params);
+        let params = Rc::new(params);
+        let copied = params.clone();
+        let wasm: Wasm = Box::new(move || Ok(Bytes::copy_from_slice(copied.get()?.get_wasm()?)));
         let module = self.spawn.load(Loadable::Wasm(wasm)).await.map_err(|error| failed(&error))?;
+        drop(params);
         let child = self.spawn.spawn(module, order).await.map_err(|error| failed(&error))?;
         let Started { process, stdin, stdout, stderr } = Started::new(child);
         let mut results = results.get();
@@ -222,17 +228,21 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
         mut results: executor::LoadResults,
     ) -> Result<(), Error> {
         let slot = self.slots.take()?;
+        let params = Rc::new(params);
+        let copied = params.clone();
         let what = {
             let params = params.get()?;
             match (params.has_wasm(), params.has_cid()) {
-                (true, false) => Loadable::Wasm(Bytes::copy_from_slice(params.get_wasm()?)),
+                (true, false) => {
+                    Loadable::Wasm(Box::new(move || Ok(Bytes::copy_from_slice(copied.get()?.get_wasm()?))))
+                }
                 (false, true) => Loadable::Content(params.get_cid()?.to_string()?),
                 (true, true) => return Err(Error::failed("both `wasm` and `cid` are given".into())),
                 (false, false) => return Err(Error::failed("neither `wasm` nor `cid` is given".into())),
             }
         };
-        drop(params);
         let loaded = self.spawn.load(what).await.map_err(|error| failed(&error))?;
+        drop(params);
         results.get().set_module(module(self.spawn.clone(), loaded, slot));
         Ok(())
     }

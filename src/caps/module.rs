@@ -61,8 +61,9 @@ impl<S: Spawn + 'static> module::Server for Server<S> {
         mut results: module::SpawnResults,
     ) -> Result<(), Error> {
         let order = read_order(params.get()?)?;
-        drop(params);
+        // What was copied out of the message is not booked, but the message is.
         let child = self.spawn.spawn(self.loaded.clone(), order).await.map_err(|error| failed(&error))?;
+        drop(params);
         let Started { process, stdin, stdout, stderr } = Started::new(child);
         let mut results = results.get();
         results.set_process(process);

@@ -1,6 +1,6 @@
 //! Cells that send whatever they like as RPC, alone and two against each other.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
 use std::rc::Rc;
 
@@ -10,9 +10,12 @@ use capnp::serialize::{self, OwnedSegments};
 use capnp::traits::HasTypeId;
 use capnp::{Error, any_pointer};
 use capnp_rpc::rpc_capnp::{cap_descriptor, message, promised_answer, return_};
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
-use ww_schema::peer_capnp::host;
+use ww_schema::peer_capnp::{executor, host};
 
+use super::executor::{Child, Loadable, Loaded, Order, Spawn, SpawnError};
 use super::membrane::Membranes;
 use super::revoker::revoker;
 use crate::cell::{Account, PIECE_BYTES, PipeReader, PipeWriter, pipe};
@@ -75,17 +78,39 @@ struct Raw {
     bytes: Vec<u8>,
 }
 
+/// How many bytes are held on behalf of a cell.
+#[derive(Clone, Default)]
+struct Books(Rc<Cell<usize>>);
+
+impl vat::Ledger for Books {
+    fn call(&self) {}
+
+    fn hold(&self, bytes: usize) -> Result<(), vat::Overrun> {
+        self.0.update(|held| held + bytes);
+        Ok(())
+    }
+
+    fn release(&self, bytes: usize) {
+        self.0.update(|held| held - bytes);
+    }
+}
+
 type Message = Builder<HeapAllocator>;
 type Received = Reader<OwnedSegments>;
 
 impl Raw {
     /// A cell with this bootstrap capability and these limits.
     fn serve(bootstrap: Client, limits: &str) -> Self {
+        Self::serve_with(bootstrap, limits, Books::default())
+    }
+
+    /// The same, on whose behalf `books` are kept.
+    fn serve_with(bootstrap: Client, limits: &str, books: Books) -> Self {
         let (to_host, input) = pipe(PIECE_BYTES);
         let (output, from_host) = pipe(PIECE_BYTES);
         let mut all = Limits::default();
         all.extend(limits.split_whitespace().map(|limit| limit.parse::<Limits>().unwrap()));
-        tokio::task::spawn_local(vat::serve("test".into(), input, output, bootstrap, vat::Limits::of(&all), ()));
+        tokio::task::spawn_local(vat::serve("test".into(), input, output, bootstrap, vat::Limits::of(&all), books));
         Self { to_host, from_host, bytes: Vec::new() }
     }
 
@@ -240,7 +265,11 @@ fn name_first(mut content: any_pointer::Builder<'_>) {
 
 /// A call of `id` with so many bytes that mean nothing.
 fn large_call(question: u32, target: Target, size: u32) -> Message {
-    let mut message = call(question, target, ID, &[]);
+    large_call_of(ID, question, target, size)
+}
+
+fn large_call_of(method: u16, question: u32, target: Target, size: u32) -> Message {
+    let mut message = call(question, target, method, &[]);
     let message::Call(Ok(call)) = message.get_root::<message::Builder<'_>>().unwrap().which().unwrap() else {
         panic!("it is a call");
     };
@@ -474,5 +503,111 @@ fn calls_that_never_return_can_be_cancelled() {
             cell.send(finish(question)).await;
         }
         cell.is_there(1000).await;
+    });
+}
+
+/// What a membrane has passed on is a copy, which nobody books.
+#[test]
+fn a_call_through_a_membrane_is_booked_until_it_returns() {
+    run(async {
+        let books = Books::default();
+        let membranes = Membranes::new(&Account::new("handles=4096".parse().unwrap()));
+        let desk: host::Client = capnp_rpc::new_client(Desk { membranes, given: Rc::default() });
+        let mut cell = Raw::serve_with(desk.client, "", books.clone());
+        cell.send(bootstrap()).await;
+        cell.send(call(1, Target::Answer(0), REVOCABLE, &[Own::Back(0)])).await;
+        cell.answer(1).await;
+        for question in 10..20 {
+            cell.send(large_call_of(ADDRS, question, Target::Answer(1), 1_000_000)).await;
+        }
+        cell.is_there(20).await;
+        assert!(books.0.get() > 10_000_000, "{}", books.0.get());
+        for question in 10..20 {
+            cell.send(finish(question)).await;
+        }
+        cell.is_there(21).await;
+        assert!(books.0.get() < 100_000, "{}", books.0.get());
+    });
+}
+
+/// Loads nothing, for ever.
+struct Never;
+
+impl Spawn for Never {
+    fn load(&self, what: Loadable) -> LocalBoxFuture<'static, Result<Loaded, SpawnError>> {
+        async move {
+            let _what = what;
+            pending().await
+        }
+        .boxed_local()
+    }
+
+    fn spawn(&self, _: Loaded, _: Order) -> LocalBoxFuture<'static, Result<Child, SpawnError>> {
+        pending().boxed_local()
+    }
+}
+
+#[test]
+fn programs_that_wait_to_be_loaded_are_booked() {
+    run(async {
+        let books = Books::default();
+        let executor = super::executor(Never);
+        let cell = Raw::serve_with(executor.client, "", books.clone());
+        cell.send(bootstrap()).await;
+        for question in 1..=20 {
+            let mut message = Message::new_default();
+            let mut call = message.init_root::<message::Builder<'_>>().init_call();
+            call.set_question_id(question);
+            call.set_interface_id(<executor::Client as HasTypeId>::TYPE_ID);
+            call.set_method_id(if question % 2 == 0 { 0 } else { 2 });
+            write_answer(0, call.reborrow().init_target().init_promised_answer());
+            let params = call.init_params().init_content().init_as::<executor::load_params::Builder<'_>>();
+            params.init_wasm(1_000_000);
+            cell.send(message).await;
+        }
+        while books.0.get() < 20_000_000 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(books.0.get() > 20_000_000, "{}", books.0.get());
+    });
+}
+
+/// What does not fit for who asked is not kept for him either, and what was in it is given back once.
+#[test]
+fn an_answer_that_is_too_large_leaves_nothing_behind() {
+    run(async {
+        let (mut parent, mut child) = parent_and_child("handles=64", "message=64KiB call-bytes=256KiB").await;
+        for question in 1..200 {
+            child.send(call(question, Target::Answer(0), RESTRICT, &[])).await;
+            let (called, _) = parent.receive_call().await;
+            let mut answer = answer_id(called, "");
+            let message::Return(Ok(returned)) = answer.get_root::<message::Builder<'_>>().unwrap().which().unwrap()
+            else {
+                panic!("it is an answer");
+            };
+            let mut results = returned.init_results();
+            Own::Hosted(question).write(results.reborrow().init_cap_table(1).get(0));
+            name_first(results.reborrow().get_content());
+            let content = results.get_content();
+            content.get_as::<host::restrict_params::Builder<'_>>().unwrap().init_methods(10_000);
+            parent.send(answer).await;
+            let refused = child.answer(question).await;
+            assert!(refused.contains("the answer has"), "{refused}");
+            child.send(call(1000 + question, Target::Answer(question), ID, &[])).await;
+            let refused = child.answer(1000 + question).await;
+            assert!(refused.contains("capability"), "{refused}");
+            // With what was in the answer or without, of which the child knows nothing.
+            let mut message = finish(question);
+            let message::Finish(Ok(mut finish)) = message.get_root::<message::Builder<'_>>().unwrap().which().unwrap()
+            else {
+                panic!("it is the end of a question");
+            };
+            finish.set_release_result_caps(question % 2 == 0);
+            child.send(message).await;
+            child.send(self::finish(1000 + question)).await;
+        }
     });
 }

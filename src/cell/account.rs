@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTableError;
 
+use super::network::{NetworkRefused, Refusals};
 use crate::grant::{Limit, LimitValue, Limits, Span};
 use crate::vfs::memory::Room;
 use crate::wasm_binary::Weight;
@@ -66,6 +67,8 @@ struct Inner {
     children_started: AtomicU64,
     /// How many RPC calls it and those below have made to their hosts.
     calls: AtomicU64,
+    /// What it was itself refused of the network.
+    refused: Refusals,
 }
 
 /// A number with its bound.
@@ -133,6 +136,7 @@ impl Account {
             children: Counter::new(limits.number(Limit::Children)),
             children_started: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            refused: Refusals::default(),
             limits,
         }))
     }
@@ -170,6 +174,15 @@ impl Account {
     /// Notes that it has made an RPC call.
     pub fn count_call(&self) {
         self.add(|inner| &inner.calls, 1);
+    }
+
+    /// What the cell itself was refused of the network, and not those below, whose network is their parents' affair.
+    pub fn network_refused(&self) -> NetworkRefused {
+        self.0.refused.read()
+    }
+
+    pub(super) fn network_refusals(&self) -> &Refusals {
+        &self.0.refused
     }
 
     /// Takes so many bytes of what it may have as memory.

@@ -10,6 +10,7 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView as _};
 
 use super::filesystem;
+use super::network;
 use super::process::CellState;
 
 /// Name of the interface that gives a guest its RPC channel; its WIT is in `guests/sdk/wit`.
@@ -82,11 +83,10 @@ fn add_sockets(linker: &mut Linker<CellState>) -> wasmtime::Result<()> {
     type T = CellState;
     sockets::tcp::add_to_linker::<T, WasiSockets>(linker, T::sockets)?;
     sockets::udp::add_to_linker::<T, WasiSockets>(linker, T::sockets)?;
-    sockets::tcp_create_socket::add_to_linker::<T, WasiSockets>(linker, T::sockets)?;
-    sockets::udp_create_socket::add_to_linker::<T, WasiSockets>(linker, T::sockets)?;
     sockets::instance_network::add_to_linker::<T, WasiSockets>(linker, T::sockets)?;
     sockets::network::add_to_linker::<T, WasiSockets>(linker, &Default::default(), T::sockets)?;
-    sockets::ip_name_lookup::add_to_linker::<T, WasiSockets>(linker, T::sockets)
+    // What a cell is refused there is counted.
+    network::add_to_linker(linker)
 }
 
 type Channel = (Resource<DynInputStream>, Resource<DynOutputStream>);

@@ -28,13 +28,15 @@ const WORD_BYTES: u64 = 48;
 /// many; what asks for seeds and keys asks for a few.
 const RANDOM_BYTES_MAX: u64 = 256 * 1024;
 
-/// The first argument of every guest: the name it has in its image.
-const PROGRAM_NAME: &str = "main.wasm";
+/// The first argument of a guest, unless it is to have another: the name it has in its image.
+pub const PROGRAM_NAME: &str = "main.wasm";
 
 /// Everything that a new cell is given. What is not in here, it does not have.
 pub struct Launch {
     /// The compiled component.
     pub program: Program,
+    /// The first argument, by which some programs tell what they are to do.
+    pub arg0: String,
     /// The arguments after the program's name.
     pub args: Vec<String>,
     /// The environment, in order.
@@ -60,7 +62,7 @@ pub struct Launch {
 impl Launch {
     /// What the host keeps of texts for as long as the cell lives.
     fn words(&self) -> impl Iterator<Item = &String> {
-        self.args.iter().chain(self.env.iter().flat_map(|(name, value)| [name, value]))
+        [&self.arg0].into_iter().chain(&self.args).chain(self.env.iter().flat_map(|(name, value)| [name, value]))
     }
 }
 
@@ -238,6 +240,8 @@ fn may_use(reach: &Reach, address: SocketAddr, purpose: SocketAddrUse) -> bool {
 /// What a cell's store holds.
 pub(super) struct CellState {
     wasi: WasiCtx,
+    /// Whether it may open any connections.
+    pub(super) has_network: bool,
     pub(super) table: ResourceTable,
     pub(super) files: Option<Namespace>,
     pub(super) limiter: Limiter,
@@ -247,16 +251,24 @@ pub(super) struct CellState {
 impl CellState {
     fn new(launch: Launch) -> Self {
         let mut wasi = WasiCtxBuilder::new();
-        wasi.arg(PROGRAM_NAME).args(&launch.args).envs(&launch.env);
+        wasi.arg(&launch.arg0).args(&launch.args).envs(&launch.env);
         wasi.stdin(launch.stdin).stdout(launch.stdout).stderr(launch.stderr);
         wasi.max_random_size(RANDOM_BYTES_MAX);
         // Nothing is inherited and the network is off by default; saying so keeps it so.
-        let is_connected = launch.network.is_some();
-        wasi.allow_tcp(is_connected).allow_udp(is_connected).allow_ip_name_lookup(is_connected);
+        let has_network = launch.network.is_some();
+        wasi.allow_tcp(has_network).allow_udp(has_network).allow_ip_name_lookup(has_network);
         if let Some(reach) = launch.network {
-            wasi.socket_addr_check(move |address, purpose| Box::pin(ready(may_use(&reach, address, purpose))));
+            let account = launch.account.clone();
+            wasi.socket_addr_check(move |address, purpose| {
+                let is_allowed = may_use(&reach, address, purpose);
+                if !is_allowed && matches!(purpose, SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend) {
+                    account.network_refusals().address(address.ip());
+                }
+                Box::pin(ready(is_allowed))
+            });
         }
         Self {
+            has_network,
             wasi: wasi.build(),
             table: ResourceTable::new(),
             files: launch.files,

@@ -93,6 +93,7 @@ impl From<RunError> for Failure {
             | RunError::Swarm(_)
             | RunError::Engine(_)
             | RunError::Thread(_)
+            | RunError::OutputThread(_)
             | RunError::Output(_)
             | RunError::Mount(_)
             | RunError::MountSource { .. }

@@ -39,7 +39,7 @@ mod output;
 mod workers;
 
 pub use library::{Library, LibraryError, Loading};
-pub use output::{Drain, output};
+pub use output::{Drain, DrainError, output};
 pub use workers::{STACK_BYTES, build_runtime};
 use workers::{Workers, run_here};
 
@@ -217,9 +217,10 @@ impl vat::Ledger for Books {
         self.account.count_call();
     }
 
-    fn hold(&self, bytes: usize) -> Result<(), vat::Error> {
-        self.account.take_memory(bytes as u64).map_err(|LimitReached { limit, value }| {
-            vat::Error::overloaded(format!("its messages and calls do not fit into {value}, the limit `{limit}`"))
+    fn hold(&self, bytes: usize) -> Result<(), vat::Overrun> {
+        self.account.take_memory(bytes as u64).map_err(|LimitReached { limit, value }| vat::Overrun {
+            limit,
+            reason: format!("its messages and calls do not fit into {value}, the limit `{limit}`"),
         })
     }
 
@@ -313,7 +314,7 @@ impl Spawn for Children {
             // Held until it is compiled.
             let _turn = loading.acquire().await.map_err(|_| SpawnError::ShuttingDown)?;
             let (wasm, image) = match what {
-                Loadable::Wasm(wasm) => (wasm, None),
+                Loadable::Wasm(copy) => (copy().map_err(SpawnError::Wasm)?, None),
                 Loadable::Content(text) => host.find(&text, &account).await?,
             };
             if wasm.len() > account.limits().size(Limit::Wasm) {
@@ -345,6 +346,7 @@ impl Spawn for Children {
             let network = order.network.clone();
             let launch = Launch {
                 program: module.program,
+                arg0: cell::PROGRAM_NAME.into(),
                 args: order.args,
                 env: order.env,
                 stdin: Input::Pipe(child_stdin),

@@ -20,7 +20,18 @@ const AT_ONCE_BYTES_MAX: usize = PIECE_BYTES;
 
 /// Tells when everything that a cell wrote has arrived.
 #[derive(Debug)]
-pub struct Drain(oneshot::Receiver<io::Result<()>>);
+pub struct Drain(oneshot::Receiver<Result<(), DrainError>>);
+
+/// Why what a cell wrote has not arrived.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// There was no thread to write it.
+    #[error("failed to start the thread that writes")]
+    Thread(#[source] io::Error),
+    /// The descriptor did not take it.
+    #[error("failed to write")]
+    Write(#[source] io::Error),
+}
 
 impl Drain {
     /// Waits until the cell's side is closed and all of it is written, or the descriptor takes no more.
@@ -28,10 +39,10 @@ impl Drain {
     /// # Errors
     ///
     /// Something that the cell wrote could not be written, and not because the reader had gone.
-    pub async fn finished(self) -> io::Result<()> {
+    pub async fn finished(self) -> Result<(), DrainError> {
         // Without an answer the thread is gone, which is just as finished.
         match self.0.await.unwrap_or(Ok(())) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(DrainError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written,
         }
     }
@@ -49,8 +60,14 @@ impl Drain {
 /// guest waits for it, so what goes to two outputs on one terminal appears in order. When the descriptor takes no more,
 /// as a pipe whose reader has gone or a file on a full disk, the guest sees a closed stream or the error.
 ///
-/// Called on a tokio runtime, on which it waits for bytes. If the thread cannot be started, the guest sees a closed stream.
+/// Called on a tokio runtime, on which it waits for bytes. If the thread cannot be started, the guest sees a closed stream, and
+/// the [`Drain`] tells.
 pub fn output(fd: OwnedFd, capacity: usize, terminal: Option<&Terminal>) -> (Output, Drain) {
+    output_by(thread::Builder::new(), fd, capacity, terminal)
+}
+
+/// The same by a thread that is made like this.
+fn output_by(thread: thread::Builder, fd: OwnedFd, capacity: usize, terminal: Option<&Terminal>) -> (Output, Drain) {
     let file = File::from(fd);
     let way = Way::to(&file, terminal);
     let is_terminal = matches!(way, Way::Controlled(..));
@@ -77,12 +94,21 @@ pub fn output(fd: OwnedFd, capacity: usize, terminal: Option<&Terminal>) -> (Out
             return;
         }
         let failing = progress.clone();
+        // What the thread is to do is handed over when it is there: it must not be lost with one that is not.
+        let (hand, handed) = std::sync::mpsc::sync_channel(1);
         let write = move || {
-            let _ = finished.send(copy(first, &reader, file, way, &progress));
+            if let Ok((finished, first, reader, file, way)) = handed.recv() {
+                let finished: oneshot::Sender<_> = finished;
+                let copied = copy(first, &reader, file, way, &progress);
+                let _ = finished.send(copied.map_err(DrainError::Write));
+            }
         };
-        if let Err(error) = thread::Builder::new().name("ww-output".into()).spawn(write) {
-            tracing::error!(%error, "guest output has nowhere to go");
-            failing.fail(&error);
+        match thread.name("ww-output".into()).spawn(write) {
+            Ok(_) => drop(hand.send((finished, first, reader, file, way))),
+            Err(error) => {
+                failing.fail(&error);
+                let _ = finished.send(Err(DrainError::Thread(error)));
+            }
         }
     });
     (Output { pipe: writer, is_terminal, arrival: Some(arrival) }, Drain(drain))
@@ -219,7 +245,19 @@ mod tests {
         let (output, drain) = output(full.into(), PIECE_BYTES, None);
         output.pipe.write_all(b"lost").await.unwrap();
         drop(output);
-        assert_eq!(drain.finished().await.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        let DrainError::Write(error) = drain.finished().await.unwrap_err() else { panic!("there is a thread") };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_cannot_be_started_is_told() {
+        let file = tempfile::tempfile().unwrap();
+        // More than there are addresses.
+        let thread = thread::Builder::new().stack_size(1 << 50);
+        let (output, drain) = output_by(thread, file.into(), PIECE_BYTES, None);
+        output.pipe.write_all(b"lost").await.unwrap();
+        assert!(matches!(drain.finished().await, Err(DrainError::Thread(_))));
+        assert!(output.pipe.write_all(b"refused").await.is_err());
     }
 
     #[tokio::test]

@@ -23,12 +23,12 @@ use super::request;
 use super::usage::{Gauge, Usage};
 use crate::caps::HostGrants;
 use crate::cell::{
-    Account, Compiler, CompilerOptions, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input,
-    InputFile, Launch,
+    self, Account, Compiler, CompilerOptions, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input,
+    InputFile, Launch, NetworkRefused,
 };
 use crate::escape;
 use crate::grant::{Grant, Grants, Limit, Limits, REQUEST_PATH, RequestError};
-use crate::host::{self, Host};
+use crate::host::{self, DrainError, Host};
 use crate::swarm::{self, Started, SwarmConfig, SwarmError};
 use crate::terminal::Terminal;
 use crate::vfs::{Directory, MountError, Namespace};
@@ -52,7 +52,9 @@ pub struct RunOptions {
     pub image: ImageSource,
     /// What messages call it: the path of the folder, or the content.
     pub name: PathBuf,
-    /// The guest's arguments.
+    /// The guest's first argument, by which some programs tell what they are to do; without one it is that of every cell.
+    pub arg0: Option<String>,
+    /// The guest's other arguments.
     pub args: Vec<String>,
     /// The guest's environment.
     pub env: Vec<(String, String)>,
@@ -97,6 +99,8 @@ pub struct Ran<S> {
     pub outcome: RunOutcome<S>,
     /// What it has used; `None` if it was stopped before the guest started.
     pub usage: Option<Usage>,
+    /// What the guest was refused of the network.
+    pub network_refused: NetworkRefused,
     /// What is still there of it.
     pub remains: Remains,
 }
@@ -180,6 +184,9 @@ pub enum RunError {
     /// A thread could not be started.
     #[error("failed to start a thread")]
     Thread(#[source] io::Error),
+    /// What the guest wrote went nowhere, whatever it was that it has to say.
+    #[error("failed to start the thread that writes the guest's output")]
+    OutputThread(#[source] io::Error),
     /// The guest succeeded, and not all of its output could be written.
     #[error("failed to write the guest's output")]
     Output(#[source] io::Error),
@@ -251,7 +258,8 @@ pub async fn run<S>(
         stopped = stop => RunOutcome::Stopped(stopped),
         status = run_to_end(options, tell, kill, &gauge, &remains) => RunOutcome::Ended(status?),
     };
-    Ok(Ran { outcome, usage: gauge.usage(), remains: remains.take() })
+    let (usage, network_refused) = (gauge.usage(), gauge.network_refused());
+    Ok(Ran { outcome, usage, network_refused, remains: remains.take() })
 }
 
 async fn run_to_end(
@@ -302,6 +310,7 @@ async fn run_to_end(
     gauge.begin(account.clone(), stdout.arrival.clone(), stderr.arrival.clone());
     let launch = Launch {
         program,
+        arg0: options.arg0.unwrap_or_else(|| cell::PROGRAM_NAME.into()),
         args: options.args,
         env: options.env,
         stdin: Input::File(InputFile::new(options.stdin, terminal.is_some())),
@@ -336,8 +345,9 @@ async fn run_to_end(
     // Peers are told that the node goes; without it they would have to find out.
     swarm.shutdown().await;
     match (status, arrived) {
+        (_, Err(DrainError::Thread(error))) => Err(RunError::OutputThread(error)),
         // A guest that failed has said so itself.
-        (ExitStatus::Exited(0), Err(error)) => Err(RunError::Output(error)),
+        (ExitStatus::Exited(0), Err(DrainError::Write(error))) => Err(RunError::Output(error)),
         (status, _) => Ok(status),
     }
 }

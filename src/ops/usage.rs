@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::cell::{Account, Arrival};
+use crate::cell::{Account, Arrival, NetworkRefused};
 
 /// What a run has used up: its cell, and where that is said its children as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,11 @@ impl Gauge {
         if let Some(usage) = self.usage() {
             let _ = self.ended.set(usage);
         }
+    }
+
+    /// What it was refused of the network so far.
+    pub(super) fn network_refused(&self) -> NetworkRefused {
+        self.cell.get().map(|cell| cell.account.network_refused()).unwrap_or_default()
     }
 
     /// What it has used; `None` if it has not begun.

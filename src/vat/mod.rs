@@ -26,6 +26,8 @@ mod describe;
 mod incoming;
 mod meter;
 mod network;
+mod pause;
+mod refusal;
 mod stand_in;
 mod tables;
 
@@ -65,8 +67,8 @@ pub trait Ledger: 'static {
     /// read.
     ///
     /// # Errors
-    /// If there is no room for them. They are not held then, and the connection ends with the error.
-    fn hold(&self, bytes: usize) -> Result<(), Error>;
+    /// If there is no room for them. They are not held then, and the connection is ended.
+    fn hold(&self, bytes: usize) -> Result<(), Overrun>;
 
     /// So many of them are held no longer.
     fn release(&self, bytes: usize);
@@ -80,7 +82,7 @@ pub trait Ledger: 'static {
 impl Ledger for () {
     fn call(&self) {}
 
-    fn hold(&self, _: usize) -> Result<(), Error> {
+    fn hold(&self, _: usize) -> Result<(), Overrun> {
         Ok(())
     }
 

@@ -10,9 +10,9 @@ use capnp_rpc::rpc_capnp::message;
 use capnp_rpc::{Connection, FlowController, IncomingMessage, OutgoingMessage, VatNetwork};
 use futures::FutureExt;
 
-use super::Overrun;
 use super::describe::{describe, shown};
-use super::meter::{Meter, Room, Sent};
+use super::meter::{FIRST_SEGMENT_WORDS_MAX, Meter, Room, Sent};
+use super::refusal::Refusal;
 use super::stand_in::{self, Asides};
 use super::tables::Passage;
 
@@ -39,19 +39,18 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Tells of an error of this side, if a limit is why there is one.
-    fn note(&self, error: Error) -> Error {
-        if let Some(overrun) = overrun(&error) {
-            self.meter.overran(overrun);
+    /// Tells why this side ends the connection, if a limit is why.
+    fn end(&self, refusal: Refusal) -> Error {
+        if let Refusal::Limit(overrun) = &refusal {
+            self.meter.overran(overrun.clone());
         }
-        error
+        refusal.into()
     }
-}
 
-/// What an error of this side says of a limit: the meter ends its own with the limit's name.
-fn overrun(error: &Error) -> Option<Overrun> {
-    let limit = error.extra.strip_suffix('`')?.rsplit_once("the limit `")?.1.parse().ok()?;
-    Some(Overrun { limit, reason: error.extra.clone() })
+    /// The same, where reading has failed: the meter may have seen to that.
+    fn failed(&self, error: Error) -> Error {
+        self.meter.refusal().map_or(error, |refusal| self.end(refusal))
+    }
 }
 
 impl<N: VatNetwork<Id>, Id: 'static> VatNetwork<Id> for Watched<N> {
@@ -95,7 +94,8 @@ impl<Id: 'static> Connection<Id> for WatchedConnection<Id> {
     }
 
     fn new_outgoing_message(&mut self, first_segment_word_size: u32) -> Box<dyn OutgoingMessage> {
-        let message = self.connection.borrow_mut().new_outgoing_message(first_segment_word_size);
+        let first_segment_words = first_segment_word_size.min(FIRST_SEGMENT_WORDS_MAX);
+        let message = self.connection.borrow_mut().new_outgoing_message(first_segment_words);
         let (connection, watcher) = (self.connection.clone(), self.watcher.clone());
         Box::new(WatchedMessage { message, connection, watcher })
     }
@@ -118,13 +118,13 @@ impl<Id: 'static> Connection<Id> for WatchedConnection<Id> {
                 };
                 let message = tokio::select! {
                     biased;
-                    error = watcher.meter.overrun() => return Err(watcher.note(error)),
+                    refusal = watcher.meter.overrun() => return Err(watcher.end(refusal)),
                     () = watcher.asides.arrival() => None,
-                    message = received => Some(message.map_err(|error| watcher.note(error))?),
+                    message = received => Some(message.map_err(|error| watcher.failed(error))?),
                 };
                 match message {
                     Some(Some(message)) => {
-                        if let Some(message) = watcher.receive(message).map_err(|error| watcher.note(error))? {
+                        if let Some(message) = watcher.receive(message).map_err(|refusal| watcher.end(refusal))? {
                             return Ok(Some(message));
                         }
                     }
@@ -154,12 +154,13 @@ impl<Id: 'static> Connection<Id> for WatchedConnection<Id> {
 
 impl Watcher {
     /// What the RPC system gets of a message of the peer, if anything.
-    fn receive(&self, message: Box<dyn IncomingMessage>) -> Result<Received, Error> {
+    fn receive(&self, message: Box<dyn IncomingMessage>) -> Result<Received, Refusal> {
         tracing::trace!(cell = self.name, "received {}", describe(message.get_body()));
         let (passage, room) = self.meter.received(message.get_body()?)?;
         match passage {
             Passage::Passes => Ok(Some(Box::new(KeptMessage { message, _room: room }))),
             Passage::Ends => Ok(None),
+            Passage::Finishes { question } => Ok(Some(Box::new(stand_in::finish(question)))),
             Passage::GivenBack { no_promise } => {
                 let message::Resolve(resolve) = message.get_body()?.get_as::<message::Reader<'_>>()?.which()? else {
                     return Ok(None);
@@ -216,6 +217,7 @@ impl<Id: 'static> WatchedMessage<Id> {
             message::Return(answer) => {
                 let answer = answer?;
                 asides.refuse_answer(answer)?;
+                self.watcher.meter.refused_answer(answer.get_answer_id());
                 let mut instead = self.connection.borrow_mut().new_outgoing_message(0);
                 let reason = format!("the answer has {size} bytes, and {takes}");
                 stand_in::write_refusal(answer, &reason, instead.get_body()?.init_as());
@@ -247,8 +249,8 @@ impl<Id: 'static> OutgoingMessage for WatchedMessage<Id> {
         let size = self.message.size_in_words().saturating_mul(size_of::<capnp::Word>());
         if size <= meter.message_size_max() {
             let checked = if self.is_call() { meter.check_caller(size) } else { Ok(()) };
-            let Err(error) = checked else { return send(self.message) };
-            let refused = self.refuse_call(&error.extra);
+            let Err(overrun) = checked else { return send(self.message) };
+            let refused = self.refuse_call(&overrun.reason);
             return (refused.into(), Rc::new(self.message.take()));
         }
         let written = match self.refuse(size) {
@@ -256,7 +258,8 @@ impl<Id: 'static> OutgoingMessage for WatchedMessage<Id> {
             Ok(None) => Promise::ok(()),
             Err(error) => Promise::err(error),
         };
-        (written, Rc::new(self.message.take()))
+        // An answer would be kept until the peer has finished its question, and nobody would pay for that.
+        (written, Rc::new(stand_in::empty_answer()))
     }
 
     fn take(self: Box<Self>) -> capnp::message::Builder<capnp::message::HeapAllocator> {
@@ -265,27 +268,5 @@ impl<Id: 'static> OutgoingMessage for WatchedMessage<Id> {
 
     fn size_in_words(&self) -> usize {
         self.message.size_in_words()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::grant::Limit;
-
-    #[test]
-    fn errors_of_this_side_name_the_limit() {
-        let check = |error: Error, expected: Option<(Limit, &str)>| {
-            let found = overrun(&error).map(|overrun| (overrun.limit, overrun.reason));
-            assert_eq!(found, expected.map(|(limit, reason)| (limit, reason.to_owned())));
-        };
-        let calls = "more than 4 calls are unanswered, the limit `calls`";
-        check(Error::overloaded(calls.into()), Some((Limit::Calls, calls)));
-        let answers = "answers that were not read have more than 9 bytes, the limit `call-bytes`";
-        check(Error::overloaded(answers.into()), Some((Limit::CallBytes, answers)));
-        let large = "a message has more than 64KiB, the limit `message`";
-        check(Error::failed(large.into()), Some((Limit::Message, large)));
-        check(Error::failed("more than 64 calls are chained to an unanswered one".into()), None);
-        check(Error::failed("the limit `speed`".into()), None);
     }
 }

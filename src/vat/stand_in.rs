@@ -104,6 +104,22 @@ pub(super) fn give_back(resolve: resolve::Reader<'_>, no_promise: u32) -> Result
     Ok(message)
 }
 
+/// What has the RPC system take a question for finished, and release nothing for that.
+pub(super) fn finish(question: u32) -> Message {
+    let mut message = Message::default();
+    let mut finish = message.0.init_root::<message::Builder<'_>>().init_finish();
+    finish.set_question_id(question);
+    finish.set_release_result_caps(false);
+    message
+}
+
+/// What the RPC system keeps of an answer that is not sent, as long as the peer can look into it: there is nothing in it.
+pub(super) fn empty_answer() -> Builder<HeapAllocator> {
+    let mut message = Message::default();
+    message.0.init_root::<message::Builder<'_>>().init_return().init_results();
+    message.0
+}
+
 /// Writes, instead of an answer that is not sent, why it is not.
 pub(super) fn write_refusal(answer: return_::Reader<'_>, reason: &str, message: message::Builder<'_>) {
     let mut returned = message.init_return();

@@ -95,6 +95,16 @@ fn arguments_arrive_as_they_are() {
     assert_eq!(done.stdout, "\"main.wasm\"\n\"args\"\n\"--help\"\n\"a b\"\n\"\"\n\"--\"\n\"-x\"\n");
 }
 
+/// By its name a program can tell what it is to do.
+#[test]
+fn the_first_argument_is_what_is_said() {
+    let image = probe_image();
+    for name in ["sha256sum", "", "/usr/bin/a b"] {
+        let done = finish(&mut ww_run(image.path(), &["--arg0", name, "--", "args"])).expect(0);
+        assert_eq!(done.stdout, format!("{name:?}\n\"args\"\n"));
+    }
+}
+
 #[test]
 fn options_stand_before_or_after_the_image() {
     let image = probe_image();

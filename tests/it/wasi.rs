@@ -43,7 +43,7 @@ use std::process::Stdio;
 
 use tempfile::TempDir;
 
-use crate::support::{Done, collect, finish, finish_with, guest, image, wait, ww_run};
+use crate::support::{Done, collect, finish, finish_with, guest, image, wait, ww, ww_run};
 
 /// The guest, and a file to read.
 fn wasi_image() -> TempDir {
@@ -55,6 +55,12 @@ fn wasi_image() -> TempDir {
 fn run_with(options: &[&str], args: &[&str]) -> Done {
     let image = wasi_image();
     finish(ww_run(image.path(), options).arg("--").args(args))
+}
+
+/// The same without `-q`.
+fn run_aloud(options: &[&str], args: &[&str]) -> Done {
+    let image = wasi_image();
+    finish(ww(&["run", "--listen", "none"]).arg(image.path()).args(options).arg("--").args(args))
 }
 
 /// The guest says that it holds.
@@ -217,9 +223,15 @@ fn sockets_connect_as_far_as_the_grant_goes() {
     for args in [&["tcp", tcp.as_str()][..], &["udp", &udp], &["listen"], &["lookup"]] {
         assert_eq!(run_with(&grant, args).expect(0).stdout, "ok\n", "{args:?}");
         if args[0] != "listen" {
-            run_with(&[], args).expect(1);
-            let elsewhere = run_with(&["--grant", "network:192.0.2.0/24"], args);
+            let refused = run_aloud(&[], args).expect(1).stderr;
+            let what = if args[0] == "lookup" { "the look-up of a name once" } else { "a socket once" };
+            let expected =
+                format!("the guest was refused {what}, since it has no grant `network`; `--grant network` lets");
+            assert!(refused.contains(&expected), "{refused}");
+            let elsewhere = run_aloud(&["--grant", "network:192.0.2.0/24"], args);
             assert_eq!(elsewhere.code, Some(if args[0] == "lookup" { 0 } else { 1 }), "{}", elsewhere.stderr);
+            let expected = "first 127.0.0.1, which its grant `network` does not have; `--grant network:127.0.0.1` lets";
+            assert_eq!(elsewhere.stderr.contains(expected), args[0] != "lookup", "{}", elsewhere.stderr);
         }
     }
     holds(&["listen"]);

@@ -238,8 +238,10 @@ impl Membrane {
         // A request to a promise that is resolved is copied, which fails where there are capabilities in it.
         let mut request = resolved(self.inner.add_ref()).new_call(interface, method, None);
         self.pass(params.hook.get()?, self.side.other(), request.hook.get())?;
-        drop(params);
+        // Nobody books the copy, which may be waited with on the other side. The message is booked for as long as it is there,
+        // and so it stays as long as the copy may.
         let answered = revoked.run_until_cancelled(request.send().promise).await;
+        drop(params);
         let answer = answered.ok_or_else(is_revoked)??;
         self.pass(answer.hook.get()?, self.side, results.hook.get()?)
     }

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::run_watch;
-use crate::cell::{ExitStatus, LimitReached};
+use crate::cell::{ExitStatus, LimitReached, NetworkRefused};
 use crate::cli::error::Failure;
 use crate::cli::progress::Shown;
 use crate::cli::signals::{StopSignal, StopSignals};
@@ -122,6 +122,10 @@ pub(in crate::cli) struct RunArgs {
     #[command(flatten)]
     sources: SourceArgs,
 
+    /// First argument of the guest, by which some programs tell what they are to do; without it `main.wasm`
+    #[arg(long, value_name = "NAME")]
+    arg0: Option<String>,
+
     /// Arguments of the guest
     #[arg(last = true, value_name = "ARGS")]
     args: Vec<String>,
@@ -180,13 +184,13 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
         }
     };
     let is_measured = args.stats;
-    let (ended, usage) = match try_run(args, verbose) {
-        Ok(Ran { outcome, usage, remains }) => {
+    let (ended, usage, refused) = match try_run(args, verbose) {
+        Ok(Ran { outcome, usage, network_refused, remains }) => {
             // The process ends.
             std::mem::forget(remains);
-            (Ok(outcome), usage.filter(|_| is_measured))
+            (Ok(outcome), usage.filter(|_| is_measured), network_refused)
         }
-        Err(failure) => (Err(failure), None),
+        Err(failure) => (Err(failure), None, NetworkRefused::default()),
     };
     let code = match &ended {
         Ok(outcome) => code(outcome),
@@ -200,6 +204,9 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
     }
     if let Err(failure) = &ended {
         ui::failure(failure);
+    }
+    if !refused.is_nothing() {
+        ui::progress(&shown_refusals(&refused));
     }
     if let Some(usage) = &usage {
         ui::status(&stats(usage));
@@ -218,7 +225,12 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
 }
 
 fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
-    let stopped = |signal| Ran { outcome: RunOutcome::Stopped(signal), usage: None, remains: Remains::default() };
+    let stopped = |signal| Ran {
+        outcome: RunOutcome::Stopped(signal),
+        usage: None,
+        network_refused: NetworkRefused::default(),
+        remains: Remains::default(),
+    };
     let failed = |error: std::io::Error| Failure::new(exit_code::RUN_FAILURE, &error);
     let [stdin, stdout, stderr] = env::standard_streams().map_err(failed)?;
     // Each open file of a guest is one, and each folder on the way to an open folder.
@@ -255,6 +267,7 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
             swarm,
             name,
             image,
+            arg0: args.arg0,
             args: args.args,
             env: last_of_each(granted_env(&grants, &args.env).into_iter().chain(args.env)),
             grants,
@@ -346,6 +359,29 @@ fn say(event: RunEvent, status: &compiler::Status<'_>, is_everywhere: bool, is_s
             }
         }
     }
+}
+
+/// What the guest was refused of the network, and what would have given it.
+fn shown_refusals(refused: &NetworkRefused) -> String {
+    let times = |count: u64| if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    let NetworkRefused { sockets, lookups, addresses, first_address } = refused;
+    if let Some(address) = first_address {
+        return format!(
+            "the guest was refused an address {}, first {address}, which its grant `network` does not have; `--grant \
+             network:{address}` lets it reach that one",
+            times(*addresses)
+        );
+    }
+    let what: Vec<_> = [("a socket", sockets), ("the look-up of a name", lookups)]
+        .into_iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(what, count)| format!("{what} {}", times(*count)))
+        .collect();
+    format!(
+        "the guest was refused {}, since it has no grant `network`; `--grant network` lets it reach public addresses, and \
+         `--grant network:NETWORK` those of a network such as 192.168.0.0/16",
+        what.join(" and ")
+    )
 }
 
 /// Flags with their values, as many as fit on a line or two.

@@ -15,23 +15,30 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
-use capnp::Error;
 use capnp::message::{Builder, HeapAllocator};
 use capnp_rpc::rpc_capnp::message;
 use futures::AsyncWrite;
 use tokio::sync::Notify;
+use tokio::time::Sleep;
 
+use super::pause::{self, OneConnection};
+use super::refusal::Refusal;
 use super::tables::{Passage, Tables};
 use super::{Ledger, Limits, Overrun};
-use crate::grant::Bytes;
+use crate::grant::{Bytes, Limit};
 
 /// How many bytes may wait for a peer to read them before nothing more is taken from it.
 const UNREAD_SIZE_MAX: usize = 4 * 1024 * 1024;
 
-/// What a message that waits costs at least, in bytes; the first segment of a message in memory has a kilobyte.
-const MESSAGE_COST_MIN: usize = 1024;
+/// What a message that waits costs at least, in bytes: the first segment of it.
+const MESSAGE_COST_MIN: usize = FIRST_SEGMENT_WORDS_MAX as usize * size_of::<capnp::Word>();
+
+/// The most that the first segment of a message has that is sent, in words. capnp-rpc would make those of calls eight times as
+/// large, most of which would stay empty.
+pub(super) const FIRST_SEGMENT_WORDS_MAX: u32 = 128;
 
 /// How many answers that were read are looked at with each message, whether they are still kept: more than come along.
 const LOOKS: usize = 2;
@@ -52,8 +59,8 @@ struct State {
     incoming: Cell<usize>,
     /// The part of it that is for messages that have come in and are still there.
     received_size: Cell<usize>,
-    /// Why no more can be kept for the peer.
-    refused: RefCell<Option<Error>>,
+    /// Why no more can be taken from the peer, or kept for it.
+    refused: RefCell<Option<Refusal>>,
     tables: RefCell<Tables>,
     /// The messages that were sent and not written, in their order; `None` when no more will be written.
     unread: RefCell<Option<VecDeque<Unread>>>,
@@ -80,6 +87,8 @@ impl Drop for State {
 struct Unread {
     message: Weak<Builder<HeapAllocator>>,
     cost: usize,
+    /// The part of the cost that is booked: none of it, where there was no room.
+    booked: usize,
     is_answer: bool,
     /// Who has given rise to it, if that is somebody else.
     payer: Option<Meter>,
@@ -88,6 +97,7 @@ struct Unread {
 struct Kept {
     message: Weak<Builder<HeapAllocator>>,
     cost: usize,
+    booked: usize,
 }
 
 /// Room for a message that has come in, as long as it is there.
@@ -106,6 +116,11 @@ impl Drop for Room {
 thread_local! {
     /// Whose messages are being worked on.
     static WORKING: RefCell<Option<Meter>> = const { RefCell::new(None) };
+}
+
+fn working() -> Option<Meter> {
+    // The thread may be ending.
+    WORKING.try_with(|working| working.borrow().clone()).ok().flatten()
 }
 
 impl Meter {
@@ -135,26 +150,31 @@ impl Meter {
 
     /// Drives the RPC system of the peer's connection. What it sends meanwhile to others, the peer has given rise to.
     pub(super) fn drive<F: Future + Unpin>(&self, system: F) -> Driven<F> {
-        Driven { meter: self.clone(), system }
+        Driven { meter: self.clone(), system: Some(system), pause: None, _counted: OneConnection::new() }
     }
 
     /// Notes that a message of so many bytes is coming in. It is held until it has been [`received`](Self::received).
     ///
     /// # Errors
     ///
-    /// It is too large, or there is no room for it.
-    pub(super) fn coming(&self, bytes: usize) -> Result<(), Error> {
+    /// It is too large, or there is no room for it. That is also what [`refusal`](Self::refusal) says then.
+    pub(super) fn coming(&self, bytes: usize) -> Result<(), Overrun> {
         let message_size = self.0.limits.message_size;
-        if bytes > message_size {
-            let most = Bytes(message_size as u64);
-            return Err(Error::failed(format!("a message has more than {most}, the limit `message`")));
+        let held = match bytes > message_size {
+            true => Err(Overrun {
+                limit: Limit::Message,
+                reason: format!("a message has more than {}, the limit `message`", Bytes(message_size as u64)),
+            }),
+            false => self.hold(bytes),
+        };
+        match &held {
+            Ok(()) => self.0.incoming.update(|incoming| incoming + bytes),
+            Err(overrun) => self.refuse(overrun.clone()),
         }
-        self.hold(bytes)?;
-        self.0.incoming.update(|incoming| incoming + bytes);
-        Ok(())
+        held
     }
 
-    fn hold(&self, bytes: usize) -> Result<(), Error> {
+    fn hold(&self, bytes: usize) -> Result<(), Overrun> {
         self.0.ledger.hold(bytes)?;
         self.0.held.update(|held| held + bytes);
         Ok(())
@@ -175,27 +195,30 @@ impl Meter {
     /// # Errors
     ///
     /// The message is malformed, or asks for too much.
-    pub(super) fn received(&self, body: capnp::any_pointer::Reader<'_>) -> Result<(Passage, Room), Error> {
+    pub(super) fn received(&self, body: capnp::any_pointer::Reader<'_>) -> Result<(Passage, Room), Refusal> {
         let size = self.0.incoming.take();
         self.0.received_size.update(|received| received + size);
-        let room = Room { meter: self.clone(), size };
+        let mut room = Room { meter: self.clone(), size };
         self.look_at_kept(LOOKS);
         let message = body.get_as::<message::Reader<'_>>()?;
         if let message::Call(_) = message.which()? {
             self.0.ledger.call();
             let calls_size = self.0.limits.calls_size;
             if self.0.received_size.get() > calls_size {
-                return Err(Error::overloaded(format!(
-                    "unanswered calls have more than {calls_size} bytes of parameters, the limit `call-bytes`"
-                )));
+                let reason =
+                    format!("unanswered calls have more than {calls_size} bytes of parameters, the limit `call-bytes`");
+                return Err(Overrun { limit: Limit::CallBytes, reason }.into());
             }
         }
-        let passage = self.note(|tables| tables.received(message))?;
-        Ok((passage, room))
+        let taken = self.note(|tables| tables.received(message))?;
+        self.hold(taken.size)?;
+        self.0.received_size.update(|received| received + taken.size);
+        room.size += taken.size;
+        Ok((taken.passage, room))
     }
 
     /// Changes the tables, and books what that costs.
-    fn note<T>(&self, change: impl FnOnce(&mut Tables) -> Result<T, Error>) -> Result<T, Error> {
+    fn note<T>(&self, change: impl FnOnce(&mut Tables) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let (before, changed, after) = {
             let mut tables = self.0.tables.borrow_mut();
             let before = tables.cost();
@@ -215,23 +238,18 @@ impl Meter {
         if self.0.unread.borrow().is_none() {
             return;
         }
-        let payer = WORKING.with_borrow(Clone::clone).unwrap_or_else(|| self.clone());
+        let payer = working().unwrap_or_else(|| self.clone());
         let chain = payer.0.tables.borrow().chain_max() + 1;
         let body = message.get_root_as_reader::<message::Reader<'_>>();
         let is_answer = matches!(body.as_ref().map(|body| body.which()), Ok(Ok(message::Return(_))));
         let is_own = Rc::ptr_eq(&payer.0, &self.0);
-        if let Err(error) = body.and_then(|body| self.note(|tables| tables.sent(body, chain, is_own))) {
-            self.refuse(error);
+        let noted = body.map_err(Refusal::from);
+        if let Err(refusal) = noted.and_then(|body| self.note(|tables| tables.sent(body, chain, is_own))) {
+            self.refuse(refusal);
         }
         let cost = message.size_in_words().saturating_mul(size_of::<capnp::Word>()).max(MESSAGE_COST_MIN);
-        let cost = match payer.hold(cost) {
-            Ok(()) => cost,
-            // It is on its way, and the end of the payer's connection too.
-            Err(error) => {
-                payer.refuse(error);
-                0
-            }
-        };
+        // It is on its way in any case, and so is the end of a connection that there is no room for.
+        let booked = payer.hold_or_refuse(cost);
         let payer = (!is_own).then_some(payer);
         match &payer {
             Some(payer) => payer.0.elsewhere_size.update(|size| size + cost),
@@ -242,13 +260,30 @@ impl Meter {
             self.check_answers();
         }
         if let Some(unread) = &mut *self.0.unread.borrow_mut() {
-            unread.push_back(Unread { message: Rc::downgrade(message), cost, is_answer, payer });
+            unread.push_back(Unread { message: Rc::downgrade(message), cost, booked, is_answer, payer });
         }
     }
 
-    fn refuse(&self, error: Error) {
-        self.0.refused.borrow_mut().get_or_insert(error);
+    /// Notes that something else is sent instead of the answer to a question of the peer.
+    pub(super) fn refused_answer(&self, question: u32) {
+        self.0.tables.borrow_mut().refused(question);
+    }
+
+    /// Has the connection ended.
+    fn refuse(&self, refusal: impl Into<Refusal>) {
+        self.0.refused.borrow_mut().get_or_insert_with(|| refusal.into());
         self.0.overrun.notify_one();
+    }
+
+    /// Holds so many bytes, or none and has the connection ended. Returns how many it holds.
+    fn hold_or_refuse(&self, bytes: usize) -> usize {
+        match self.hold(bytes) {
+            Ok(()) => bytes,
+            Err(overrun) => {
+                self.refuse(overrun);
+                0
+            }
+        }
     }
 
     fn check_answers(&self) {
@@ -257,10 +292,11 @@ impl Meter {
             self.look_at_kept(usize::MAX);
         }
         if self.0.answers_size.get() > size_max {
-            self.refuse(Error::overloaded(format!(
+            let reason = format!(
                 "answers that were not read, or calls that are not finished, have more than {size_max} bytes, the limit \
                  `call-bytes`"
-            )));
+            );
+            self.refuse(Overrun { limit: Limit::CallBytes, reason });
         }
     }
 
@@ -273,7 +309,7 @@ impl Meter {
                 kept.push_back(answer);
             } else {
                 self.0.answers_size.update(|size| size - answer.cost);
-                self.release(answer.cost);
+                self.release(answer.booked);
             }
         }
     }
@@ -292,14 +328,15 @@ impl Meter {
     /// # Errors
     ///
     /// Too much waits already for those whom he calls and who do not read.
-    pub(super) fn check_caller(&self, size: usize) -> Result<(), Error> {
-        let caller = WORKING.with_borrow(Clone::clone).filter(|caller| !Rc::ptr_eq(&caller.0, &self.0));
+    pub(super) fn check_caller(&self, size: usize) -> Result<(), Overrun> {
+        let caller = working().filter(|caller| !Rc::ptr_eq(&caller.0, &self.0));
         let Some(caller) = caller else { return Ok(()) };
         let calls_size = caller.0.limits.calls_size;
         if caller.0.elsewhere_size.get() + size > calls_size {
-            return Err(Error::overloaded(format!(
+            let reason = format!(
                 "calls that those who are called have not read have more than {calls_size} bytes, the limit `call-bytes`"
-            )));
+            );
+            return Err(Overrun { limit: Limit::CallBytes, reason });
         }
         caller.hold(size)?;
         caller.release(size);
@@ -315,13 +352,18 @@ impl Meter {
 
     /// Waits until more is kept for the peer than may be. Those who answer may be other cells, so how large their answers
     /// are is not for this host to say, and nothing that was asked for is still to be taken from the peer.
-    pub(super) async fn overrun(&self) -> Error {
+    pub(super) async fn overrun(&self) -> Refusal {
         loop {
-            if let Some(error) = self.0.refused.borrow_mut().take() {
-                return error;
+            if let Some(refusal) = self.refusal() {
+                return refusal;
             }
             self.0.overrun.notified().await;
         }
+    }
+
+    /// Why the connection is to be ended, if it is; taken once.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.0.refused.borrow_mut().take()
     }
 
     /// Watches a writer, which must be flushed once after each message.
@@ -336,27 +378,30 @@ impl Meter {
         }
     }
 
-    fn was_read(&self, Unread { message, cost, is_answer, payer }: Unread) {
-        let payer = match payer {
-            Some(payer) => {
-                payer.0.elsewhere_size.update(|size| size - cost);
-                payer
-            }
-            None => {
-                self.0.unread_size.update(|size| size - cost);
-                self.clone()
-            }
-        };
+    fn was_read(&self, Unread { message, cost, booked, is_answer, payer }: Unread) {
+        match &payer {
+            Some(payer) => payer.0.elsewhere_size.update(|size| size - cost),
+            None => self.0.unread_size.update(|size| size - cost),
+        }
+        let payer = payer.unwrap_or_else(|| self.clone());
         payer.0.written.notify_one();
-        // The writer has it still, and nobody else if it has done its duty.
-        if is_answer && message.strong_count() > 1 && Rc::ptr_eq(&payer.0, &self.0) {
-            self.0.kept.borrow_mut().push_back(Kept { message, cost });
+        // The writer has it still, and nobody else if it has done its duty. Whoever paid for its way, what is kept is kept
+        // for the one who can look into it.
+        if is_answer && message.strong_count() > 1 {
+            let booked = match Rc::ptr_eq(&payer.0, &self.0) {
+                true => booked,
+                false => {
+                    payer.release(booked);
+                    self.hold_or_refuse(cost)
+                }
+            };
+            self.0.kept.borrow_mut().push_back(Kept { message, cost, booked });
             return;
         }
         if is_answer {
             self.0.answers_size.update(|size| size - cost);
         }
-        payer.release(cost);
+        payer.release(booked);
     }
 
     /// Notes that nothing more is written.
@@ -369,24 +414,64 @@ impl Meter {
 /// A future that is polled on behalf of a peer.
 pub(super) struct Driven<F> {
     meter: Meter,
-    system: F,
+    /// There until the end.
+    system: Option<F>,
+    /// What it waits for before it goes on.
+    pause: Option<Pin<Box<Sleep>>>,
+    _counted: OneConnection,
 }
 
 impl<F: Future + Unpin> Future for Driven<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let _working = Working(WORKING.replace(Some(self.meter.clone())));
-        Pin::new(&mut self.system).poll(context)
+        let this = &mut *self;
+        let Some(system) = &mut this.system else { return Poll::Pending };
+        if let Some(pause) = &mut this.pause {
+            ready!(pause.as_mut().poll(context));
+            this.pause = None;
+        }
+        let start = Instant::now();
+        let polled = {
+            let _working = Working::on_behalf_of(&this.meter);
+            Pin::new(system).poll(context)
+        };
+        if polled.is_pending()
+            && let Some(pause) = pause::after(start.elapsed())
+        {
+            // One that is over already, as after a time that the thread slept, is no pause.
+            let mut pause = Box::pin(pause);
+            if pause.as_mut().poll(context).is_pending() {
+                this.pause = Some(pause);
+            } else {
+                context.waker().wake_by_ref();
+            }
+        }
+        polled
+    }
+}
+
+impl<F> Drop for Driven<F> {
+    /// What it tells others at its end, it has given rise to as well.
+    fn drop(&mut self) {
+        let _working = Working::on_behalf_of(&self.meter);
+        self.system = None;
     }
 }
 
 /// Whose messages were worked on before, and will be again.
 struct Working(Option<Meter>);
 
+impl Working {
+    fn on_behalf_of(meter: &Meter) -> Self {
+        // The thread may be ending.
+        Self(WORKING.try_with(|working| working.replace(Some(meter.clone()))).ok().flatten())
+    }
+}
+
 impl Drop for Working {
     fn drop(&mut self) {
-        WORKING.set(self.0.take());
+        let _ = WORKING.try_with(|working| working.replace(self.0.take()));
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
-use capnp::Word;
 use capnp::traits::ImbueMut;
+use capnp::{Error, Word};
 use capnp_rpc::rpc_capnp::{cap_descriptor, resolve};
 use futures::{AsyncWriteExt, FutureExt};
 
@@ -28,9 +28,9 @@ impl Ledger for Booked {
         self.calls.update(|calls| calls + 1);
     }
 
-    fn hold(&self, bytes: usize) -> Result<(), Error> {
+    fn hold(&self, bytes: usize) -> Result<(), Overrun> {
         if self.held.get() + bytes > self.most {
-            return Err(Error::overloaded("there is no room".into()));
+            return Err(Overrun { limit: Limit::Memory, reason: "there is no room".into() });
         }
         self.held.update(|held| held + bytes);
         Ok(())
@@ -41,7 +41,7 @@ impl Ledger for Booked {
     }
 }
 
-fn receive(meter: &Meter, message: &Message) -> Result<(Passage, Room), Error> {
+fn receive(meter: &Meter, message: &Message) -> Result<(Passage, Room), Refusal> {
     meter.coming(message.size_in_words() * size_of::<Word>())?;
     meter.received(message.get_root_as_reader()?)
 }
@@ -54,7 +54,7 @@ fn pass(meter: &Meter, message: &Message) -> Passage {
 
 #[track_caller]
 fn refusal(meter: &Meter, message: &Message) -> String {
-    receive(meter, message).err().expect("it is refused").to_string()
+    Error::from(receive(meter, message).err().expect("it is refused")).to_string()
 }
 
 fn send(meter: &Meter, message: Message) -> Sent {
@@ -161,7 +161,7 @@ fn write_one(writer: &mut WatchedWriter<futures::io::Sink>) {
 
 #[track_caller]
 fn overrun(meter: &Meter) -> String {
-    meter.overrun().now_or_never().expect("it is too much").to_string()
+    Error::from(meter.overrun().now_or_never().expect("it is too much")).to_string()
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_chain_goes_on_behind_promises_of_other_connections() {
         for (meter, other) in [(&left, &right), (&right, &left)] {
             let promise = if round == 0 { 9999 } else { round };
             if let Err(error) = receive(meter, &call_with(round, promise, &[])) {
-                refused.get_or_insert((round, error.to_string()));
+                refused.get_or_insert((round, Error::from(error).to_string()));
             }
             let system = Box::pin(async { send(other, call_with(round, 0, &[Promise(round + 1)])) });
             meter.drive(system).now_or_never().unwrap();
@@ -225,7 +225,7 @@ fn what_is_held_is_booked_until_it_is_freed() {
     assert_eq!(booked.held.get(), 60_000);
     meter.received(call(9, None, 0).get_root_as_reader().unwrap()).unwrap();
     let kept = receive(&meter, &call(0, None, 60_000)).unwrap();
-    assert!(meter.coming(60_000).unwrap_err().to_string().contains("there is no room"));
+    assert!(meter.coming(60_000).unwrap_err().reason.contains("there is no room"));
     assert!(refusal(&meter, &call(1, None, 60_000)).contains("there is no room"));
     // Who was called has it still.
     pass(&meter, &finish(0));
@@ -233,8 +233,11 @@ fn what_is_held_is_booked_until_it_is_freed() {
     drop(kept);
     assert!(booked.held.get() < 5_000, "{}", booked.held.get());
     pass(&meter, &call(2, None, 50_000));
-    let error = meter.coming(usize::MAX).unwrap_err().to_string();
-    assert!(error.contains("the limit `message`"), "{error}");
+    let refused = meter.coming(usize::MAX).unwrap_err();
+    assert_eq!(
+        (refused.limit, refused.reason.as_str()),
+        (Limit::Message, "a message has more than 64MiB, the limit `message`")
+    );
     drop(meter);
     assert_eq!(booked.held.get(), 0, "nothing is left when the connection has ended");
 }
@@ -320,7 +323,7 @@ fn what_cancelled_calls_leave_behind_is_booked_and_bounded() {
     let refused = loop {
         pass(&meter, &call(number, None, 0));
         if let Err(error) = receive(&meter, &finish(number)) {
-            break error.to_string();
+            break Error::from(error).to_string();
         }
         number += 1;
         assert!(booked.held.get() >= number as usize * 500, "{number} calls");
@@ -410,7 +413,7 @@ fn who_sends_to_one_who_does_not_read_pays() {
         sender.drive(system).now_or_never().unwrap()
     };
     check(1000).unwrap();
-    assert!(check(LIMITS.calls_size).unwrap_err().to_string().contains("have not read"));
+    assert!(check(LIMITS.calls_size).unwrap_err().reason.contains("have not read"));
     write_one(&mut writer);
     check(LIMITS.calls_size).unwrap();
     assert_eq!(booked.held.get(), 0);
@@ -547,4 +550,119 @@ fn a_resolve_keeps_its_kind() {
     assert_eq!(made.get_promise_id(), 3);
     let resolve::Cap(Ok(descriptor)) = made.which().unwrap() else { panic!("it is a capability") };
     assert!(matches!(descriptor.which().unwrap(), cap_descriptor::SenderHosted(9)));
+}
+
+/// The library keeps something for each time that an answer is named, as long as it is not there.
+#[test]
+fn references_to_answers_that_are_not_there_are_booked_until_they_are() {
+    let booked = Booked { most: usize::MAX, ..Booked::default() };
+    let meter = Meter::new(LIMITS, booked.clone());
+    pass(&meter, &call(0, None, 0));
+    let before = booked.held.get();
+    for question in 1..=10 {
+        pass(&meter, &call_with(question, 0, &[Answer(0); 100]));
+        answer(&meter, question, true);
+    }
+    let mut writer = meter.watch(futures::io::sink());
+    for _ in 0..10 {
+        write_one(&mut writer);
+    }
+    assert!(booked.held.get() >= before + 1000 * 1000, "{}", booked.held.get());
+    answer(&meter, 0, true);
+    write_one(&mut writer);
+    assert_eq!(booked.held.get(), 0);
+    // Who gives up what nobody else waits for, gives up that as well.
+    pass(&meter, &call(20, None, 0));
+    pass(&meter, &call(21, Some(20), 0));
+    pass(&meter, &finish(21));
+    pass(&meter, &finish(20));
+    assert_eq!(booked.held.get(), 2 * 1024, "what calls leave behind that are cancelled");
+}
+
+/// Whoever holds it goes on waiting for it.
+#[test]
+fn an_answer_that_was_handed_on_stays_in_the_chain_when_it_is_finished() {
+    let meter = meter();
+    pass(&meter, &call(0, None, 0));
+    for question in 1..CHAIN_MAX as u32 {
+        pass(&meter, &call(question, Some(question - 1), 0));
+    }
+    let last = CHAIN_MAX as u32 - 1;
+    pass(&meter, &call_with(100, 0, &[Answer(last)]));
+    for question in (0..=last).chain([100]) {
+        pass(&meter, &finish(question));
+    }
+    assert_eq!(meter.0.tables.borrow().chain_max(), CHAIN_MAX - 1);
+    answer(&meter, last, false);
+    assert_eq!(meter.0.tables.borrow().chain_max(), 0);
+}
+
+#[test]
+fn answers_are_kept_at_the_cost_of_who_asked_for_them() {
+    let books = || Booked { most: usize::MAX, ..Booked::default() };
+    let (asking, answering) = (books(), books());
+    let (asker, other) = (Meter::new(LIMITS, asking.clone()), Meter::new(LIMITS, answering.clone()));
+    let mut writer = asker.watch(futures::io::sink());
+    let system = Box::pin(async { send(&asker, answer_with(0, false, &[], 50_000)) });
+    let sent = other.drive(system).now_or_never().unwrap();
+    let kept = sent.clone();
+    assert!(answering.held.get() >= 50_000);
+    write_one(&mut writer);
+    drop(sent);
+    assert_eq!(answering.held.get(), 0);
+    assert!(asking.held.get() >= 50_000, "{}", asking.held.get());
+    drop(kept);
+    answer(&asker, 1, true);
+    assert!(asking.held.get() < 5000);
+}
+
+#[test]
+fn an_answer_is_in_its_message() {
+    let meter = meter();
+    let mut message = Message::new_default();
+    let mut returned = message.init_root::<message::Builder<'_>>().init_return();
+    returned.set_take_from_other_question(1);
+    assert!(refusal(&meter, &message).contains("an answer is in its message"));
+}
+
+#[test]
+fn what_was_in_an_answer_that_was_not_sent_is_not_given_back_twice() {
+    let meter = meter();
+    pass(&meter, &call(0, None, 0));
+    meter.refused_answer(0);
+    send(&meter, failed_answer(0));
+    assert_eq!(pass(&meter, &finish(0)), Passage::Finishes { question: 0 });
+    assert_eq!(pass(&meter, &finish(0)), Passage::Passes, "there is no such question any more");
+}
+
+/// An answer that is an error.
+fn failed_answer(question: u32) -> Message {
+    let mut message = Message::new_default();
+    let mut returned = message.init_root::<message::Builder<'_>>().init_return();
+    returned.set_answer_id(question);
+    returned.init_exception().set_reason("too large");
+    message
+}
+
+/// What somebody had under way tells others that it is not wanted any more, at the cost of who had it.
+#[test]
+fn who_ends_pays_for_what_others_are_told_then() {
+    struct Telling(Meter);
+    impl Drop for Telling {
+        fn drop(&mut self) {
+            send(&self.0, finish(0));
+        }
+    }
+    impl Future for Telling {
+        type Output = ();
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+    }
+    let booked = Booked { most: usize::MAX, ..Booked::default() };
+    let (ending, told) = (Meter::new(LIMITS, booked.clone()), meter());
+    drop(ending.drive(Telling(told.clone())));
+    assert_eq!((told.0.unread_size.get(), booked.held.get()), (0, MESSAGE_COST_MIN));
+    told.close();
+    assert_eq!(booked.held.get(), 0);
 }
