@@ -43,6 +43,24 @@ pub trait Blockstore: Send + Sync {
     /// [`StoreError::Damaged`] if the block is here, but with other bytes; or if the store cannot be read.
     fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError>;
 
+    /// As [`Blockstore::get`], for one of several blocks. Where those `beside` it are, as far as they are here, is found out
+    /// with it, so that [`Blockstore::get_at_once`] finds them.
+    ///
+    /// # Errors
+    /// As [`Blockstore::get`].
+    fn get_among(&self, cid: &Cid, _beside: &[Cid]) -> Result<Option<Block>, StoreError> {
+        self.get(cid)
+    }
+
+    /// The block that a CID names, if it can be had at once: it has at most [`AT_ONCE_BYTES_MAX`] bytes, where it is was found
+    /// out before, and no disk and nobody else has to be waited for. Its bytes have been checked against the CID. `None` says
+    /// nothing of whether it is here, nor of its bytes.
+    ///
+    /// Unlike all else here, this may be called where nothing may wait. It may also give a block that was removed just now.
+    fn get_at_once(&self, _cid: &Cid) -> Option<Block> {
+        None
+    }
+
     /// Whether the block that a CID names is here. Its bytes are not looked at.
     ///
     /// # Errors
@@ -195,6 +213,10 @@ impl std::fmt::Debug for Lease {
         formatter.debug_struct("Lease").finish_non_exhaustive()
     }
 }
+
+/// The longest block that [`Blockstore::get_at_once`] gives, in bytes. To read and hash as many takes some 50 µs, about as long
+/// as it takes to have another thread do it.
+pub const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
 
 /// The longest value that [`Blockstore::cache_put`] keeps, in bytes: a stat cache of some 300,000 files.
 pub const CACHE_VALUE_BYTES_MAX: usize = 32 << 20;

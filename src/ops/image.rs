@@ -126,7 +126,7 @@ impl LeasedBlocks {
 
     /// A block, with why it cannot be had.
     pub(super) async fn fetch(&self, cid: Cid) -> Result<Block, Arc<FetchError>> {
-        self.session.block(cid, &self.payer).await
+        self.session.block(cid, Vec::new(), &self.payer).await
     }
 
     /// The same for another cell.
@@ -136,15 +136,19 @@ impl LeasedBlocks {
 }
 
 impl vfs::content::Blocks for LeasedBlocks {
-    fn block(&self, cid: Cid) -> Answer<'static, Block> {
-        let blocks = self.clone();
+    fn block(&self, cid: Cid, beside: Vec<Cid>) -> Answer<'static, Block> {
+        let (session, payer) = (self.session.clone(), self.payer.clone());
         async move {
-            blocks.fetch(cid).await.map_err(|error| match &*error {
+            session.block(cid, beside, &payer).await.map_err(|error| match &*error {
                 FetchError::Limit(_) => VfsError::Quota,
                 _ => VfsError::Io(error),
             })
         }
         .boxed()
+    }
+
+    fn block_at_once(&self, cid: &Cid) -> Option<Block> {
+        self.session.block_at_once(cid)
     }
 
     fn block_if_here(&self, cid: Cid) -> BoxFuture<'static, Option<Block>> {

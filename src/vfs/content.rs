@@ -7,7 +7,9 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -31,13 +33,33 @@ const AHEAD_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// The same for who has just begun to read in order: a block, whatever the file was cut into.
 const AHEAD_BYTES_MIN: u64 = 1024 * 1024;
 
+/// How many entries of a directory are looked for together at most. It takes less than a millisecond to find them.
+const BESIDE_MAX: usize = 256;
+
+/// How many are looked for together at first.
+const BESIDE_MIN: usize = 16;
+
+/// After how many bytes that were had at once others have their turn. To read and hash them takes some 0.2 ms, while a path may
+/// lead through hundreds of blocks.
+const TURN_BYTES: usize = 256 * 1024;
+
+/// As how many bytes a block that is had at once counts beside its own: as long as they take to be read and hashed it takes to
+/// find it and to decode it.
+const AT_ONCE_OVERHEAD_BYTES: usize = 2048;
+
 /// What a cached block takes beside its bytes, roughly.
 const CACHED_OVERHEAD_BYTES: usize = 256;
 
 /// Where a tree's blocks come from.
 pub trait Blocks: Send + Sync {
-    /// The block, from wherever it can be had. It has been verified.
-    fn block(&self, cid: Cid) -> Answer<'static, Block>;
+    /// The block, from wherever it can be had. It has been verified. Those `beside` it may be asked for soon, too, which is no
+    /// reason to have them brought from another machine.
+    fn block(&self, cid: Cid, beside: Vec<Cid>) -> Answer<'static, Block>;
+
+    /// The block, if it can be had at once: without waiting for anything, and with little work. It has been verified.
+    fn block_at_once(&self, _cid: &Cid) -> Option<Block> {
+        None
+    }
 
     /// The block if it can be had without asking another machine.
     fn block_if_here(&self, cid: Cid) -> BoxFuture<'static, Option<Block>>;
@@ -77,7 +99,9 @@ impl Content {
     /// # Errors
     /// If its first block cannot be had, or makes no sense.
     pub async fn node(&self, blocks: Arc<dyn Blocks>) -> Result<Node, VfsError> {
-        Arc::new(Tree { blocks, cache: self.cache.clone() }).node(self.root, ROOT_IDENTITY).await
+        let (cache, turn_bytes) = (self.cache.clone(), AtomicUsize::new(0));
+        let tree = Tree { blocks, cache, turn_bytes, looking: Mutex::default() };
+        Arc::new(tree).node(self.root, Vec::new, ROOT_IDENTITY).await
     }
 
     /// The directory that it is.
@@ -106,6 +130,35 @@ struct Tree {
     blocks: Arc<dyn Blocks>,
     /// Locked for a look-up or an insertion only.
     cache: BlockCache,
+    /// How many bytes were had at once since others had their turn, with what each block takes beside.
+    turn_bytes: AtomicUsize,
+    /// Locked for a look at it only.
+    looking: Mutex<Looking>,
+}
+
+/// How many entries of a directory are looked for together. Of one directory all are read, of another one a single entry: who
+/// has read many of those that were looked for will do so again.
+#[derive(Default)]
+struct Looking {
+    /// How many there would have been last, in a directory that is long enough.
+    size: usize,
+    /// How many there were.
+    found: usize,
+    /// How many blocks were had at once since then.
+    had: usize,
+}
+
+impl Looking {
+    /// How many are looked for beside one that is not had at once, where no more than `left` are left.
+    fn next(&mut self, left: usize) -> usize {
+        self.size = match self.found {
+            0 => self.size.max(BESIDE_MIN),
+            found if self.had * 2 >= found => (self.size * 4).min(BESIDE_MAX),
+            _ => (self.size / 4).max(1),
+        };
+        (self.found, self.had) = (self.size.min(left), 0);
+        self.found
+    }
 }
 
 /// What was used lately, in two generations: what is found in the old one moves to the young one, and when the young one
@@ -121,7 +174,33 @@ struct Cache {
 struct Cached {
     block: Block,
     /// The entries of a directory in one block, sorted by name; `None` for other blocks.
-    entries: Option<Arc<Vec<(String, Cid)>>>,
+    entries: Option<Arc<Entries>>,
+}
+
+/// The entries of a directory.
+struct Entries {
+    /// Sorted by name.
+    sorted: Vec<(String, Cid)>,
+    /// The places of those that were looked for together last. Locked for a look at it only.
+    looked_for: Mutex<Range<usize>>,
+}
+
+impl Entries {
+    fn find(&self, name: Name<'_>) -> Option<usize> {
+        self.sorted.binary_search_by(|(entry, _)| entry.as_str().cmp(name.as_str())).ok()
+    }
+
+    /// Those that are to be looked for together with the one at this place, which is not had at once.
+    fn beside(&self, place: usize, tree: &Tree) -> Vec<Cid> {
+        let mut looked_for = self.looked_for.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked_for.contains(&place) {
+            return Vec::new();
+        }
+        let rest = self.sorted.get(place..).unwrap_or_default();
+        let count = tree.looking().next(rest.len().saturating_sub(1));
+        *looked_for = place..place + 1 + count;
+        rest.iter().skip(1).take(count).map(|(_, cid)| *cid).collect()
+    }
 }
 
 impl Cached {
@@ -131,7 +210,7 @@ impl Cached {
                 let mut entries: Vec<_> =
                     entries.into_iter().map(|(name, target)| (name.as_str().to_owned(), target.cid)).collect();
                 entries.sort_unstable();
-                Some(Arc::new(entries))
+                Some(Arc::new(Entries { sorted: entries, looked_for: Mutex::default() }))
             }
             _ => None,
         };
@@ -140,7 +219,7 @@ impl Cached {
 
     fn size_bytes(&self) -> usize {
         // A directory's names are there twice, and each entry takes some more.
-        let entries = self.entries.as_ref().map_or(0, |entries| self.block.data().len() + entries.len() * 160);
+        let entries = self.entries.as_ref().map_or(0, |entries| self.block.data().len() + entries.sorted.len() * 160);
         self.block.data().len() + entries + CACHED_OVERHEAD_BYTES
     }
 }
@@ -178,33 +257,59 @@ impl Cache {
 }
 
 impl Tree {
-    async fn cached(&self, cid: &Cid) -> Result<Cached, VfsError> {
+    fn looking(&self) -> MutexGuard<'_, Looking> {
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The block with what was decoded of it. If it takes waiting, those that `beside` gives are looked for as well.
+    async fn cached(&self, cid: &Cid, beside: impl FnOnce() -> Vec<Cid>) -> Result<Cached, VfsError> {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Cached::new(block));
         }
         if let Some(cached) = self.cache.lock().get(cid) {
             return Ok(cached);
         }
-        let cached = Cached::new(self.blocks.block(*cid).await?);
+        let block = match self.blocks.block_at_once(cid) {
+            Some(block) => self.after_turns(block).await,
+            None => self.blocks.block(*cid, beside()).await?,
+        };
+        let cached = Cached::new(block);
         self.cache.lock().insert(cached.clone());
         Ok(cached)
     }
 
-    async fn block(&self, cid: &Cid) -> Result<Block, VfsError> {
-        Ok(self.cached(cid).await?.block)
+    /// Gives a block that was had at once, after others have had their turn if there were many such.
+    async fn after_turns(&self, block: Block) -> Block {
+        self.looking().had += 1;
+        let bytes = block.data().len() + AT_ONCE_OVERHEAD_BYTES;
+        if self.turn_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > TURN_BYTES {
+            self.turn_bytes.store(0, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+        block
     }
 
-    async fn node(self: &Arc<Self>, cid: Cid, identity: Identity) -> Result<Node, VfsError> {
-        let cached = self.cached(&cid).await?;
+    async fn block(&self, cid: &Cid) -> Result<Block, VfsError> {
+        Ok(self.cached(cid, Vec::new).await?.block)
+    }
+
+    async fn node(
+        self: &Arc<Self>,
+        cid: Cid,
+        beside: impl FnOnce() -> Vec<Cid>,
+        identity: Identity,
+    ) -> Result<Node, VfsError> {
+        let cached = self.cached(&cid, beside).await?;
         let tree = self.clone();
         // It was decoded when it came, and is on the way of many paths.
+        let entries = cached.entries.as_ref().map_or_else(Weak::new, Arc::downgrade);
         if cached.entries.is_some() {
-            return Ok(Node::Directory(Arc::new(ContentDirectory { tree, cid, identity })));
+            return Ok(Node::Directory(Arc::new(ContentDirectory { tree, cid, identity, entries })));
         }
         match decode(&cached.block)? {
             unixfs::Node::File(file) => Ok(Node::File(Arc::new(ContentFile { tree, cid, identity, size: file.size }))),
             unixfs::Node::Directory(_) | unixfs::Node::Shard(_) => {
-                Ok(Node::Directory(Arc::new(ContentDirectory { tree, cid, identity })))
+                Ok(Node::Directory(Arc::new(ContentDirectory { tree, cid, identity, entries })))
             }
             unixfs::Node::Symlink(target) if target.len() > PATH_BYTES_MAX => Err(VfsError::NameTooLong),
             unixfs::Node::Symlink(target) => {
@@ -223,7 +328,10 @@ impl Tree {
         let known = self.cache.lock().get(&cid);
         let block = match known {
             Some(cached) => Some(cached.block),
-            None => self.blocks.block_if_here(cid).await,
+            None => match self.blocks.block_at_once(&cid) {
+                Some(block) => Some(self.after_turns(block).await),
+                None => self.blocks.block_if_here(cid).await,
+            },
         };
         match block.as_ref().map(unixfs::Node::decode) {
             Some(Ok(unixfs::Node::File(_))) => Kind::File,
@@ -249,13 +357,20 @@ struct ContentDirectory {
     tree: Arc<Tree>,
     cid: Cid,
     identity: Identity,
+    /// Its entries, as long as the cache has them: what is open does not keep them, so the cache bounds them.
+    entries: Weak<Entries>,
 }
 
 impl ContentDirectory {
-    async fn find(&self, name: Name<'_>) -> Result<Cid, VfsError> {
-        if let Some(entries) = self.tree.cached(&self.cid).await?.entries {
-            let place = entries.binary_search_by(|(entry, _)| entry.as_str().cmp(name.as_str()));
-            return place.map(|place| entries[place].1).map_err(|_| VfsError::NoEntry);
+    /// The entry of this name, and where it is among others, if those are in one block.
+    async fn find(&self, name: Name<'_>) -> Result<(Cid, Option<(Arc<Entries>, usize)>), VfsError> {
+        let entries = match self.entries.upgrade() {
+            Some(entries) => Some(entries),
+            None => self.tree.cached(&self.cid, Vec::new).await?.entries,
+        };
+        if let Some(entries) = entries {
+            let place = entries.find(name).ok_or(VfsError::NoEntry)?;
+            return Ok((entries.sorted[place].1, Some((entries, place))));
         }
         let mut walk = PathWalk::new(self.cid, name.as_str()).map_err(|_| VfsError::NoEntry)?;
         while let Some(wanted) = walk.wanted().copied() {
@@ -266,7 +381,7 @@ impl ContentDirectory {
                 Err(error) => return Err(VfsError::failed(error)),
             }
         }
-        walk.found().copied().ok_or(VfsError::NoEntry)
+        Ok((*walk.found().ok_or(VfsError::NoEntry)?, None))
     }
 
     async fn list(&self) -> Result<Vec<Entry>, VfsError> {
@@ -298,8 +413,9 @@ impl Directory for ContentDirectory {
 
     fn lookup<'a>(&'a self, name: Name<'a>) -> Answer<'a, Node> {
         async move {
-            let cid = self.find(name).await?;
-            self.tree.node(cid, child_identity(self.identity, name)).await
+            let (cid, place) = self.find(name).await?;
+            let beside = || place.map_or_else(Vec::new, |(entries, place)| entries.beside(place, &self.tree));
+            self.tree.node(cid, beside, child_identity(self.identity, name)).await
         }
         .boxed()
     }

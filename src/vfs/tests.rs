@@ -54,6 +54,10 @@ impl MemoryTree {
 struct Recorded {
     blocks: HashMap<Cid, Block>,
     asked: Mutex<Vec<Cid>>,
+    /// Those that were beside others that were asked for.
+    beside: Mutex<Vec<Cid>>,
+    /// Whether each of them is then had at once.
+    gives_at_once: bool,
     expected: Mutex<Vec<Cid>>,
 }
 
@@ -69,11 +73,17 @@ impl BlockSink for Recorded {
 }
 
 impl content::Blocks for Recorded {
-    fn block(&self, cid: Cid) -> Answer<'static, Block> {
+    fn block(&self, cid: Cid, beside: Vec<Cid>) -> Answer<'static, Block> {
         self.asked.lock().unwrap().push(cid);
+        self.beside.lock().unwrap().extend(beside);
         let missing = std::io::Error::new(std::io::ErrorKind::NotFound, format!("no block {cid}"));
         let block = self.blocks.get(&cid).cloned().ok_or_else(|| VfsError::failed(missing));
         futures::future::ready(block).boxed()
+    }
+
+    fn block_at_once(&self, cid: &Cid) -> Option<Block> {
+        let is_located = self.gives_at_once && self.beside.lock().unwrap().contains(cid);
+        is_located.then(|| self.blocks.get(cid).cloned())?
     }
 
     fn block_if_here(&self, cid: Cid) -> BoxFuture<'static, Option<Block>> {
@@ -414,6 +424,108 @@ async fn only_what_is_opened_is_fetched() {
     assert!(matches!(place(&bin).identity("none", Follow::NotLast).await, Err(VfsError::NoEntry)));
     assert_eq!(blocks.asked.lock().unwrap().len(), 6, "the directory");
     assert_eq!(place(&bin).identity("main.wasm", Follow::Last).await.unwrap(), identity);
+}
+
+/// Entries of a directory are looked for together, the more of them the more were wanted.
+#[tokio::test]
+async fn entries_are_looked_for_together() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..400 {
+        fs::write(dir.path().join(format!("{number:03}")), number.to_string()).unwrap();
+    }
+    let mut blocks = Recorded { gives_at_once: true, ..Recorded::default() };
+    let options = ImportOptions::new(Profile::UNIXFS_V1_2025);
+    let root = import(dir.path(), &options, None, Some(&mut blocks)).unwrap().subtree.cid;
+    let blocks = Arc::new(blocks);
+    let content = place(&content::open(blocks.clone(), root).await.unwrap());
+    blocks.asked.lock().unwrap().clear();
+    let mut beside = Vec::new();
+    for number in 0..400 {
+        assert_eq!(cat(&content, &format!("{number:03}")).await, number.to_string());
+        beside.push(blocks.beside.lock().unwrap().len());
+    }
+    // One with 16 others, one with 64, one with 256, one with all that are left.
+    assert_eq!([0, 16, 17, 82, 339, 399].map(|place| beside[place]), [16, 16, 80, 336, 396, 396]);
+    assert_eq!(blocks.asked.lock().unwrap().len(), 4);
+}
+
+/// A block that is where it is said to be and cannot be had at once is looked for alone: nothing is to be found out again.
+#[tokio::test]
+async fn entries_are_not_looked_for_together_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..10 {
+        fs::write(dir.path().join(number.to_string()), number.to_string()).unwrap();
+    }
+    let mut blocks = Recorded::default();
+    let options = ImportOptions::new(Profile::UNIXFS_V1_2025);
+    let root = import(dir.path(), &options, None, Some(&mut blocks)).unwrap().subtree.cid;
+    let blocks = Arc::new(blocks);
+    let content = place(&content::open(blocks.clone(), root).await.unwrap());
+    let mut beside = Vec::new();
+    for number in 0..10 {
+        assert_eq!(cat(&content, &number.to_string()).await, number.to_string());
+        beside.push(std::mem::take(&mut *blocks.beside.lock().unwrap()).len());
+    }
+    assert_eq!(beside, [9, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(blocks.asked.lock().unwrap().len(), 11, "the root and each file");
+}
+
+/// Who reads one file here and one there has fewer and fewer others looked for.
+#[tokio::test]
+async fn entries_that_nobody_reads_are_not_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in 0..4 {
+        fs::create_dir(dir.path().join(folder.to_string())).unwrap();
+        for number in 0..100 {
+            fs::write(dir.path().join(format!("{folder}/{number:03}")), format!("{folder} {number}")).unwrap();
+        }
+    }
+    let mut blocks = Recorded::default();
+    let options = ImportOptions::new(Profile::UNIXFS_V1_2025);
+    let root = import(dir.path(), &options, None, Some(&mut blocks)).unwrap().subtree.cid;
+    let blocks = Arc::new(blocks);
+    let content = place(&content::open(blocks.clone(), root).await.unwrap());
+    let mut beside = Vec::new();
+    for folder in 0..4 {
+        assert_eq!(cat(&content, &format!("{folder}/050")).await, format!("{folder} 50"));
+        beside.push(std::mem::take(&mut *blocks.beside.lock().unwrap()).len());
+    }
+    // The three other folders are looked for once.
+    assert_eq!(beside, [3 + 4, 1, 1, 1]);
+}
+
+/// However much is had at once, others on the thread have their turn.
+#[tokio::test]
+async fn what_is_had_at_once_leaves_the_thread_to_others() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..600 {
+        fs::write(dir.path().join(format!("{number:03}")), number.to_string()).unwrap();
+    }
+    let mut blocks = Recorded { gives_at_once: true, ..Recorded::default() };
+    let options = ImportOptions::new(Profile::UNIXFS_V1_2025);
+    let root = import(dir.path(), &options, None, Some(&mut blocks)).unwrap().subtree.cid;
+    let all: Vec<_> = blocks.blocks.keys().copied().collect();
+    blocks.beside.lock().unwrap().extend(all);
+    let content = place(&content::open(Arc::new(blocks), root).await.unwrap());
+    let turns = AtomicU64::new(0);
+    let others = async {
+        loop {
+            turns.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    };
+    let reading = async {
+        for number in 0..600 {
+            assert_eq!(cat(&content, &format!("{number:03}")).await, number.to_string());
+        }
+    };
+    tokio::select! {
+        biased;
+        () = reading => {}
+        () = others => {}
+    }
+    // 256 KiB are a turn, and each file counts as somewhat more than 2 KiB.
+    assert!((4..=6).contains(&turns.load(Ordering::Relaxed)), "{turns:?}");
 }
 
 /// Who reads in order is read ahead for, and nobody else.

@@ -44,6 +44,9 @@ const LOG_BYTES_MAX: u64 = 4 << 20;
 /// After this many lookups a snapshot of the database is given up, so that its log does not grow for ever.
 const SNAPSHOT_LOOKUPS: u32 = 4096;
 
+/// The [`Location`] of a block.
+const FIND: &str = "SELECT number, pack, at, size FROM block WHERE hash = ?1";
+
 /// Where a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Location {
@@ -165,12 +168,24 @@ impl Index {
 
     /// Where a block is.
     pub(super) fn find(&self, key: &Key) -> Result<Option<Location>> {
-        let sql = "SELECT number, pack, at, size FROM block WHERE hash = ?1";
-        let location = |row: &rusqlite::Row<'_>| {
-            let extent = Extent { at: row.get(2)?, size: row.get(3)? };
-            Ok(Location { number: row.get(0)?, pack: PackId(row.get(1)?), extent })
-        };
-        Ok(self.connection.prepare_cached(sql)?.query_row(params![key.as_bytes()], location).optional()?)
+        Ok(self.connection.prepare_cached(FIND)?.query_row(params![key.as_bytes()], location).optional()?)
+    }
+
+    /// Where those of some blocks are that are here, all at one instant.
+    pub(super) fn find_all(&mut self, keys: &[Key]) -> Result<Vec<(Key, Location)>> {
+        self.end_snapshot()?;
+        let transaction = self.connection.transaction()?;
+        let mut found = Vec::with_capacity(keys.len());
+        {
+            let mut statement = transaction.prepare_cached(FIND)?;
+            for key in keys {
+                if let Some(location) = statement.query_row(params![key.as_bytes()], location).optional()? {
+                    found.push((key.clone(), location));
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(found)
     }
 
     /// As [`Index::find`], in a snapshot that is kept for the next lookups, which makes them four times as fast. What others
@@ -443,6 +458,11 @@ impl Change<'_> {
         }
         Ok(())
     }
+}
+
+fn location(row: &rusqlite::Row<'_>) -> rusqlite::Result<Location> {
+    let extent = Extent { at: row.get(2)?, size: row.get(3)? };
+    Ok(Location { number: row.get(0)?, pack: PackId(row.get(1)?), extent })
 }
 
 fn connect(path: &Path) -> Result<Connection> {

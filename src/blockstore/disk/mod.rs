@@ -20,10 +20,13 @@
 //!
 //! Folders are opened once, files below them by name without following symlinks, and all have modes for their owner alone.
 
+#[cfg(test)]
+mod at_once_tests;
 mod gc;
 mod index;
 mod layout;
 mod lease;
+mod locations;
 mod lock;
 mod pack;
 mod pins;
@@ -41,6 +44,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::index::{Index, IndexError, Location};
 use self::layout::Layout;
+use self::locations::Locations;
 use self::lock::Holders;
 use self::pack::OpenPacks;
 use self::pins::PinsChange;
@@ -123,6 +127,7 @@ struct Inner {
     options: Options,
     holders: Holders,
     open_packs: OpenPacks,
+    locations: Locations,
     /// Whether the store was made for the next commit, which pays for that already.
     is_first_commit: AtomicBool,
     /// Connections that nobody uses at the moment.
@@ -171,6 +176,7 @@ impl DiskBlockstore {
             options,
             holders: Holders::default(),
             open_packs: OpenPacks::default(),
+            locations: Locations::default(),
             idle: Mutex::default(),
         };
         inner.with_index(|index| inner.try_reconcile(index))?;
@@ -291,12 +297,30 @@ impl Inner {
         self.with_index(|index| index.find(key))
     }
 
-    /// Reads a block from where it is. It may just have been moved: then it is looked for once more.
-    fn read(&self, key: &Key, cid: &Cid) -> Result<Option<Block>, StoreError> {
+    /// Where a block is. Where others are as well is remembered with it.
+    fn find_among(&self, key: &Key, beside: &[Cid]) -> Result<Option<Location>, StoreError> {
+        if beside.is_empty() {
+            let found = self.find(key)?;
+            self.locations.note(found.map(|found| (key.clone(), found)));
+            return Ok(found);
+        }
+        let mut keys: Vec<_> = [key.clone()].into_iter().chain(beside.iter().filter_map(Key::new)).collect();
+        // As the index has them: those that are near to each other cost less.
+        keys.sort_unstable();
+        keys.dedup();
+        let located = self.with_index(|index| index.find_all(&keys))?;
+        let found = located.iter().find(|(located, _)| located == key).map(|(_, location)| *location);
+        self.locations.note(located);
+        Ok(found)
+    }
+
+    /// Reads a block from where it is, and finds out where others are. It may just have been moved: then it is looked for once
+    /// more.
+    fn read(&self, key: &Key, cid: &Cid, beside: &[Cid]) -> Result<Option<Block>, StoreError> {
         let damaged = |source| StoreError::Damaged { cid: Box::new(*cid), source };
         let mut last = None;
         loop {
-            let Some(location) = self.find(key)? else { return Ok(None) };
+            let Some(location) = self.find_among(key, beside)? else { return Ok(None) };
             match self.open_packs.read(&self.layout, location.pack, location.extent, cid) {
                 Ok(block) => return Ok(Some(block)),
                 Err(DamageError::Pack { source, .. })
@@ -315,7 +339,19 @@ impl Blockstore for DiskBlockstore {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(block));
         }
-        Key::new(cid).map_or(Ok(None), |key| self.inner.read(&key, cid))
+        Key::new(cid).map_or(Ok(None), |key| self.inner.read(&key, cid, &[]))
+    }
+
+    fn get_among(&self, cid: &Cid, beside: &[Cid]) -> Result<Option<Block>, StoreError> {
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(block));
+        }
+        Key::new(cid).map_or(Ok(None), |key| self.inner.read(&key, cid, beside))
+    }
+
+    fn get_at_once(&self, cid: &Cid) -> Option<Block> {
+        let (pack, extent) = self.inner.locations.get(&Key::new(cid)?)?;
+        self.inner.open_packs.read_at_once(pack, extent, cid)
     }
 
     fn has(&self, cid: &Cid) -> Result<bool, StoreError> {

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::super::{DamageError, StoreError};
+use super::super::{AT_ONCE_BYTES_MAX, DamageError, StoreError};
 use super::layout::{Layout, PackId};
 use crate::dag::block::{BLOCK_BYTES_MAX, Block, BlockError, Cid};
 use crate::dag::car::{Decoder, Item, Section, encode_header, encode_section_head};
@@ -235,6 +235,26 @@ impl OpenPacks {
         Ok(Block::new(*cid, data.into())?)
     }
 
+    /// As [`OpenPacks::read`], if that needs no waiting. `None` where it does, and where anything is not as it should be:
+    /// [`OpenPacks::read`] tells what.
+    pub(super) fn read_at_once(&self, pack: PackId, extent: Extent, cid: &Cid) -> Option<Block> {
+        let size = extent.size as usize;
+        if size > AT_ONCE_BYTES_MAX {
+            return None;
+        }
+        // Who has it may be opening a file.
+        let open = self.0.try_lock().ok()?;
+        let file = open.iter().find(|(id, _)| *id == pack)?.1.clone();
+        drop(open);
+        // One that has no name any more is to be closed.
+        if is_removed(&file) {
+            return None;
+        }
+        let mut data = vec![0; size];
+        let is_read = size == 0 || read_cached(&file, &mut data, extent.at)? == size;
+        is_read.then(|| Block::new(*cid, data.into()).ok())?
+    }
+
     /// Forgets all: after packs were removed, their bytes stay on disk while they are open.
     pub(super) fn close(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -261,6 +281,18 @@ impl OpenPacks {
         open.truncate(OPEN_PACKS_MAX);
         Ok(file)
     }
+}
+
+/// Reads if the system has the bytes in memory; gives how many they were.
+#[cfg(target_os = "linux")]
+fn read_cached(file: &File, bytes: &mut [u8], offset: u64) -> Option<usize> {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    preadv2(file, &mut [io::IoSliceMut::new(bytes)], offset, ReadWriteFlags::NOWAIT).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_cached(_: &File, _: &mut [u8], _: u64) -> Option<usize> {
+    None
 }
 
 /// Whether the file has no name any more, so that only those who have it open keep its bytes on disk.

@@ -13,12 +13,12 @@ use super::super::tests::{add, name, node, raw};
 use super::super::{Blockstore, Finding, GcReport, StoreError};
 use super::*;
 
-fn open(dir: &Path) -> Result<DiskBlockstore, StoreError> {
+pub(super) fn open(dir: &Path) -> Result<DiskBlockstore, StoreError> {
     DiskBlockstore::open(dir, Options::default())
 }
 
 /// A store in a new folder.
-fn new() -> (TempDir, DiskBlockstore) {
+pub(super) fn new() -> (TempDir, DiskBlockstore) {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
     (dir, store)
@@ -32,7 +32,7 @@ fn packs(dir: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-fn the_pack(dir: &Path) -> PathBuf {
+pub(super) fn the_pack(dir: &Path) -> PathBuf {
     let packs = packs(dir, "car");
     assert_eq!(packs.len(), 1, "{packs:?}");
     packs[0].clone()
@@ -50,7 +50,7 @@ fn verify(store: &DiskBlockstore, repair: bool) -> VerifyReport {
     store.verify(VerifyOptions { repair }, &mut |_| {}).unwrap()
 }
 
-fn collect(store: &DiskBlockstore) -> GcReport {
+pub(super) fn collect(store: &DiskBlockstore) -> GcReport {
     store.gc(GcOptions::default()).unwrap()
 }
 

@@ -164,7 +164,7 @@ impl Writer for DiskWriter {
         let Some(key) = Key::new(cid) else { return Ok(None) };
         match self.added.get(&key).copied() {
             Some(added) => self.read_added(cid, added).map(Some),
-            None => self.inner.read(&key, cid),
+            None => self.inner.read(&key, cid, &[]),
         }
     }
 

@@ -199,12 +199,13 @@ impl Session {
     }
 
     /// A block, from the store or from somebody else, on behalf of `payer`. Dropping the future ends the requests for it,
-    /// unless others want it, too.
+    /// unless others want it, too. Where those `beside` it are in the store is found out with it, for
+    /// [`Session::block_at_once`].
     ///
     /// # Errors
     /// If it cannot be had within the session's patience, or not at all.
-    pub async fn block(&self, cid: Cid, payer: &Arc<Payer>) -> Result<Block, Arc<FetchError>> {
-        if let Some(block) = self.stored(cid).await? {
+    pub async fn block(&self, cid: Cid, beside: Vec<Cid>, payer: &Arc<Payer>) -> Result<Block, Arc<FetchError>> {
+        if let Some(block) = self.stored(cid, beside).await? {
             return Ok(block);
         }
         let (reply, answer) = oneshot::channel();
@@ -213,9 +214,14 @@ impl Session {
         answer.await.unwrap_or_else(|_| Err(FetchError::Ended.into()))
     }
 
+    /// A block, if the store can give it without waiting for anything: see [`Blockstore::get_at_once`].
+    pub fn block_at_once(&self, cid: &Cid) -> Option<Block> {
+        self.0.shared.store.get()?.get_at_once(cid)
+    }
+
     /// A block, if it is here. Nobody is asked.
     pub async fn block_if_here(&self, cid: Cid) -> Option<Block> {
-        if let Ok(Some(block)) = self.stored(cid).await {
+        if let Ok(Some(block)) = self.stored(cid, Vec::new()).await {
             return Some(block);
         }
         let commands = self.0.commands.get().filter(|_| self.0.shared.has_uncommitted.load(Ordering::Relaxed))?;
@@ -224,9 +230,9 @@ impl Session {
         answer.await.ok()?
     }
 
-    async fn stored(&self, cid: Cid) -> Result<Option<Block>, FetchError> {
+    async fn stored(&self, cid: Cid, beside: Vec<Cid>) -> Result<Option<Block>, FetchError> {
         let store = self.store().await?;
-        Ok(blocking(move || store.get(&cid)).await??)
+        Ok(blocking(move || store.get_among(&cid, &beside)).await??)
     }
 
     /// Has blocks brought here, those that come first before the others, as long as `payer` lives and nobody waits for

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::super::tests::{Fake, PATIENCE, Step, raw};
 use super::super::{FetchError, FetchEvent, FetchLimits, Payer, Source};
 use super::{Session, SessionOptions};
-use crate::blockstore::{Blockstore, MemoryBlockstore};
+use crate::blockstore::{Blockstore, DiskBlockstore, MemoryBlockstore, Options};
 use crate::cell::Account;
 use crate::dag::{Block, Cid};
 use crate::grant::Limits;
@@ -54,7 +54,7 @@ impl Fixture {
     }
 
     async fn read(&self, block: &Block) -> Result<Block, Arc<FetchError>> {
-        timeout(PATIENCE, self.session.block(*block.cid(), &self.payer)).await.unwrap()
+        timeout(PATIENCE, self.session.block(*block.cid(), Vec::new(), &self.payer)).await.unwrap()
     }
 
     fn events(&self) -> Vec<String> {
@@ -100,6 +100,42 @@ async fn nobody_is_looked_for_where_nothing_is_missing() {
     fixture.session.close().await;
     assert_eq!(fixture.looked.load(Ordering::Relaxed), 0);
     assert!(fixture.events().is_empty());
+}
+
+/// What is had at once is what the store has; the rest is brought as ever, and then had at once as well.
+#[tokio::test]
+async fn what_is_not_had_at_once_is_brought() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DiskBlockstore::open(dir.path(), Options::default()).unwrap();
+    let [here, beside, missing] = blocks();
+    let mut writer = store.writer().unwrap();
+    for block in [&here, &beside] {
+        writer.put(block).unwrap();
+    }
+    writer.commit(&[]).unwrap();
+    let source = Arc::new(Fake::new("source", std::slice::from_ref(&missing)));
+    let (opened, asked): (_, Arc<dyn Source>) = (store.clone(), source.clone());
+    let options = SessionOptions {
+        store: Box::new(move || Ok(Arc::new(opened.clone()))),
+        sources: Box::new(move || Ok(vec![asked.clone()])),
+        limits: FetchLimits::default(),
+        events: Arc::new(|_| {}),
+        patience: PATIENCE,
+    };
+    let session = Session::new(options, tokio::runtime::Handle::current());
+    let payer = Arc::new(Payer::default());
+    assert!(session.block_at_once(here.cid()).is_none(), "the store is not open");
+    let others = vec![*beside.cid(), *missing.cid()];
+    assert_eq!(session.block(*here.cid(), others, &payer).await.unwrap(), here);
+    // A file system may not be able to tell what is in memory.
+    let had = session.block_at_once(beside.cid());
+    assert!(had.is_none_or(|had| had == beside));
+    assert!(session.block_at_once(missing.cid()).is_none());
+    assert_eq!(source.asked().len(), 0, "nobody is asked for what is beside");
+    assert_eq!(session.block(*missing.cid(), Vec::new(), &payer).await.unwrap(), missing);
+    assert!(session.block_at_once(missing.cid()).is_none(), "it is not committed yet");
+    session.close().await;
+    assert_eq!(store.get(missing.cid()).unwrap(), Some(missing));
 }
 
 #[tokio::test]
@@ -195,7 +231,7 @@ async fn what_a_cell_may_fetch_is_limited_and_others_go_on() {
     assert_eq!(fixture.events(), ["asking a", "the limit `fetched` is reached, which is 1500B"]);
     fixture.read(&first).await.unwrap();
     let rich = Arc::new(Payer::of(Account::new(Limits::default())));
-    fixture.session.block(*third.cid(), &rich).await.unwrap();
+    fixture.session.block(*third.cid(), Vec::new(), &rich).await.unwrap();
     fixture.session.close().await;
     assert_eq!(all.map(|block| fixture.has(&block)), [true, false, true]);
 }
@@ -248,7 +284,7 @@ async fn requests_end_with_those_who_want_them() {
     };
     let payer = Arc::new(Payer::of(Account::new(Limits::default())));
     tokio::select! {
-        _ = fixture.session.block(*wanted.cid(), &payer) => panic!("nobody gives it"),
+        _ = fixture.session.block(*wanted.cid(), Vec::new(), &payer) => panic!("nobody gives it"),
         () = asked_for(1) => {}
     }
     fixture.session.expect(vec![*expected.cid()], &payer);
