@@ -17,6 +17,7 @@ mod fetch;
 mod fuzz;
 mod hostile;
 mod kubo;
+mod languages;
 mod layout;
 mod lazy;
 mod lock;
