@@ -8,9 +8,11 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 /// Mode of folders that are made here: the same everywhere, so that trees can be compared.
 pub(crate) const FOLDER_MODE: u32 = 0o755;
@@ -26,8 +28,23 @@ const PERMISSION_BITS: u32 = 0o7777;
 
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// Opens a folder without leave to list it, which costs less where there is such a thing.
+#[cfg(target_os = "linux")]
+const GLANCE_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+const GLANCE_FLAGS: OFlags = FOLDER_FLAGS;
+
 /// A FIFO that is opened with these does not block.
 const FILE_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// How long before it is looked at a file must have been left alone, for the file to be recognized by its times afterwards.
+/// Somebody may write to a file again in the same instant in which it was written and read, and the time stays the same.
+///
+/// Linux takes file times from a clock that ticks each 10 ms or more often; the rest is for others to be slower.
+const RACY: Duration = Duration::from_millis(100);
+
+/// As [`RACY`], for file systems whose times have no fractions: FAT counts in steps of 2 s.
+const RACY_COARSE: Duration = Duration::from_secs(3);
 
 /// An open folder.
 #[derive(Debug)]
@@ -53,7 +70,7 @@ pub(crate) struct Stat {
 }
 
 /// What is different whenever a file's content is, unless somebody can set the clock or write to the disk itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     pub(crate) size_bytes: u64,
     /// When the content was last written: seconds since 1970, and nanoseconds. Anybody may set it.
@@ -80,6 +97,35 @@ impl Stamp {
     pub(crate) fn of(file: &File) -> io::Result<Self> {
         Ok(Self::new(&fs::fstat(file)?))
     }
+
+    /// That of what is at a path, whatever it is; symlinks are followed. `None` if nothing is there.
+    pub(crate) fn of_path(path: &Path) -> io::Result<Option<Self>> {
+        match fs::stat(path) {
+            Ok(stat) => Ok(Some(Self::new(&stat))),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// As [`Stamp::of_path`], but a symlink is not followed.
+    pub(crate) fn of_name(path: &Path) -> io::Result<Option<Self>> {
+        match fs::lstat(path) {
+            Ok(stat) => Ok(Some(Self::new(&stat))),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a file with this stamp, read after `start`, can be recognized by it later.
+    pub(crate) fn is_settled(&self, start: SystemTime) -> bool {
+        let margin = if self.ctime.1 == 0 { RACY_COARSE } else { RACY };
+        let Some(limit) = start.checked_sub(margin).and_then(|limit| limit.duration_since(SystemTime::UNIX_EPOCH).ok())
+        else {
+            return false;
+        };
+        let limit = (i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), limit.subsec_nanos());
+        self.mtime < limit && self.ctime < limit
+    }
 }
 
 impl Folder {
@@ -97,6 +143,17 @@ impl Folder {
     /// Opens a folder in this one.
     pub(crate) fn folder(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
         Ok(Self(fs::openat(&self.0, name.as_ref(), FOLDER_FLAGS, Mode::empty())?.into()))
+    }
+
+    /// Opens the folder at a path below this one for nothing but to look at the stamps of what is in it. Symlinks on the
+    /// way are followed: what is seen must not be trusted further than a stamp.
+    pub(crate) fn glance(&self, path: &OsStr) -> io::Result<Self> {
+        Ok(Self(fs::openat(&self.0, path, GLANCE_FLAGS, Mode::empty())?.into()))
+    }
+
+    /// This folder's own stamp, which changes whenever a name in it comes, goes, or changes hands.
+    pub(crate) fn own_stamp(&self) -> io::Result<Stamp> {
+        Stamp::of(&self.0)
     }
 
     /// Opens a folder in this one, making it if there is nothing.
@@ -171,8 +228,8 @@ impl Folder {
     }
 
     /// What a name stands for and its stamp, without following it.
-    pub(crate) fn stamp(&self, name: &str) -> io::Result<(Kind, Stamp)> {
-        let stat = fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    pub(crate) fn stamp(&self, name: impl AsRef<OsStr>) -> io::Result<(Kind, Stamp)> {
+        let stat = fs::statat(&self.0, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW)?;
         Ok((kind_of(FileType::from_raw_mode(stat.st_mode)), Stamp::new(&stat)))
     }
 
@@ -507,5 +564,21 @@ mod tests {
         }
         folder.move_new("a", &folder, "c").unwrap();
         assert_eq!(folder.names().unwrap(), ["b", "c"]);
+    }
+
+    #[test]
+    fn young_files_are_not_trusted() {
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let check = |mtime, ctime, expected| {
+            let stamp = Stamp { size_bytes: 0, mtime, ctime, inode: 0, device: 0 };
+            assert_eq!(stamp.is_settled(start), expected, "{mtime:?} {ctime:?}");
+        };
+        check((900, 0), (999, 800_000_000), true);
+        check((900, 0), (999, 950_000_000), false);
+        check((999, 950_000_000), (999, 800_000_000), false);
+        check((2000, 0), (900, 1), false);
+        // Whole seconds only.
+        check((996, 0), (996, 0), true);
+        check((998, 0), (998, 0), false);
     }
 }

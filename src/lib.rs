@@ -24,6 +24,7 @@ pub mod build;
 pub mod caps;
 #[cfg(feature = "cell")]
 pub mod cell;
+mod checksum;
 #[cfg(all(feature = "cell", feature = "swarm"))]
 pub mod cli;
 pub mod dag;

@@ -6,31 +6,45 @@
 
 mod environment;
 mod inputs;
+mod jobs;
 mod lang;
+pub mod ledger;
 mod process;
-mod record;
+pub mod queue;
+mod reason;
 pub mod rustc_wrapper;
+pub mod seen;
 mod state;
+mod survey;
 mod toolchain;
+mod tools;
+pub mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
+use self::ledger::{Entry, GuestRecord, Ledger, Memory};
 use crate::escape;
+use crate::folder::Stamp;
 use crate::wetfile::argument::PlaceholderError;
 use crate::wetfile::lock::{Digest, Inputs, Toolchain};
-use crate::wetfile::{Guest, GuestName, Project, Recipe};
+use crate::wetfile::{Guest, GuestName, ImageName, Project, Recipe};
 
 pub use environment::Variables;
 pub use inputs::{InputsError, digest as digest_inputs};
+pub use jobs::Jobs;
 pub use process::Cancel;
-pub use record::{Record, record};
+pub use reason::Reason;
 pub use state::{State, StateError, cached};
+pub use survey::{Standing, Survey, limited, shortened, wetfile_reasons};
 
+use inputs::Found;
 use process::ProcessError;
+use tools::Tools;
 
 /// The target of every guest: components for WASI 0.2.
 pub const TARGET: &str = "wasm32-wasip2";
@@ -57,6 +71,8 @@ pub enum Event<'a> {
     Started {
         /// The guest.
         guest: &'a GuestName,
+        /// Why it is built; at least one.
+        reasons: &'a [Reason],
     },
     /// A compiler wrote a line. It is foreign text, not escaped, without its line feed.
     Output {
@@ -71,6 +87,24 @@ pub enum Event<'a> {
         guest: &'a GuestName,
         /// What it is, ready to be shown.
         text: String,
+    },
+    /// A guest could not be built.
+    Failed {
+        /// The guest.
+        guest: &'a GuestName,
+        /// How long it took.
+        elapsed: Duration,
+        /// Why.
+        error: &'a BuildError,
+    },
+    /// An image was assembled.
+    Assembled {
+        /// The image.
+        image: &'a ImageName,
+        /// How long it took.
+        elapsed: Duration,
+        /// Whether it differs from what was there.
+        changed: bool,
     },
     /// A guest was built.
     Finished {
@@ -89,6 +123,12 @@ pub type Events<'a> = &'a (dyn Fn(Event<'_>) + Sync);
 pub struct Context<'a> {
     /// The project's state; holding it means holding the project's lock.
     pub state: &'a State,
+    /// Where it is noted what was built.
+    pub ledger: &'a Ledger,
+    /// What was remembered when the build began.
+    pub memory: &'a Memory,
+    /// Gives compilers leave to use another processor.
+    pub jobs: &'a Jobs,
     /// The environment of this process, of which compilers see a part.
     pub environment: &'a Variables,
     /// The `ww` binary, which compilers call back as a wrapper (see [`rustc_wrapper`]).
@@ -99,6 +139,12 @@ pub struct Context<'a> {
     pub cancel: &'a Cancel,
     /// Where events go.
     pub events: Events<'a>,
+}
+
+impl Context<'_> {
+    fn note(&self, entries: Vec<Entry>) -> Result<(), BuildError> {
+        self.ledger.note(entries).map_err(BuildError::io("write", self.state.file("ledger")))
+    }
 }
 
 /// Why a guest could not be built. The guest's name is for the caller to add.
@@ -292,7 +338,7 @@ pub struct BuiltGuest {
     pub inputs: Inputs,
 }
 
-/// Builds one guest.
+/// Builds one guest, unless its reasons turn out to be none.
 ///
 /// `built` has every guest that this one embeds. An artifact whose bytes come out as before is left alone, its time of
 /// modification included. A guest whose inputs change while it is built is built again, so that the inputs in the result
@@ -310,11 +356,23 @@ pub fn build_guest(
     project: &Project,
     guest: &Guest,
     built: &BTreeMap<GuestName, BuiltGuest>,
+    reasons: &[Reason],
 ) -> Result<BuiltGuest, BuildError> {
+    let _job = ctx.jobs.take(|| ctx.cancel.is_cancelled());
+    let reasons = match settle(ctx, project, guest, built, reasons)? {
+        Settling::Fresh(built) => return Ok(*built),
+        Settling::Stale(reasons) => reasons,
+    };
     let start = Instant::now();
-    (ctx.events)(Event::Started { guest: &guest.name });
-    let (bytes, toolchain, inputs) = compile(ctx, project, guest, built)?;
-    let bytes = lang::adapt::to_component(bytes)?;
+    (ctx.events)(Event::Started { guest: &guest.name, reasons: &reasons });
+    let compiled = compile(ctx, project, guest, built);
+    let compiled = compiled.and_then(|compiled| {
+        let bytes = lang::adapt::to_component(compiled.bytes)?;
+        Ok(Compiled { bytes, ..compiled })
+    });
+    let Compiled { bytes, toolchain, found, tools, outside } = compiled.inspect_err(|error| {
+        (ctx.events)(Event::Failed { guest: &guest.name, elapsed: start.elapsed(), error });
+    })?;
     if guest.reproducible && names_folder(&bytes, ctx.state.root()) {
         let text =
             "its result has the path of the project's folder in it: built in another folder it differs".to_owned();
@@ -323,10 +381,114 @@ pub fn build_guest(
     let path = ctx.state.artifact(&guest.name);
     ctx.state.write_artifact(&path, &bytes).map_err(BuildError::io("write", &path))?;
     let digest = Digest::of(&bytes);
-    let made = Record { toolchain: toolchain.clone(), inputs: inputs.digest(), artifact: digest };
-    record::write(ctx.state, &guest.name, &made).map_err(BuildError::io("write", ctx.state.record(&guest.name)))?;
+    let stamp = Stamp::of_name(&path).ok().flatten().filter(|stamp| stamp.is_settled(SystemTime::now()));
+    let record = GuestRecord {
+        toolchain: toolchain.to_string(),
+        inputs: found.inputs.digest(),
+        recipe: found.inputs.recipe,
+        facts: inputs::recipe_facts(guest),
+        variables: survey::variables(guest, ctx.environment),
+        roots: survey::root_records(&found),
+        embeds: survey::embed_records(&found.inputs.embeds, &digests(built)),
+        tools: tools.digest(),
+        outside: outside.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+        artifact: digest,
+        stamp,
+        elapsed_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+        built_at: seconds_since_1970(),
+        reasons,
+    };
+    let seen = found.roots.values().filter_map(|(key, seen)| Some(Entry::Root(key.clone(), seen.clone()?)));
+    let mut entries: Vec<Entry> = seen.collect();
+    entries.push(Entry::Tools(record.tools, Arc::new(tools)));
+    entries.push(Entry::Guest(guest.name.to_string(), Box::new(record)));
+    ctx.note(entries)?;
     (ctx.events)(Event::Finished { guest: &guest.name, elapsed: start.elapsed() });
-    Ok(BuiltGuest { path, digest, toolchain, inputs })
+    Ok(BuiltGuest { path, digest, toolchain, inputs: found.inputs })
+}
+
+/// What became of reasons that may be none.
+enum Settling {
+    Fresh(Box<BuiltGuest>),
+    Stale(Vec<Reason>),
+}
+
+/// Finds out about the reasons of a guest that could not be told before: whether the guests that it embeds have come out as
+/// before, and whether a compiler that was replaced is another.
+fn settle(
+    ctx: &Context<'_>,
+    project: &Project,
+    guest: &Guest,
+    built: &BTreeMap<GuestName, BuiltGuest>,
+    reasons: &[Reason],
+) -> Result<Settling, BuildError> {
+    let record = ctx.memory.guests.get(&guest.name).filter(|_| reasons.iter().all(Reason::is_unsure));
+    let Some(record) = record else { return Ok(Settling::Stale(reasons.to_vec())) };
+    let (mut next, mut entries, mut stale) = ((**record).clone(), Vec::new(), Vec::new());
+    for reason in reasons {
+        match reason {
+            Reason::Guest { name } => {
+                let embedded = built.iter().find(|(guest, _)| guest.as_str() == name);
+                let before = record.embeds.get(name).map(|embed| embed.artifact);
+                if embedded.map(|(_, built)| built.digest) != before {
+                    stale.push(reason.clone());
+                }
+            }
+            Reason::Tool { .. } if !matches!(guest.recipe, Recipe::Command { .. }) => {
+                let artifacts = guest.embeds.iter().map(|name| (name.clone(), built[name].path.clone())).collect();
+                let environment = environment::of_guest(ctx.environment, guest, &artifacts);
+                let (identity, tools) = match lang::language::recipe_of(guest) {
+                    Some(recipe) => {
+                        let tool = lang::language::prepare(ctx, project, guest, recipe, environment)?;
+                        (tool.identity, tool.tools)
+                    }
+                    None => lang::rust::ask(ctx, guest, environment)?,
+                };
+                // Settings of its user change what it makes, and not what it is.
+                let is_same_settings = ctx.memory.tools(&record.tools).is_some_and(|used| used.has_settings_of(&tools));
+                if identity.as_str() != record.toolchain {
+                    stale.push(Reason::Toolchain { was: record.toolchain.clone(), is: identity.to_string() });
+                } else if !is_same_settings {
+                    stale.push(reason.clone());
+                } else {
+                    next.tools = tools.digest();
+                    entries.push(Entry::Tools(next.tools, Arc::new(tools)));
+                }
+            }
+            other => stale.push(other.clone()),
+        }
+    }
+    let Some(toolchain) = Toolchain::new(&next.toolchain).filter(|_| stale.is_empty()) else {
+        return Ok(Settling::Stale(if stale.is_empty() { reasons.to_vec() } else { stale }));
+    };
+    let embeds = guest.embeds.iter().map(|name| (name.clone(), built[name].inputs.digest())).collect();
+    let scanner = inputs::Scanner::knowing(project, ctx.memory)?;
+    let asked = record.roots.keys().map(String::as_str);
+    let found = inputs::find(&scanner, project, guest, asked, ctx.environment, &embeds)?;
+    if survey::root_records(&found) != record.roots {
+        // It has changed since it was surveyed.
+        return Ok(Settling::Stale(reasons.to_vec()));
+    }
+    next.inputs = found.inputs.digest();
+    next.embeds = survey::embed_records(&found.inputs.embeds, &digests(built));
+    entries.push(Entry::Guest(guest.name.to_string(), Box::new(next)));
+    ctx.note(entries)?;
+    let path = ctx.state.artifact(&guest.name);
+    Ok(Settling::Fresh(Box::new(BuiltGuest { path, digest: record.artifact, toolchain, inputs: found.inputs })))
+}
+
+fn digests(built: &BTreeMap<GuestName, BuiltGuest>) -> BTreeMap<GuestName, Digest> {
+    built.iter().map(|(name, built)| (name.clone(), built.digest)).collect()
+}
+
+/// What came of a guest's compiler.
+struct Compiled {
+    bytes: Vec<u8>,
+    toolchain: Toolchain,
+    found: Found,
+    tools: Tools,
+    /// Packages outside of the project.
+    outside: BTreeSet<PathBuf>,
 }
 
 /// Compiles a guest until its inputs are the same before and afterwards.
@@ -335,7 +497,7 @@ fn compile(
     project: &Project,
     guest: &Guest,
     built: &BTreeMap<GuestName, BuiltGuest>,
-) -> Result<(Vec<u8>, Toolchain, Inputs), BuildError> {
+) -> Result<Compiled, BuildError> {
     let artifacts = guest.embeds.iter().map(|name| (name.clone(), built[name].path.clone())).collect();
     let embeds = guest.embeds.iter().map(|name| (name.clone(), built[name].inputs.digest())).collect();
     for attempt in 0..ATTEMPTS_MAX {
@@ -351,27 +513,49 @@ fn compile(
         if let Some(recipe) = language.filter(|_| attempt == 0) {
             lang::language::warn(ctx, guest, recipe);
         }
-        let digest = || {
+        let find = || {
             let roots = prepared.iter().flat_map(|prepared| &prepared.roots.inside).map(String::as_str);
-            inputs::digest(project, guest, roots, ctx.environment, &embeds)
+            let scanner = inputs::Scanner::knowing(project, ctx.memory)?;
+            inputs::find(&scanner, project, guest, roots, ctx.environment, &embeds)
         };
-        let before = digest()?;
-        let (bytes, toolchain) = match (&guest.recipe, &prepared) {
+        let before = find()?;
+        let (bytes, toolchain, tools) = match (&guest.recipe, &prepared) {
             (Recipe::Command { run, .. }, _) => {
-                (lang::command::build(ctx, guest, run, &artifacts, environment)?, Toolchain::command())
+                let tools = lang::command::tools(ctx, guest, run, &environment);
+                let bytes = lang::command::build(ctx, guest, run, &artifacts, environment)?;
+                (
+                    bytes,
+                    Toolchain::command(),
+                    tools.map_err(BuildError::io("read", "a program of the guest's command"))?,
+                )
             }
-            (Recipe::Rust, Some(prepared)) => (lang::rust::build(ctx, guest, prepared)?, prepared.identity.clone()),
+            (Recipe::Rust, Some(prepared)) => {
+                (lang::rust::build(ctx, guest, prepared)?, prepared.identity.clone(), prepared.tools.clone())
+            }
             (Recipe::Language(recipe), _) => {
                 let tool = lang::language::prepare(ctx, project, guest, recipe, environment)?;
-                (lang::language::build(ctx, project, guest, recipe, &tool)?, tool.identity)
+                (lang::language::build(ctx, project, guest, recipe, &tool)?, tool.identity, tool.tools)
             }
             (Recipe::Rust, None) => unreachable!("Rust guests are prepared"),
         };
-        if digest()? == before {
-            return Ok((bytes, toolchain, before));
+        if find()?.inputs == before.inputs {
+            let outside = prepared.map(|prepared| prepared.roots.outside).unwrap_or_default();
+            return Ok(Compiled { bytes, toolchain, found: before, tools, outside });
         }
     }
     Err(BuildError::InputsChange)
+}
+
+/// What must not be compiled at the same time as a guest: what cargo would keep waiting anyway.
+pub fn exclusive(guest: &Guest) -> Option<String> {
+    // As `State::cargo_target` has it.
+    let is_shared = guest.recipe == Recipe::Rust && guest.env.is_empty() && guest.embeds.is_empty();
+    is_shared.then(|| "cargo".to_owned())
+}
+
+/// The present time.
+pub fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Whether bytes have the path of a folder in them, such as by `env!("CARGO_MANIFEST_DIR")`.
@@ -407,6 +591,7 @@ fn run(
     let root = ctx.state.root().to_string_lossy();
     let mut command = std::process::Command::new(call.program);
     command.args(call.arguments).current_dir(call.dir).env_clear().envs(call.environment);
+    ctx.jobs.configure(&mut command);
     let status = process::run(&mut command, ctx.cancel, call.line_bytes_max, &mut |stream, line| {
         if stream == process::Stream::Stdout && stdout(line) {
             return;

@@ -5,7 +5,7 @@
 //!   format             version of all that follows, as a decimal number
 //!   .gitignore         keeps the folder out of git
 //!   guests/NAME.wasm   artifacts
-//!   guests/NAME.json   what each was made of and by what (see `record`)
+//!   ledger             what builds remember of each other (see `ledger`)
 //!   cache/NAME         what was seen of files at the last build, so that they need not be read again
 //!   out/NAME/          where the command of a guest writes, while it runs
 //!   cargo/shared/      cargo's target folder for the Rust guests without an environment of their own
@@ -119,14 +119,14 @@ impl State {
         &self.root
     }
 
+    /// Where a file of the state lies that is in none of its folders.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// Where the artifact of a guest lies, built or not.
     pub fn artifact(&self, guest: &GuestName) -> PathBuf {
         self.dir.join("guests").join(format!("{guest}.wasm"))
-    }
-
-    /// Where it is written what a guest was made of.
-    pub(super) fn record(&self, guest: &GuestName) -> PathBuf {
-        self.dir.join("guests").join(format!("{guest}.json"))
     }
 
     /// Keeps bytes under a name for [`cached`]. They may be lost at any time.
@@ -203,6 +203,7 @@ impl State {
             let path = self.dir.join(name);
             remove_folder(&path).map_err(StateError::io("remove", path))?;
         }
+        folder.remove_file("ledger").map_err(StateError::io("remove", self.dir.join("ledger")))?;
         let ignore = self.dir.join(".gitignore");
         atomic_file::write(&ignore, b"*\n", FILE_MODE).map_err(StateError::io("write", ignore))?;
         atomic_file::write(&path, format!("{FORMAT}\n").as_bytes(), FILE_MODE).map_err(StateError::io("write", path))
@@ -214,10 +215,11 @@ pub fn cached(root: &Path, name: &str) -> Option<Vec<u8>> {
     read(root, "cache", name, CACHE_BYTES_MAX)
 }
 
-/// A file of the state, without a lock: `None` for whatever is in the way.
+/// A file in a folder of the state, or beside them if it is empty, without a lock: `None` for whatever is in the way.
 pub(super) fn read(root: &Path, folder: &str, name: &str, bytes_max: u64) -> Option<Vec<u8>> {
     let state = Folder::open(root).and_then(|root| root.folder("target")).and_then(|target| target.folder("ww"));
-    let file = state.and_then(|state| state.folder(folder)).and_then(|folder| folder.file(name)).ok()?;
+    let folder = state.and_then(|state| if folder.is_empty() { Ok(state) } else { state.folder(folder) });
+    let file = folder.and_then(|folder| folder.file(name)).ok()?;
     let mut bytes = Vec::new();
     file.take(bytes_max + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 <= bytes_max).then_some(bytes)

@@ -100,19 +100,32 @@ impl Toolchain {
         lock::Toolchain::new(&text).ok_or_else(|| short_answer("rustc -vV"))
     }
 
+    /// The files that [`Toolchain::identity`] tells of: the compiler, the compiled library, and the linkers.
+    pub(super) fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let mut files = vec![self.sysroot.join("bin").join("rustc"), self.target_libraries.clone()];
+        files.extend(self.library_files()?);
+        files.extend(self.linker_files());
+        Ok(files)
+    }
+
     /// The compiled library for [`TARGET`], what is to be linked of it: the metadata beside it is as large again ten times
     /// over, and belongs to it.
     fn standard_library(&self) -> Result<Digest, BuildError> {
+        let files = self.library_files().map_err(BuildError::io("read", &self.target_libraries))?;
+        digest_files(&self.target_libraries, files)
+    }
+
+    fn library_files(&self) -> io::Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         let mut folders = vec![self.target_libraries.clone()];
         while let Some(folder) = folders.pop() {
             let entries = match fs::read_dir(&folder) {
                 // The build says how to install it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                entries => entries.map_err(BuildError::io("read", &folder))?,
+                entries => entries?,
             };
             for entry in entries {
-                let path = entry.map_err(BuildError::io("read", &folder))?.path();
+                let path = entry?.path();
                 match path.is_dir() {
                     true => folders.push(path),
                     false if path.extension().is_some_and(|extension| extension == "rmeta") => {}
@@ -120,13 +133,19 @@ impl Toolchain {
                 }
             }
         }
-        digest_files(&self.target_libraries, files)
+        Ok(files)
     }
 
     fn linkers(&self) -> Result<Digest, BuildError> {
-        let folder = self.sysroot.join("lib/rustlib").join(&self.version.host).join("bin");
-        let files = LINKERS.map(|name| folder.join(name)).into_iter().filter(|path| path.is_file()).collect();
-        digest_files(&folder, files)
+        digest_files(&self.linker_folder(), self.linker_files())
+    }
+
+    fn linker_files(&self) -> Vec<PathBuf> {
+        LINKERS.map(|name| self.linker_folder().join(name)).into_iter().filter(|path| path.is_file()).collect()
+    }
+
+    fn linker_folder(&self) -> PathBuf {
+        self.sysroot.join("lib/rustlib").join(&self.version.host).join("bin")
     }
 }
 

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The value of an environment variable, where it is set, not empty, and UTF-8.
 #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
@@ -30,6 +31,29 @@ pub(super) fn variables() -> BTreeMap<OsString, OsString> {
 #[expect(clippy::disallowed_methods, reason = "this is where it is read")]
 pub(super) fn working_directory() -> io::Result<PathBuf> {
     std::env::current_dir()
+}
+
+/// The arguments of this process, without its own name.
+pub(super) fn arguments() -> impl Iterator<Item = OsString> {
+    std::env::args_os().skip(1)
+}
+
+/// The working directory that this process was started in, where `-C` has chosen another.
+static FIRST_DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes another directory the working directory.
+pub(super) fn enter(directory: &Path) -> io::Result<()> {
+    let first = working_directory();
+    std::env::set_current_dir(directory)?;
+    if let Ok(first) = first {
+        let _ = FIRST_DIRECTORY.set(first);
+    }
+    Ok(())
+}
+
+/// The working directory that this process was started in, if it is not the present one.
+pub(super) fn first_directory() -> Option<&'static Path> {
+    FIRST_DIRECTORY.get().map(PathBuf::as_path)
 }
 
 /// The folder in which a Kubo node of this user keeps its state: `$IPFS_PATH`, or `~/.ipfs`.
@@ -85,6 +109,14 @@ pub(super) fn stderr_has_colours() -> bool {
 /// Whether standard error is a terminal on which a line can be written again.
 pub(super) fn stderr_is_screen() -> bool {
     io::stderr().is_terminal() && variable("TERM").as_deref() != Some("dumb")
+}
+
+/// How many columns and rows the terminal on standard error has; what terminals used to have where that cannot be told.
+pub(super) fn stderr_size() -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(io::stderr()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+        _ => (80, 24),
+    }
 }
 
 /// Whether standard output is a terminal.

@@ -145,8 +145,11 @@ impl From<ops::Error> for Failure {
     fn from(error: ops::Error) -> Self {
         let code = match &error {
             ops::Error::UnknownTarget { .. } => exit_code::NOT_FOUND,
-            ops::Error::State(_) | ops::Error::WriteLock { .. } => exit_code::FAILURE,
-            ops::Error::Build { .. } => exit_code::BUILD,
+            ops::Error::State(_)
+            | ops::Error::WriteLock { .. }
+            | ops::Error::Ledger { .. }
+            | ops::Error::Survey { .. } => exit_code::FAILURE,
+            ops::Error::Build { .. } | ops::Error::Several(_) => exit_code::BUILD,
             ops::Error::Image { .. } | ops::Error::Listing { .. } => exit_code::IMAGE,
             ops::Error::Lock(_) | ops::Error::LockMissing | ops::Error::OutOfDate(_) => exit_code::LOCK,
         };

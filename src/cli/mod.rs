@@ -19,6 +19,7 @@ use crate::terminal::watcher;
 mod cancel;
 mod commands;
 mod compiler;
+mod complete;
 mod content;
 pub mod diagnostics;
 mod env;
@@ -39,6 +40,7 @@ mod status_file;
 mod store;
 mod ui;
 mod unrepeated;
+mod watch;
 
 /// Over the options that every command has.
 const GLOBAL: &str = "Global options";
@@ -69,16 +71,20 @@ enum Command {
     Car(commands::car::CarArgs),
     Cat(commands::cat::CatArgs),
     Cid(commands::cid::CidArgs),
+    Completions(commands::completions::CompletionsArgs),
     Gateway(commands::gateway::GatewayArgs),
     Gc(commands::gc::GcArgs),
     Get(commands::get::GetArgs),
+    Graph(commands::graph::GraphArgs),
     Inspect(commands::inspect::InspectArgs),
     Ls(commands::ls::LsArgs),
+    Man(commands::completions::ManArgs),
     Pin(commands::pin::PinArgs),
     Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
     Store(commands::store::StoreArgs),
     Verify(commands::verify::VerifyArgs),
+    Why(commands::why::WhyArgs),
 }
 
 /// Does what the process's arguments say.
@@ -91,6 +97,10 @@ pub fn main() -> ExitCode {
     }
     if watcher::is_meant(std::env::args_os().nth(1).as_deref()) {
         return watch_terminal();
+    }
+    if env::variable_os(complete::VARIABLE).is_some() {
+        // Ends the process where a shell asks.
+        clap_complete::CompleteEnv::with_factory(Cli::command).var(complete::VARIABLE).complete();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -105,7 +115,7 @@ pub fn main() -> ExitCode {
         (false, false) => "ww=info",
     });
     if let Some(directory) = &cli.directory
-        && let Err(source) = std::env::set_current_dir(directory)
+        && let Err(source) = env::enter(directory)
     {
         let message = format!("failed to enter {}", escape::path(directory));
         let code = match cli.command {
@@ -120,16 +130,20 @@ pub fn main() -> ExitCode {
         Command::Car(args) => end(commands::car::run(args)),
         Command::Cat(args) => end(commands::cat::run(&args)),
         Command::Cid(args) => end(commands::cid::run(&args)),
+        Command::Completions(args) => end(commands::completions::completions(&args)),
         Command::Gateway(args) => end(commands::gateway::run(&args)),
         Command::Gc(args) => end(commands::gc::run(&args)),
         Command::Get(args) => end(commands::get::run(&args)),
+        Command::Graph(args) => end(commands::graph::run(&args)),
         Command::Inspect(args) => end(commands::inspect::run(&args)),
         Command::Ls(args) => end(commands::ls::run(&args)),
+        Command::Man(args) => end(commands::completions::man(&args)),
         Command::Pin(args) => end(commands::pin::run(args)),
         Command::Publish(args) => end(commands::publish::run(&args, cli.verbose, cli.quiet)),
         Command::Run(args) => commands::run::run(args, cli.verbose),
         Command::Store(args) => end(commands::store::run(&args)),
         Command::Verify(args) => end_with(commands::verify::run(&args)),
+        Command::Why(args) => end(commands::why::run(&args)),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::cancel::CancelOnSignal;
 use super::error::Failure;
-use super::progress::Progress;
+use super::progress::{Progress, Shown};
 use super::{diagnostics, env, exit_code, ui};
 use crate::build::{Cancel, Event};
 use crate::dag::ContentPath;
@@ -39,7 +39,13 @@ fn find(here: &Path) -> Option<&Path> {
 /// or as JSON on standard output.
 pub(super) fn load(as_json: bool) -> Result<Project, Failure> {
     let here = env::working_directory().map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
-    wetfile::load(find(&here).unwrap_or(&here)).map_err(|error| match &error {
+    load_from(find(&here).unwrap_or(&here), as_json)
+}
+
+/// The same for the Wetfile of a folder.
+pub(super) fn load_from(root: &Path, as_json: bool) -> Result<Project, Failure> {
+    let here = env::working_directory().map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
+    wetfile::load(root).map_err(|error| match &error {
         WetfileError::Invalid { file, text, diagnostics } => {
             show_diagnostics(diagnostics, &shown(file, &here), text, as_json)
         }
@@ -154,25 +160,28 @@ pub(super) fn build(
     project: &Project,
     names: &[String],
     options: BuildOptions,
-    verbose: bool,
+    shown: Shown,
 ) -> Result<Built, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(exit_code::FAILURE, error);
     let cancel = Cancel::default();
     let signals = CancelOnSignal::watch(&cancel).map_err(|error| failed(&error))?;
     let ww = env::this_program().map_err(|error| failed(&error))?;
     let variables = env::variables();
-    let progress = Progress::new(verbose);
+    let mut progress = Progress::new(shown);
     let events = |event: Event<'_>| progress.show(&event);
     let environment = ops::Environment { variables: &variables, ww: &ww, cancel: &cancel, events: &events };
     let options = BuildOptions { locked: options.locked || is_locked(), ..options };
-    let built = ops::build(&environment, project, names, options);
-    let built = signals.result(built.map_err(|error| {
+    let built = ops::build(&environment, project, names, options).map_err(Failure::from);
+    let finished = progress.finish();
+    if let Err(failure) = &built
         // After a signal nobody wants to know what was being said.
-        if signals.signal().is_none() {
-            progress.show_withheld();
-        }
-        error.into()
-    }))?;
+        && signals.signal().is_none()
+    {
+        progress.show_failed();
+        progress.annotate(failure);
+    }
+    let built = signals.result(built)?;
+    finished?;
     say_of_lock(&built);
     Ok(built)
 }

@@ -1,7 +1,7 @@
 //! Everything that `ww` itself shows: results on standard output, all else on standard error.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::error::Failure;
 use super::{env, exit_code};
@@ -12,7 +12,7 @@ use super::{env, exit_code};
 ///
 /// Standard output takes no more, for example because its reader has gone.
 pub(super) fn result_line(line: &str) -> io::Result<()> {
-    if IS_TRANSIENT.load(Ordering::Relaxed) {
+    if TRANSIENT_LINES.load(Ordering::Relaxed) > 0 {
         transient("");
     }
     writeln!(Watched(io::stdout().lock()), "{line}")
@@ -20,7 +20,7 @@ pub(super) fn result_line(line: &str) -> io::Result<()> {
 
 /// Writes a result that is not text of ours.
 pub(super) fn result_bytes(write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -> Result<(), Failure> {
-    if IS_TRANSIENT.load(Ordering::Relaxed) {
+    if TRANSIENT_LINES.load(Ordering::Relaxed) > 0 {
         transient("");
     }
     // Without the buffer of lines that standard output has.
@@ -80,19 +80,37 @@ pub(super) fn progress(line: &str) {
 /// Shows how far something has come, on a line that what follows takes the place of; an empty one only clears it. For
 /// terminals: see [`env::stderr_is_screen`].
 pub(super) fn transient(line: &str) {
-    if !QUIET.load(Ordering::Relaxed) {
+    let lines = [line.to_owned()];
+    transient_lines(if line.is_empty() { &[] } else { &lines });
+}
+
+/// The same with several lines, none longer than the terminal is wide.
+pub(super) fn transient_lines(lines: &[String]) {
+    if !is_quiet() {
         let mut stderr = io::stderr().lock();
+        let clear = clear(TRANSIENT_LINES.swap(lines.len(), Ordering::Relaxed));
         // Where standard error is closed there is nobody to tell.
-        let _ = write!(stderr, "{CLEAR_LINE}{line}").and_then(|()| stderr.flush());
-        IS_TRANSIENT.store(!line.is_empty(), Ordering::Relaxed);
+        let _ = write!(stderr, "{clear}{}", lines.join("\n")).and_then(|()| stderr.flush());
     }
 }
 
-/// Whether the present line of the terminal is a transient one.
-static IS_TRANSIENT: AtomicBool = AtomicBool::new(false);
+/// How many lines of the terminal, the present one and those above it, are transient. Changed by whoever has locked standard
+/// error.
+static TRANSIENT_LINES: AtomicUsize = AtomicUsize::new(0);
 
-/// To the start of the line, and remove what is on it (ECMA-48: EL).
-const CLEAR_LINE: &str = "\r\x1b[K";
+/// To the start of the first of so many lines, and remove what is from there on (ECMA-48: CUU, ED).
+fn clear(lines: usize) -> String {
+    match lines {
+        0 => String::new(),
+        1 => "\r\x1b[K".to_owned(),
+        lines => format!("\r\x1b[{}A\x1b[J", lines - 1),
+    }
+}
+
+/// Whether progress is kept to itself.
+pub(super) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
 
 /// Says something that the user is to know in any case.
 pub(super) fn status(line: &str) {
@@ -120,8 +138,9 @@ fn label(text: &str, style: &str) -> String {
 
 fn to_stderr(text: &str) {
     if !text.is_empty() {
-        let clear = if IS_TRANSIENT.swap(false, Ordering::Relaxed) { CLEAR_LINE } else { "" };
+        let mut stderr = io::stderr().lock();
+        let clear = clear(TRANSIENT_LINES.swap(0, Ordering::Relaxed));
         // Where standard error is closed there is nobody to tell.
-        let _ = writeln!(io::stderr().lock(), "{clear}{text}");
+        let _ = writeln!(stderr, "{clear}{text}");
     }
 }

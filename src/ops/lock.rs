@@ -68,6 +68,11 @@ impl<'a> Reading<'a> {
         self.with_cache(name, |options, cache| Ok(tree::import(path, options, cache, None)?.subtree))
     }
 
+    /// Lists a tree. What earlier builds have kept under `name` is made use of.
+    pub(super) fn list(&self, path: &Path, name: &str) -> Result<Listing, ListingError> {
+        self.with_cache(name, |options, cache| Listing::of_disk(path, options, cache))
+    }
+
     /// Reads all sources of an image; the first that cannot be read is told.
     pub(super) fn plan<'i>(&self, image: &'i Image) -> Result<Plan<'i>, (ProjectPath, ListingError)> {
         let mut sources = BTreeMap::new();
@@ -75,11 +80,8 @@ impl<'a> Reading<'a> {
             let listing = match source {
                 Source::Guest(_) => continue,
                 Source::Path(source) => {
-                    let path = source.to_path(self.root);
-                    let read = |options: &ImportOptions<'a>, cache: Option<&mut StatCache>| {
-                        Listing::of_disk(&path, options, cache)
-                    };
-                    self.with_cache(&source_cache(source), read).map_err(|error| (source.clone(), error))?
+                    let listing = self.list(&source.to_path(self.root), &source_cache(source));
+                    listing.map_err(|error| (source.clone(), error))?
                 }
                 Source::Text(text) => Listing::of_text(&self.profile, text),
             };
@@ -114,7 +116,7 @@ impl<'a> Reading<'a> {
 }
 
 /// Under which name it is kept what was seen of a source.
-fn source_cache(source: &ProjectPath) -> String {
+pub(super) fn source_cache(source: &ProjectPath) -> String {
     format!("source-{}", &Digest::of(source.as_str().as_bytes()).to_string()[..16])
 }
 

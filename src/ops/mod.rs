@@ -11,6 +11,7 @@ mod compile;
 mod content;
 pub mod fetch;
 mod gateway;
+mod graph;
 mod image;
 mod inspect;
 mod library;
@@ -23,24 +24,29 @@ mod publish;
 mod push;
 mod request;
 mod run;
+mod sources;
 mod usage;
 pub mod verify;
+mod why;
 
 use std::io;
 use std::path::PathBuf;
 
-use crate::build::{BuildError, StateError};
+use crate::build::{BuildError, InputsError, StateError};
 use crate::escape;
 use crate::image::ImageError;
 use crate::wetfile::lock::{LOCK_FILE_NAME, LockError};
 use crate::wetfile::{GuestName, ImageName};
 
 pub use blocks::{GetBlock, ReadError, resolve};
-pub use build::{BuildOptions, Built, BuiltImage, Environment, LockChange, build};
+pub use build::{
+    BuildOptions, BuildPlan, Built, BuiltImage, Environment, LockChange, PlannedTarget, build, plan_build,
+};
 pub use cid::cid;
 pub use compile::{CompileEvent, compile};
 pub use content::{ContentError, Details, EntryKind, ListedEntry, cat, file_size, get, look_up_details, ls};
 pub use gateway::{GatewayError, serve_gateway};
+pub use graph::{EdgeKind, Graph, Node, graph};
 pub use image::{ImageSource, LeasedContent};
 pub use inspect::{
     InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, is_of_wasi, snapshot,
@@ -53,7 +59,9 @@ pub use publish::{PrivateKeys, PublishError, PublishItem, PublishOptions, Publis
 pub use push::{DagError, PushError, PushEvent, Pushed, push};
 pub use request::{AskedError, flags_of};
 pub use run::{Ran, RunError, RunEvent, RunOptions, RunOutcome, run};
+pub use sources::{Sources, sources};
 pub use usage::Usage;
+pub use why::{Cause, LastBuild, Why, WhyTarget, why};
 
 /// Why an operation on a project failed. The cause is the source.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +104,23 @@ pub enum Error {
         #[source]
         source: ListingError,
     },
+    /// What earlier builds remember could not be used.
+    #[error("cannot use what earlier builds remember")]
+    Ledger {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It could not be told what has changed since the last build.
+    #[error("cannot tell what has changed since the last build")]
+    Survey {
+        /// Why.
+        #[source]
+        source: InputsError,
+    },
+    /// Several guests could not be built.
+    #[error("{} guests were not built{}", .0.len(), failed(.0))]
+    Several(Vec<(GuestName, BuildError)>),
     /// The lock is there and cannot be used.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -114,6 +139,28 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+impl Error {
+    /// That some guests could not be built, at least one.
+    fn of(mut failures: Vec<(GuestName, BuildError)>) -> Self {
+        if failures.len() > 1 {
+            // What was only stopped has nothing to say.
+            failures.retain(|(_, error)| !matches!(error, BuildError::Cancelled));
+        }
+        match failures.len() {
+            0 => Self::State(StateError::Cancelled),
+            1 => {
+                let (guest, source) = failures.remove(0);
+                Self::Build { guest, source }
+            }
+            _ => Self::Several(failures),
+        }
+    }
+}
+
+fn failed(failures: &[(GuestName, BuildError)]) -> String {
+    failures.iter().map(|(name, error)| format!("\n  guest `{name}`: {}", lock::with_causes(error))).collect()
 }
 
 fn listed(found: &[OutOfDate]) -> String {

@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -19,15 +18,6 @@ const CHECKSUM_BYTES: usize = 16;
 
 /// The length of a file of no name: the lengths of its name, five numbers with two fractions, a form and a digest.
 const FILE_BYTES_MIN: usize = 8 + 6 * 8 + 2 * 4 + 1 + DIGEST_BYTES;
-
-/// How long before an import a file must have been left alone, for the file to be recognized by its times afterwards.
-/// Somebody may write to a file again in the same instant in which it was written and read, and the time stays the same.
-///
-/// Linux takes file times from a clock that ticks each 10 ms or more often; the rest is for others to be slower.
-const RACY: Duration = Duration::from_millis(100);
-
-/// As [`RACY`], for file systems whose times have no fractions: FAT counts in steps of 2 s.
-const RACY_COARSE: Duration = Duration::from_secs(3);
 
 /// What an import saw of the files of one tree under one profile: for each its stamp (size, times, inode and device), and
 /// the root of its blocks.
@@ -222,17 +212,6 @@ impl CachedFiles<'_> {
     }
 }
 
-/// Whether a file with this stamp, read after `start`, can be recognized by it later.
-pub(super) fn is_settled(stamp: &Stamp, start: SystemTime) -> bool {
-    let margin = if stamp.ctime.1 == 0 { RACY_COARSE } else { RACY };
-    let Some(limit) = start.checked_sub(margin).and_then(|limit| limit.duration_since(SystemTime::UNIX_EPOCH).ok())
-    else {
-        return false;
-    };
-    let limit = (i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), limit.subsec_nanos());
-    stamp.mtime < limit && stamp.ctime < limit
-}
-
 /// The bytes between the first and the last ones, if those are what they should be.
 fn checked(bytes: &Bytes) -> Option<Bytes> {
     let end = bytes.len().checked_sub(CHECKSUM_BYTES)?;
@@ -415,21 +394,5 @@ mod tests {
         assert_eq!(cache.len(), 2);
         cache.update(&Profile::KUBO_CIDV1, vec![(String::new(), None)]);
         assert!(cache.is_empty());
-    }
-
-    #[test]
-    fn young_files_are_not_trusted() {
-        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        let check = |mtime, ctime, expected| {
-            let stamp = Stamp { size_bytes: 0, mtime, ctime, inode: 0, device: 0 };
-            assert_eq!(is_settled(&stamp, start), expected, "{mtime:?} {ctime:?}");
-        };
-        check((900, 0), (999, 800_000_000), true);
-        check((900, 0), (999, 950_000_000), false);
-        check((999, 950_000_000), (999, 800_000_000), false);
-        check((2000, 0), (900, 1), false);
-        // Whole seconds only.
-        check((996, 0), (996, 0), true);
-        check((998, 0), (998, 0), false);
     }
 }

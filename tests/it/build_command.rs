@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
+use crate::pty::Pty;
 use crate::support::{Done, finish, guest, wait, ww};
 
 /// A folder with a Wetfile of these tables.
@@ -49,12 +50,17 @@ fn an_image_is_one_line_on_stdout() {
     assert_eq!(build(dir.path(), &["-q"]).expect(0).stderr, "");
 }
 
+/// The last line of `--json`.
+fn result(done: &Done) -> serde_json::Value {
+    serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap()
+}
+
 #[test]
 fn the_result_is_there_as_json() {
     let dir = copying_project(COPY);
     for changed in [true, false] {
         let done = build(dir.path(), &["--json", "echo"]).expect(0);
-        let built: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+        let built = result(&done);
         assert_eq!(built["images"][0]["name"], "echo");
         assert_eq!(built["images"][0]["changed"], changed);
         assert!(built["guests"][0]["path"].as_str().unwrap().ends_with("target/ww/guests/echo.wasm"));
@@ -106,11 +112,15 @@ fn a_name_that_nobody_has_is_an_error() {
 
 #[test]
 fn a_failed_build_shows_what_was_said_and_leaves_the_old_image() {
-    let dir = copying_project("\"test ! -e fail || { echo the reason >&2; exit 9; }; cp echo.wasm $WW_OUT\"");
+    let dir = copying_project("\"test ! -s fail || { echo the reason >&2; exit 9; }; cp echo.wasm $WW_OUT\"");
+    let wetfile = dir.path().join("Wetfile.toml");
+    let text = fs::read_to_string(&wetfile).unwrap();
+    fs::write(&wetfile, text.replace("[\"echo.wasm\"]", "[\"echo.wasm\", \"fail\"]")).unwrap();
+    fs::write(dir.path().join("fail"), "").unwrap();
     build(dir.path(), &[]).expect(0);
     let program = dir.path().join("out/bin/main.wasm");
     let before = fs::read(&program).unwrap();
-    fs::write(dir.path().join("fail"), "").unwrap();
+    fs::write(dir.path().join("fail"), "now").unwrap();
     let done = build(dir.path(), &[]).expect(4);
     assert_eq!(done.stdout, "");
     assert!(done.stderr.contains("echo: the reason\nerror: guest `echo` was not built\n"), "{}", done.stderr);
@@ -231,7 +241,7 @@ fn json_moves_no_cursor() {
     }
     let done = build(&odd, &["--json"]).expect(0);
     assert!(!done.stdout.contains('\u{9b}') && done.stdout.contains("\\u009b2J"), "{}", done.stdout);
-    let built: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    let built = result(&done);
     assert!(built["images"][0]["out"].as_str().unwrap().ends_with("a\u{9b}2Jb/out"));
 }
 
@@ -256,6 +266,7 @@ fn what_a_project_calls_like_files_of_ours_stays() {
     assert!(dir.path().join(".out.ww-new/precious").exists() && dir.path().join(".out.ww-old/precious").exists());
     fs::create_dir(dir.path().join(".out.ww-work")).unwrap();
     fs::write(dir.path().join(".out.ww-work/precious"), "text").unwrap();
+    fs::remove_dir_all(dir.path().join("out")).unwrap();
     let done = build(dir.path(), &[]).expect(5);
     assert!(done.stderr.contains(".out.ww-work was written by"), "{}", done.stderr);
     assert!(dir.path().join(".out.ww-work/precious").exists());
@@ -285,4 +296,83 @@ fn an_image_is_run_by_its_name() {
     fs::write(dir.path().join("Wetfile.toml"), "wetfile = 1\n").unwrap();
     let mut command = ww(&["-q", "run", "echo"]);
     finish(command.current_dir(dir.path())).expect(125);
+}
+
+/// What happens is told as it happens, one object to a line.
+#[test]
+fn events_are_there_as_json() {
+    let dir = copying_project("\"echo said; cp echo.wasm $WW_OUT\"");
+    let done = build(dir.path(), &["--json"]).expect(0);
+    let events: Vec<serde_json::Value> = done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["started", "output", "finished", "assembled", "built"]);
+    assert_eq!(events[0]["reasons"][0]["reason"], "never-built");
+    assert_eq!(events[1]["line"], "said");
+    assert_eq!(events[3]["image"], "echo");
+    fs::write(dir.path().join("echo.wasm"), "no component").unwrap();
+    let done = build(dir.path(), &["--json"]).expect(4);
+    let last: serde_json::Value = serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((last["event"].as_str(), last["guest"].as_str()), (Some("failed"), Some("echo")));
+}
+
+#[test]
+fn what_took_how_long_is_written_as_a_trace() {
+    let dir = copying_project(COPY);
+    let trace =
+        || -> serde_json::Value { serde_json::from_slice(&fs::read(dir.path().join("trace.json")).unwrap()).unwrap() };
+    build(dir.path(), &["--timings", "trace.json"]).expect(0);
+    let names: Vec<_> = trace()["traceEvents"].as_array().unwrap().iter().map(|event| event["name"].clone()).collect();
+    assert_eq!(names, ["echo", "image echo"]);
+    build(dir.path(), &["--timings", "trace.json"]).expect(0);
+    assert_eq!(trace()["traceEvents"].as_array().unwrap().len(), 0);
+    build(dir.path(), &["--timings", "no/such/trace.json"]).expect(1);
+}
+
+/// What a compiler says is fenced off, and what it says is wrong becomes an annotation.
+#[test]
+fn a_failure_is_annotated_on_github() {
+    let dir = copying_project(
+        "\"printf '%s\\\\n' '::error::made up' 'error[E1]: the reason' ' --> src/x.rs:3:5' >&2; exit 1; echo $WW_OUT\"",
+    );
+    let done = finish(ww(&["build"]).env("GITHUB_ACTIONS", "true").current_dir(dir.path())).expect(4);
+    let lines: Vec<&str> = done.stderr.lines().skip_while(|line| !line.starts_with("::")).collect();
+    let token = lines[0].strip_prefix("::stop-commands::").unwrap();
+    assert_eq!(lines[1..4], ["::error::made up", "error[E1]: the reason", " --> src/x.rs:3:5"]);
+    assert_eq!(lines[4], format!("::{token}::"));
+    assert_eq!(lines[5], "::error file=src/x.rs,line=3,col=5::error[E1]: the reason");
+    assert!(
+        lines[6].starts_with("::error file=Wetfile.toml::guest `echo` was not built: `/bin/sh` failed"),
+        "{lines:?}"
+    );
+}
+
+/// What is said by several that fail does not mix, and nothing else is said after it.
+#[test]
+fn each_failure_is_shown_by_itself() {
+    let guest = |name: &str| {
+        let script = format!("for n in 1 2 3; do echo {name} $n; sleep 0.05; done; exit 1; echo $WW_OUT");
+        format!("[guest.{name}]\nbuild = '{script}'\ninputs = []\n")
+    };
+    let dir = project(&[guest("a"), guest("b")].concat());
+    let done = build(dir.path(), &["-k", "-j", "2"]).expect(4);
+    let lines: Vec<&str> = done.stderr.lines().filter(|line| line.contains(": a ") || line.contains(": b ")).collect();
+    let of = |name: &str| [1, 2, 3].map(|number| format!("{name}: {name} {number}"));
+    assert!(lines == [of("a"), of("b")].concat() || lines == [of("b"), of("a")].concat(), "{}", done.stderr);
+    assert!(done.stderr.contains("error: 2 guests were not built\n  guest `a`: "), "{}", done.stderr);
+}
+
+/// A line for each that runs, which is gone in the end.
+#[test]
+fn what_runs_is_shown_on_a_terminal() {
+    let dir = copying_project("\"echo the last line; sleep 0.4; cp echo.wasm $WW_OUT\"");
+    let pty = Pty::open();
+    let mut child = pty.spawn(&{
+        let mut command = ww(&["-C", dir.path().to_str().unwrap(), "build"]);
+        command.env("TERM", "xterm");
+        command
+    });
+    pty.expect("s: the last line");
+    assert_eq!(wait(&mut child).code(), Some(0));
+    pty.expect("built echo in ");
+    pty.expect("image echo: out, ");
 }

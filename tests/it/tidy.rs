@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["wetfile", "blockstore", "vfs"],
     &["tree"],
     &["dag", "grant"],
-    &["atomic_file", "escape", "folder", "private_file", "quantity", "toml_nesting", "wasm_binary"],
+    &["atomic_file", "checksum", "escape", "folder", "private_file", "quantity", "toml_nesting", "wasm_binary"],
 ];
 
 /// Crates that only some modules may name.

@@ -19,15 +19,18 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::escape;
 use crate::wetfile::lock::{Digest, Facts, Inputs};
 use crate::wetfile::{EnvValue, Guest, GuestName, LanguageRecipe, Project, ProjectPath, Recipe, Run, is_glob};
 
 use super::Variables;
+use super::seen::Seen;
 
 pub(super) use cargo::{CargoRoots, cargo_roots};
 pub(super) use files::files_of;
+pub(super) use walk::Scanner;
 
 /// Files that cargo and rustup look for in each folder from the guest's up to the project's root.
 const SETTINGS: [&str; 4] = [".cargo/config", ".cargo/config.toml", "rust-toolchain", "rust-toolchain.toml"];
@@ -82,6 +85,13 @@ impl InputsError {
     }
 }
 
+/// What a guest is made of, and what was seen of it.
+pub(super) struct Found {
+    pub(super) inputs: Inputs,
+    /// By root as in [`Inputs::roots`], also of such as are not there: under which key, and what was seen.
+    pub(super) roots: BTreeMap<String, (String, Option<Arc<Seen>>)>,
+}
+
 /// Digests what a guest is made of.
 ///
 /// `roots` are, for a Rust guest, the files and folders to look at besides its own folder: those that its build found, or
@@ -98,26 +108,41 @@ pub fn digest<'r>(
     environment: &Variables,
     embeds: &BTreeMap<GuestName, Digest>,
 ) -> Result<Inputs, InputsError> {
+    let scanner = Scanner::new(project)?;
+    Ok(find(&scanner, project, guest, roots, environment, embeds)?.inputs)
+}
+
+/// As [`digest`], by a scanner that may have seen it all before.
+pub(super) fn find<'r>(
+    scanner: &Scanner<'_>,
+    project: &Project,
+    guest: &Guest,
+    roots: impl IntoIterator<Item = &'r str>,
+    environment: &Variables,
+    embeds: &BTreeMap<GuestName, Digest>,
+) -> Result<Found, InputsError> {
     let roots = match &guest.recipe {
-        Recipe::Rust => rust_roots(project, guest, roots)?,
-        Recipe::Command { inputs, .. } => command_roots(project, guest, inputs)?,
+        Recipe::Rust => rust_roots(scanner, project, guest, roots)?,
+        Recipe::Command { inputs, .. } => command_roots(scanner, guest, inputs)?,
         Recipe::Language(recipe) => {
-            let mut roots = command_roots(project, guest, &recipe.inputs)?;
-            roots.extend(rust_roots(project, guest, [])?);
+            let mut roots = command_roots(scanner, guest, &recipe.inputs)?;
+            roots.extend(rust_roots(scanner, project, guest, [])?);
             roots
         }
     };
+    let digests = roots.iter().filter_map(|(root, (_, seen))| Some((root.clone(), seen.as_ref()?.digest)));
     let of_embedded = |name: &GuestName| Some((name.clone(), *embeds.get(name)?));
-    Ok(Inputs {
+    let inputs = Inputs {
         recipe: recipe(guest),
         environment: inherited(guest, environment),
-        roots,
+        roots: digests.collect(),
         embeds: guest.embeds.iter().filter_map(of_embedded).collect(),
-    })
+    };
+    Ok(Found { inputs, roots })
 }
 
 /// What the Wetfile says, its spelling aside.
-fn recipe(guest: &Guest) -> Digest {
+pub(super) fn recipe(guest: &Guest) -> Digest {
     let mut facts = Facts::default();
     facts.add(guest.dir.as_str());
     match &guest.recipe {
@@ -159,6 +184,42 @@ fn recipe(guest: &Guest) -> Digest {
     facts.finish()
 }
 
+/// The same as pairs of a key of the Wetfile and what it says, for people.
+pub(super) fn recipe_facts(guest: &Guest) -> Vec<(String, String)> {
+    let list = |texts: &[String]| format!("{texts:?}");
+    let mut facts = vec![("path".to_owned(), guest.dir.to_string())];
+    let lang = match &guest.recipe {
+        Recipe::Rust => "rust",
+        Recipe::Command { run, inputs } => {
+            let run = match run {
+                Run::Shell(line) => format!("{line:?}"),
+                Run::Argv(arguments) => list(arguments),
+            };
+            facts.extend([("build".to_owned(), run), ("inputs".to_owned(), list(inputs))]);
+            "command"
+        }
+        Recipe::Language(LanguageRecipe { language, main, sources, flags, inputs }) => {
+            facts.extend(main.iter().map(|main| ("main".to_owned(), main.clone())));
+            facts.extend(
+                [("sources", sources), ("flags", flags), ("inputs", inputs)]
+                    .map(|(key, texts)| (key.to_owned(), list(texts))),
+            );
+            language.key()
+        }
+    };
+    facts.push(("lang".to_owned(), lang.to_owned()));
+    let embeds: Vec<String> = guest.embeds.iter().map(ToString::to_string).collect();
+    facts.push(("embeds".to_owned(), list(&embeds)));
+    for (name, value) in &guest.env {
+        let value = match value {
+            EnvValue::Inherit => "{ inherit = true }".to_owned(),
+            EnvValue::Set(value) => format!("{value:?}"),
+        };
+        facts.push((format!("env.{name}"), value));
+    }
+    facts
+}
+
 /// The values of the variables that a guest inherits.
 fn inherited(guest: &Guest, environment: &Variables) -> Option<Digest> {
     let names: Vec<&String> =
@@ -180,43 +241,38 @@ fn inherited(guest: &Guest, environment: &Variables) -> Option<Digest> {
     Some(facts.finish())
 }
 
+/// What was seen at each root, with the key that a scanner knows it by.
+type Roots = BTreeMap<String, (String, Option<Arc<Seen>>)>;
+
 fn rust_roots<'r>(
+    scanner: &Scanner<'_>,
     project: &Project,
     guest: &Guest,
     given: impl IntoIterator<Item = &'r str>,
-) -> Result<BTreeMap<String, Digest>, InputsError> {
+) -> Result<Roots, InputsError> {
     let mut pending: BTreeSet<String> = given.into_iter().map(str::to_owned).collect();
     if guest.recipe == Recipe::Rust {
-        pending.extend(settings(project, guest).map(|path| path.to_string()));
+        let folders = std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes());
+        pending.extend(folders.flat_map(|folder| scanner.settings(&folder)).map(|path| path.to_string()));
     }
     // Whatever a lock has or leaves out, the guest is made of what is in its folder.
     pending.insert(guest.dir.to_string());
-    let mut digests = BTreeMap::new();
+    let mut roots = Roots::new();
     while let Some(root) = pending.pop_first() {
-        // A folder that a symlink leads to counts as one more root.
-        let mut linked = BTreeSet::new();
-        let digest = match root.strip_suffix(WORKSPACE_ONLY) {
-            Some(manifest) => {
-                project_path(manifest).map(|path| cargo::workspace_table(project, &path)).transpose()?.flatten()
-            }
-            None => match project_path(&root) {
-                Some(path) => walk::rust_root(project, &path, &mut linked)?,
-                None => None,
+        let looked = match (root.strip_suffix(WORKSPACE_ONLY), project_path(&root)) {
+            (Some(manifest), _) => match project_path(manifest) {
+                Some(path) => scanner.part(&path, WORKSPACE_ONLY, || cargo::workspace_table(project, &path))?,
+                None => continue,
             },
+            (None, Some(path)) => scanner.rust_root(&path)?,
+            (None, None) => continue,
         };
-        if let Some(digest) = digest {
-            digests.insert(root, digest);
-        }
-        pending.extend(linked.into_iter().map(|path| path.to_string()).filter(|path| !digests.contains_key(path)));
+        // A folder that a symlink leads to counts as one more root.
+        let linked = looked.linked.into_iter().map(|path| path.to_string());
+        roots.insert(root, (looked.key, looked.seen));
+        pending.extend(linked.filter(|path| !roots.contains_key(path)));
     }
-    Ok(digests)
-}
-
-/// The settings files that are there.
-fn settings<'p>(project: &'p Project, guest: &'p Guest) -> impl Iterator<Item = ProjectPath> + 'p {
-    let folders = std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes());
-    let candidates = folders.flat_map(|folder| SETTINGS.into_iter().filter_map(move |name| folder.join(name).ok()));
-    candidates.filter(|path| path.to_path(&project.root).is_file())
+    Ok(roots)
 }
 
 /// A path as it stands in a lock, where the root is `.`.
@@ -224,22 +280,20 @@ fn project_path(text: &str) -> Option<ProjectPath> {
     ProjectPath::new(text).ok().filter(|path| path.to_string() == text)
 }
 
-fn command_roots(project: &Project, guest: &Guest, inputs: &[String]) -> Result<BTreeMap<String, Digest>, InputsError> {
-    let mut digests = BTreeMap::new();
+fn command_roots(scanner: &Scanner<'_>, guest: &Guest, inputs: &[String]) -> Result<Roots, InputsError> {
+    let mut roots = Roots::new();
     for input in inputs {
-        let digest = if is_glob(input) {
-            Some(walk::glob(project, &guest.dir, input)?)
+        let looked = if is_glob(input) {
+            scanner.glob(&guest.dir, input)?
         } else {
             match guest.dir.join(input) {
-                Ok(path) => walk::whole(project, &path)?,
-                Err(_) => None,
+                Ok(path) => scanner.whole(&path)?,
+                Err(_) => continue,
             }
         };
-        if let Some(digest) = digest {
-            digests.insert(input.clone(), digest);
-        }
+        roots.insert(input.clone(), (looked.key, looked.seen));
     }
-    Ok(digests)
+    Ok(roots)
 }
 
 #[cfg(test)]

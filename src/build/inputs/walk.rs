@@ -1,23 +1,32 @@
 //! Files of a project, found and digested.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileType};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use globset::{GlobBuilder, GlobMatcher};
 use ignore::{DirEntry, WalkBuilder};
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
-use super::{FILES_MAX, InputsError};
+use super::{FILES_MAX, InputsError, SETTINGS};
+use crate::build::ledger::Memory;
+use crate::build::seen::{Name, Seen, SeenFile, SeenFolder, SeenKind, SeenListing, folder_at};
+use crate::folder::{Folder, Stamp};
 use crate::wetfile::lock::{Digest, Facts, LOCK_FILE_NAME};
 use crate::wetfile::{FILE_NAME, Project, ProjectPath, split_glob};
 
 /// Bytes that are read at a time.
 const BUFFER_BYTES: usize = 64 << 10;
+
+/// The file that tells git, and us, what does not belong to a folder.
+const IGNORE_FILE: &str = ".gitignore";
 
 /// The file by which programs mark folders of what can be made again (bford.info/cachedir), and how it begins.
 const CACHE_TAG: &str = "CACHEDIR.TAG";
@@ -26,78 +35,311 @@ const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 /// Folders that are inputs of no guest whose `inputs` do not list them: what Python, npm, Zig and `python3 -m venv` make.
 const MADE: [&str; 5] = ["__pycache__", "node_modules", ".zig-cache", "zig-out", ".venv"];
 
-/// A file or folder that a Rust guest's build reads; of a folder what git would see. `None` if it is not there, or reached
-/// through a symlink out of the project: a lock may come from anybody.
-///
-/// Folders of the project that symlinks in it lead to are added to `linked`.
-pub(super) fn rust_root(
-    project: &Project,
-    root: &ProjectPath,
-    linked: &mut BTreeSet<ProjectPath>,
-) -> Result<Option<Digest>, InputsError> {
-    let path = root.to_path(&project.root);
-    match kind(&path)? {
-        Some(_) if !root.is_root() && !path.parent().is_some_and(|parent| is_inside(project, parent)) => {
-            return Ok(None);
-        }
-        None => return Ok(None),
-        Some(kind) if !kind.is_dir() => return object(project, &path, kind, linked).map(Some),
-        Some(_) => {}
-    }
-    // From the project's root on, for the sake of the `.gitignore` files on the way.
-    let (wanted, skipped) = (path.clone(), Skipped::new(project).with_targets());
-    let mut walk = builder(&project.root, true);
-    walk.filter_entry(move |entry| {
-        let path = entry.path();
-        (wanted.starts_with(path) || path.starts_with(&wanted)) && !skipped.skips(entry)
-    });
-    let seen = collect(&walk, &path, root)?;
-    let seen = match seen.is_empty() {
-        // Git would not see the folder itself. Those who build a guest from it do.
-        true => {
-            let mut walk = builder(&path, true);
-            let skipped = Skipped::new(project).with_targets();
-            walk.filter_entry(move |entry| !skipped.skips(entry));
-            collect(&walk, &path, root)?
-        }
-        false => seen,
-    };
-    digest(project, &path, &seen, linked).map(Some)
+/// Looks at files of a project, and only at those that may have changed since they were seen.
+pub(in crate::build) struct Scanner<'a> {
+    project: &'a Project,
+    root: Folder,
+    /// When this look began.
+    start: SystemTime,
+    /// What besides files decides what is seen: what is an input of nobody.
+    context: Digest,
+    /// What was seen last.
+    memory: Option<&'a Memory>,
+    /// What this look has seen, if it is one at the whole project at once, and not one before or after a build.
+    done: Option<Mutex<HashMap<String, Looked>>>,
+    settings: Mutex<HashMap<ProjectPath, Vec<ProjectPath>>>,
 }
 
-/// A file, or everything in a folder. `None` if it is not there.
-pub(super) fn whole(project: &Project, root: &ProjectPath) -> Result<Option<Digest>, InputsError> {
-    let path = root.to_path(&project.root);
-    match kind(&path)? {
-        None => Ok(None),
-        Some(kind) if !kind.is_dir() => object(project, &path, kind, &mut BTreeSet::new()).map(Some),
-        Some(_) => {
+/// What came of a look at a file or folder.
+#[derive(Clone)]
+pub(super) struct Looked {
+    /// Under what it is known.
+    pub(super) key: String,
+    /// What was seen; `None` if there is nothing.
+    pub(super) seen: Option<Arc<Seen>>,
+    /// Folders of the project that symlinks in it lead to.
+    pub(super) linked: BTreeSet<ProjectPath>,
+}
+
+impl<'a> Scanner<'a> {
+    /// Begins a look that reads everything.
+    pub(in crate::build) fn new(project: &'a Project) -> Result<Self, InputsError> {
+        let root = Folder::open(&project.root).map_err(InputsError::io(&project.root))?;
+        let mut context = Facts::default();
+        Skipped::new(project).paths.iter().for_each(|path| context.add(path.as_os_str().as_bytes()));
+        Ok(Self {
+            project,
+            root,
+            start: SystemTime::now(),
+            context: context.finish(),
+            memory: None,
+            done: None,
+            settings: Mutex::default(),
+        })
+    }
+
+    /// Begins a look that reads what may have changed.
+    pub(in crate::build) fn knowing(project: &'a Project, memory: &'a Memory) -> Result<Self, InputsError> {
+        Ok(Self { memory: Some(memory), ..Self::new(project)? })
+    }
+
+    /// Begins a look at everything at the same time: each thing once.
+    pub(in crate::build) fn remembering(project: &'a Project, memory: &'a Memory) -> Result<Self, InputsError> {
+        Ok(Self { done: Some(Mutex::default()), ..Self::knowing(project, memory)? })
+    }
+
+    /// The files of a folder that cargo and rustup look for.
+    pub(super) fn settings(&self, folder: &ProjectPath) -> Vec<ProjectPath> {
+        let mut settings = lock(&self.settings);
+        let find = || {
+            let candidates = SETTINGS.into_iter().filter_map(|name| folder.join(name).ok());
+            candidates.filter(|path| path.to_path(&self.project.root).is_file()).collect()
+        };
+        settings.entry(folder.clone()).or_insert_with(find).clone()
+    }
+
+    /// A file or folder that a Rust guest's build reads; of a folder what git would see. `None` if it is not there, or
+    /// reached through a symlink out of the project: a lock may come from anybody.
+    pub(super) fn rust_root(&self, root: &ProjectPath) -> Result<Looked, InputsError> {
+        self.look(format!("rust:{root}"), |look| {
+            let path = root.to_path(&self.project.root);
+            match kind(&path)? {
+                Some(_) if !root.is_root() && !path.parent().is_some_and(|parent| is_inside(self.project, parent)) => {
+                    return Ok(None);
+                }
+                None => return Ok(None),
+                Some(kind) if !kind.is_dir() => return look.object(&path, kind).map(Some),
+                Some(_) => {}
+            }
+            // From the project's root on, for the sake of the `.gitignore` files on the way.
+            let (wanted, skipped) = (path.clone(), Skipped::new(self.project).with_targets());
+            let mut walk = builder(&self.project.root, true);
+            walk.filter_entry(move |entry| {
+                let path = entry.path();
+                (wanted.starts_with(path) || path.starts_with(&wanted)) && !skipped.skips(entry)
+            });
+            let found = collect(&walk, &path, root)?;
+            let found = match found.files.is_empty() {
+                // Git would not see the folder itself. Those who build a guest from it do.
+                true => {
+                    let mut walk = builder(&path, true);
+                    let skipped = Skipped::new(self.project).with_targets();
+                    walk.filter_entry(move |entry| !skipped.skips(entry));
+                    collect(&walk, &path, root)?
+                }
+                false => found,
+            };
+            look.ignore_files(&path, &found);
+            look.whole(&path, &found).map(Some)
+        })
+    }
+
+    /// A file, or everything in a folder. `None` if it is not there.
+    pub(super) fn whole(&self, root: &ProjectPath) -> Result<Looked, InputsError> {
+        self.look(format!("whole:{root}"), |look| {
+            let path = root.to_path(&self.project.root);
+            match kind(&path)? {
+                None => Ok(None),
+                Some(kind) if !kind.is_dir() => look.object(&path, kind).map(Some),
+                Some(_) => {
+                    let mut walk = builder(&path, false);
+                    let skipped = Skipped::new(self.project);
+                    walk.filter_entry(move |entry| entry.depth() == 0 || !skipped.skips(entry));
+                    look.whole(&path, &collect(&walk, &path, root)?).map(Some)
+                }
+            }
+        })
+    }
+
+    /// The files that a glob, relative to `dir`, fits. Those outside of the project are none.
+    pub(super) fn glob(&self, dir: &ProjectPath, glob: &str) -> Result<Looked, InputsError> {
+        self.look(format!("glob:{dir}:{glob}"), |look| {
+            let (folder, pattern) = split_glob(glob);
+            let matcher = matcher(pattern).map_err(|source| InputsError::Glob { glob: glob.to_owned(), source })?;
+            let folder = dir.join(folder).unwrap_or_else(|_| dir.clone());
+            let path = folder.to_path(&self.project.root);
+            if !is_inside(self.project, &path) {
+                return look.whole(&path, &Found::default()).map(Some);
+            }
             let mut walk = builder(&path, false);
-            let skipped = Skipped::new(project);
+            if !pattern.contains("**") {
+                walk.max_depth(Some(pattern.split('/').count()));
+            }
+            let skipped = Skipped::new(self.project);
             walk.filter_entry(move |entry| entry.depth() == 0 || !skipped.skips(entry));
-            digest(project, &path, &collect(&walk, &path, root)?, &mut BTreeSet::new()).map(Some)
+            let mut found = collect(&walk, &path, &folder)?;
+            found.files.retain(|(file, _)| file.strip_prefix(&path).is_ok_and(|file| matcher.is_match(file)));
+            look.whole(&path, &found).map(Some)
+        })
+    }
+
+    /// A part of a file, with a digest that `read` makes of it. `None` if there is none.
+    pub(super) fn part(
+        &self,
+        file: &ProjectPath,
+        part: &str,
+        read: impl FnOnce() -> Result<Option<Digest>, InputsError>,
+    ) -> Result<Looked, InputsError> {
+        self.look(format!("part:{file}{part}"), |look| {
+            let Some(digest) = read()? else { return Ok(None) };
+            let path = file.to_path(&self.project.root);
+            let stamp = look.stamp(&path)?;
+            look.add(&path, SeenKind::File, stamp, digest);
+            Ok(Some(digest))
+        })
+    }
+
+    /// What was seen under a key, if it is unchanged, or what `read` sees now.
+    fn look(
+        &self,
+        key: String,
+        read: impl FnOnce(&mut Look<'_, '_>) -> Result<Option<Digest>, InputsError>,
+    ) -> Result<Looked, InputsError> {
+        if let Some(done) = self.done.as_ref().and_then(|done| lock(done).get(&key).cloned()) {
+            return Ok(done);
         }
+        let looked = self.look_anew(key, read)?;
+        if let Some(done) = &self.done {
+            lock(done).insert(looked.key.clone(), looked.clone());
+        }
+        Ok(looked)
+    }
+
+    fn look_anew(
+        &self,
+        key: String,
+        read: impl FnOnce(&mut Look<'_, '_>) -> Result<Option<Digest>, InputsError>,
+    ) -> Result<Looked, InputsError> {
+        let known = self.memory.and_then(|memory| memory.root(&key));
+        if let Some(seen) = known.as_ref().filter(|seen| seen.is_unchanged(&self.root, &self.context)) {
+            return Ok(Looked { key, seen: Some(seen.clone()), linked: BTreeSet::new() });
+        }
+        let files = known.as_deref().map(Seen::files).unwrap_or_default();
+        let mut look = Look { scanner: self, files, folders: BTreeMap::new(), linked: BTreeSet::new() };
+        let digest = read(&mut look)?;
+        let Look { folders, linked, .. } = look;
+        let seen = digest.map(|digest| {
+            let folders = folders.into_values().collect();
+            Arc::new(Seen { digest, context: self.context, folders })
+        });
+        Ok(Looked { key, seen, linked })
     }
 }
 
-/// The files that a glob, relative to `dir`, fits. Those outside of the project are none.
-pub(super) fn glob(project: &Project, dir: &ProjectPath, glob: &str) -> Result<Digest, InputsError> {
-    let (folder, pattern) = split_glob(glob);
-    let matcher = matcher(pattern).map_err(|source| InputsError::Glob { glob: glob.to_owned(), source })?;
-    let folder = dir.join(folder).unwrap_or_else(|_| dir.clone());
-    let path = folder.to_path(&project.root);
-    if !is_inside(project, &path) {
-        return Ok(Facts::default().finish());
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One look at a file or at what is below a folder.
+struct Look<'s, 'a> {
+    scanner: &'s Scanner<'s>,
+    /// What was seen before.
+    files: HashMap<(&'a OsStr, &'a OsStr), &'a SeenFile>,
+    /// What is seen now, by path relative to the project's root.
+    folders: BTreeMap<OsString, SeenFolder>,
+    /// Folders of the project that symlinks lead to.
+    linked: BTreeSet<ProjectPath>,
+}
+
+impl Look<'_, '_> {
+    /// Everything that was found below a folder.
+    fn whole(&mut self, folder: &Path, found: &Found) -> Result<Digest, InputsError> {
+        for folder in &found.folders {
+            let stamp = self.stamp(folder)?;
+            self.folder(folder).listing = SeenListing::Listed(stamp);
+        }
+        let mut facts = Facts::default();
+        for (path, kind) in &found.files {
+            let below = path.strip_prefix(folder).unwrap_or(path);
+            facts.add(below.as_os_str().as_bytes());
+            facts.add(self.object(path, *kind)?.to_string());
+        }
+        Ok(facts.finish())
     }
-    let mut walk = builder(&path, false);
-    if !pattern.contains("**") {
-        walk.max_depth(Some(pattern.split('/').count()));
+
+    /// Adds the `.gitignore` files that have a say and are not found themselves: those above, and those that ignore
+    /// themselves.
+    fn ignore_files(&mut self, path: &Path, found: &Found) {
+        let root = &self.scanner.project.root;
+        let above = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root));
+        let files: BTreeSet<&Path> = found.files.iter().map(|(path, _)| path.as_path()).collect();
+        let folders = above.chain(found.folders.iter().map(PathBuf::as_path));
+        let candidates: Vec<PathBuf> = folders.map(|folder| folder.join(IGNORE_FILE)).collect();
+        for file in candidates.iter().filter(|file| !files.contains(file.as_path())) {
+            let read = match file.symlink_metadata() {
+                Ok(metadata) => self.object(file, metadata.file_type()).map(drop),
+                Err(_) => {
+                    self.add(file, SeenKind::Absent, None, Digest::of(b""));
+                    Ok(())
+                }
+            };
+            // Whatever it is, the walk could not read it either. It is looked at each time.
+            if read.is_err() {
+                self.add(file, SeenKind::File, None, Digest::of(b""));
+            }
+        }
     }
-    let skipped = Skipped::new(project);
-    walk.filter_entry(move |entry| entry.depth() == 0 || !skipped.skips(entry));
-    let mut seen = collect(&walk, &path, &folder)?;
-    seen.retain(|(file, _)| file.strip_prefix(&path).is_ok_and(|file| matcher.is_match(file)));
-    digest(project, &path, &seen, &mut BTreeSet::new())
+
+    /// A file by its content; a symlink by its target, and by the content of the file that it leads to in the project.
+    fn object(&mut self, path: &Path, kind: FileType) -> Result<Digest, InputsError> {
+        let mut facts = Facts::default();
+        if !kind.is_symlink() {
+            let stamp = self.stamp(path)?;
+            if let Some(known) = self.known(path, stamp) {
+                self.add(path, SeenKind::File, stamp, known);
+                return Ok(known);
+            }
+            facts.add("file");
+            facts.add(content(path)?.to_string());
+            let digest = facts.finish();
+            self.add(path, SeenKind::File, stamp, digest);
+            return Ok(digest);
+        }
+        facts.add("symlink");
+        facts.add(fs::read_link(path).map_err(InputsError::io(path))?.as_os_str().as_bytes());
+        let root = &self.scanner.project.root;
+        let target = fs::canonicalize(path).ok();
+        let inside = target.as_deref().and_then(|target| target.strip_prefix(root).ok());
+        if let (Some(target), Some(inside)) = (&target, inside) {
+            if target.is_file() {
+                facts.add(content(target)?.to_string());
+            } else if let Some(folder) = inside.to_str().and_then(|inside| ProjectPath::new(inside).ok()) {
+                self.linked.insert(folder);
+            }
+        }
+        let digest = facts.finish();
+        self.add(path, SeenKind::Symlink, None, digest);
+        Ok(digest)
+    }
+
+    /// The digest that a file of this stamp had.
+    fn known(&self, path: &Path, stamp: Option<Stamp>) -> Option<Digest> {
+        let (folder, name) = self.split(path)?;
+        let file = self.files.get(&(folder, name))?;
+        (stamp.is_some() && file.stamp == stamp && file.kind == SeenKind::File).then_some(file.digest)
+    }
+
+    /// The stamp of a file or folder, if it can be trusted.
+    fn stamp(&self, path: &Path) -> Result<Option<Stamp>, InputsError> {
+        let stamp = Stamp::of_name(path).map_err(InputsError::io(path))?;
+        Ok(stamp.filter(|stamp| stamp.is_settled(self.scanner.start)))
+    }
+
+    fn add(&mut self, path: &Path, kind: SeenKind, stamp: Option<Stamp>, digest: Digest) {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
+        let (folder, name) = (folder.to_owned(), Name::new(name));
+        self.folder(&folder).files.push(SeenFile { name, kind, stamp, digest });
+    }
+
+    fn folder(&mut self, path: &Path) -> &mut SeenFolder {
+        folder_at(&mut self.folders, path.strip_prefix(&self.scanner.project.root).unwrap_or(path))
+    }
+
+    /// A path as folder, relative to the project's root, and name.
+    fn split<'p>(&self, path: &'p Path) -> Option<(&'p OsStr, &'p OsStr)> {
+        let below = path.strip_prefix(&self.scanner.project.root).ok()?;
+        Some((below.parent()?.as_os_str(), below.file_name()?))
+    }
 }
 
 /// Whether a path leads to something in the project, whatever symlinks are on the way.
@@ -174,63 +416,35 @@ fn is_cache(folder: &Path) -> bool {
     read.is_ok() && start == CACHE_SIGNATURE
 }
 
-/// The files and symlinks that a walk sees at or below `path`, sorted by path.
-fn collect(walk: &WalkBuilder, path: &Path, shown: &ProjectPath) -> Result<Vec<(PathBuf, FileType)>, InputsError> {
-    let mut seen = Vec::new();
+/// What a walk has found.
+#[derive(Default)]
+struct Found {
+    /// The folders that were listed.
+    folders: Vec<PathBuf>,
+    /// Files and symlinks, sorted by path.
+    files: Vec<(PathBuf, FileType)>,
+}
+
+/// What a walk finds at or below `path`.
+fn collect(walk: &WalkBuilder, path: &Path, shown: &ProjectPath) -> Result<Found, InputsError> {
+    let mut found = Found::default();
     for entry in walk.build() {
         let entry = entry.map_err(|source| InputsError::Walk { folder: shown.to_string(), source })?;
         let Some(kind) = entry.file_type() else { continue };
-        if (kind.is_file() || kind.is_symlink()) && entry.path().starts_with(path) {
-            seen.push((entry.into_path(), kind));
+        if !entry.path().starts_with(path) {
+            continue;
         }
-        if seen.len() > FILES_MAX {
+        if kind.is_dir() {
+            found.folders.push(entry.into_path());
+        } else if kind.is_file() || kind.is_symlink() {
+            found.files.push((entry.into_path(), kind));
+        }
+        if found.files.len() > FILES_MAX {
             return Err(InputsError::TooMany { folder: shown.to_string() });
         }
     }
-    seen.sort_unstable_by(|one, other| one.0.as_os_str().as_bytes().cmp(other.0.as_os_str().as_bytes()));
-    Ok(seen)
-}
-
-fn digest(
-    project: &Project,
-    folder: &Path,
-    seen: &[(PathBuf, FileType)],
-    linked: &mut BTreeSet<ProjectPath>,
-) -> Result<Digest, InputsError> {
-    let mut facts = Facts::default();
-    for (path, kind) in seen {
-        let below = path.strip_prefix(folder).unwrap_or(path);
-        facts.add(below.as_os_str().as_bytes());
-        facts.add(object(project, path, *kind, linked)?.to_string());
-    }
-    Ok(facts.finish())
-}
-
-/// A file by its content; a symlink by its target, and by the content of the file that it leads to in the project.
-fn object(
-    project: &Project,
-    path: &Path,
-    kind: FileType,
-    linked: &mut BTreeSet<ProjectPath>,
-) -> Result<Digest, InputsError> {
-    let mut facts = Facts::default();
-    if !kind.is_symlink() {
-        facts.add("file");
-        facts.add(content(path)?.to_string());
-        return Ok(facts.finish());
-    }
-    facts.add("symlink");
-    facts.add(fs::read_link(path).map_err(InputsError::io(path))?.as_os_str().as_bytes());
-    let target = fs::canonicalize(path).ok();
-    let inside = target.as_deref().and_then(|target| target.strip_prefix(&project.root).ok());
-    if let (Some(target), Some(inside)) = (&target, inside) {
-        if target.is_file() {
-            facts.add(content(target)?.to_string());
-        } else if let Some(folder) = inside.to_str().and_then(|inside| ProjectPath::new(inside).ok()) {
-            linked.insert(folder);
-        }
-    }
-    Ok(facts.finish())
+    found.files.sort_unstable_by(|one, other| one.0.as_os_str().as_bytes().cmp(other.0.as_os_str().as_bytes()));
+    Ok(found)
 }
 
 fn content(path: &Path) -> Result<Digest, InputsError> {

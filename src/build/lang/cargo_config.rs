@@ -59,17 +59,22 @@ pub(super) fn rustflags(root: &Path, dir: &ProjectPath, cfgs: &[String]) -> Resu
 /// `cfgs` is as for [`rustflags`].
 pub(super) fn unsafe_settings(root: &Path, cargo_home: Option<&Path>, cfgs: &[String]) -> Vec<(PathBuf, Vec<String>)> {
     let cfgs: Vec<Cfg> = cfgs.iter().filter_map(|cfg| cfg.parse().ok()).collect();
-    let above = root.ancestors().skip(1).flat_map(|folder| FILES.map(|file| folder.join(file)));
-    let home = cargo_home.into_iter().flat_map(|home| ["config", "config.toml"].map(|file| home.join(file)));
-    let mut files: Vec<PathBuf> = above.chain(home).collect();
-    files.sort();
-    files.dedup();
     let found = |path: PathBuf| {
         let config: Table = fs::read_to_string(&path).ok()?.parse().ok()?;
         let settings = unsafe_settings_of(&config, &cfgs);
         (!settings.is_empty()).then_some((path, settings))
     };
-    files.into_iter().filter_map(found).collect()
+    files_of_user(root, cargo_home).into_iter().filter_map(found).collect()
+}
+
+/// Where cargo looks for settings that are not the project's: above its folder, and in `cargo_home`. Sorted.
+pub(super) fn files_of_user(root: &Path, cargo_home: Option<&Path>) -> Vec<PathBuf> {
+    let above = root.ancestors().skip(1).flat_map(|folder| FILES.map(|file| folder.join(file)));
+    let home = cargo_home.into_iter().flat_map(|home| ["config", "config.toml"].map(|file| home.join(file)));
+    let mut files: Vec<PathBuf> = above.chain(home).collect();
+    files.sort();
+    files.dedup();
+    files
 }
 
 fn unsafe_settings_of(config: &Table, cfgs: &[Cfg]) -> Vec<String> {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::build::process::LINE_BYTES_MAX;
+use crate::build::tools::Tools;
 use crate::build::{self, BuildError, Call, Context, Variables};
 use crate::wasm_binary;
 use crate::wetfile::argument::{self, Piece};
@@ -42,6 +44,22 @@ pub(in crate::build) fn build(
     let result = build::run(ctx, &guest.name, &call, &mut |_| false).and_then(|()| read(&out));
     ctx.state.remove_out_folder(&guest.name).map_err(BuildError::io("remove", folder))?;
     result
+}
+
+/// The programs that are known to be used.
+pub(in crate::build) fn tools(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    run: &Run,
+    environment: &Variables,
+) -> io::Result<Tools> {
+    let mut tools = Tools::default();
+    let program = match run {
+        Run::Shell(_) => SHELL,
+        Run::Argv(arguments) => arguments.first().map_or(SHELL, String::as_str),
+    };
+    tools.add_program(program, &guest.dir.to_path(ctx.state.root()), environment)?;
+    Ok(tools)
 }
 
 /// The program and its arguments, at least one element.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::language::{Compilation, Prepared};
 use super::tool::{Known, Tool};
@@ -16,6 +16,9 @@ const GO: Known = Known {
 
 /// The variable with Go's own version: that which the guest's `go.mod` asks for.
 const VERSION: &str = "GOVERSION";
+
+/// The variable with the file that `go env -w` writes. It decides which Go is used.
+const SETTINGS: &str = "GOENV";
 
 /// Settings of the user that say where things are and how they are fetched. They are taken from the file that `go env -w`
 /// writes as well, which is not read when the guest is compiled, as it has others that change results.
@@ -45,7 +48,7 @@ const FLAGS: [&str; 4] = ["build", "-trimpath", "-buildvcs=false", "-ldflags=-s 
 /// Asks Go for its version and the user's settings.
 pub(super) fn prepare(ctx: &Context<'_>, guest: &Guest, mut environment: Variables) -> Result<Prepared, BuildError> {
     let tool = Tool::new("go", &[]);
-    let mut question = vec!["env", "-json", VERSION];
+    let mut question = vec!["env", "-json", VERSION, SETTINGS];
     question.extend(PLACES);
     let answer = match tool.ask(ctx, guest, &environment, &question) {
         Err(BuildError::ProgramMissing { .. }) => return Err(GO.missing()),
@@ -65,7 +68,11 @@ pub(super) fn prepare(ctx: &Context<'_>, guest: &Guest, mut environment: Variabl
     if ctx.offline {
         environment.insert("GOPROXY".into(), "off".into());
     }
-    Prepared::new(tool, environment, GO.name, &format!("go {version}"), "wasip1")
+    let mut prepared = Prepared::new((ctx, guest), tool, environment, GO.name, &format!("go {version}"), "wasip1")?;
+    if let Some(file) = settings.get(SETTINGS).map(Path::new).filter(|file| file.is_absolute()) {
+        prepared.tools.add_part(file).map_err(BuildError::io("look at", file))?;
+    }
+    Ok(prepared)
 }
 
 /// Compiles the package that is the guest's `main`.

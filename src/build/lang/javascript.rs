@@ -35,7 +35,7 @@ pub(super) fn prepare(
     let mut candidates: Vec<Tool> = installed.map(|path| Tool::new(path, &[])).collect();
     candidates.push(Tool::new(NAME, &[]));
     let (tool, version) = first_of(ctx, guest, &environment, COMPONENTIZE_JS, candidates, &["--version"])?;
-    Prepared::new(tool, environment, NAME, &format!("{NAME} {version}"), "wasi 0.2")
+    Prepared::new((ctx, guest), tool, environment, NAME, &format!("{NAME} {version}"), "wasi 0.2")
 }
 
 /// Makes a component of the module that is the guest's `main`.

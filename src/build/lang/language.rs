@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::tool::Tool;
 use super::{c, command, go, javascript, python, zig};
+use crate::build::tools::Tools;
 use crate::build::{BuildError, Context, Event, Variables};
 use crate::wetfile::{Guest, Language, LanguageRecipe, Project, Recipe, lock};
 
@@ -20,20 +21,26 @@ pub(in crate::build) struct Prepared {
     pub(super) environment: Variables,
     /// What compiles the guest.
     pub(in crate::build) identity: lock::Toolchain,
+    /// The files by which it is noticed that the tool is another.
+    pub(in crate::build) tools: Tools,
 }
 
 impl Prepared {
     /// `what` is the tool with its version, `target` what it compiles for.
     pub(super) fn new(
+        (ctx, guest): (&Context<'_>, &Guest),
         tool: Tool,
         environment: Variables,
         program: &'static str,
         what: &str,
         target: &str,
     ) -> Result<Self, BuildError> {
+        let mut tools = Tools::default();
+        let dir = guest.dir.to_path(ctx.state.root());
+        tool.add_to(&mut tools, &dir, &environment).map_err(BuildError::io("look at", program))?;
         let identity = lock::Toolchain::new(&format!("{what}, {target}, recipe {RECIPE}"));
         let unusable = || BuildError::Answer { program, source: "its version is not printable".into() };
-        Ok(Self { tool, environment, identity: identity.ok_or_else(unusable)? })
+        Ok(Self { tool, environment, identity: identity.ok_or_else(unusable)?, tools })
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn prepare(ctx: &Context<'_>, guest: &Guest, environment: Variables) 
     let own = Some(own).filter(|path| path.is_file()).and_then(|path| path.into_os_string().into_string().ok());
     let candidates = own.map(|path| Tool::new(path, &[])).into_iter().chain([Tool::new(NAME, &[])]).collect();
     let (tool, version) = first_of(ctx, guest, &environment, COMPONENTIZE_PY, candidates, &["--version"])?;
-    Prepared::new(tool, environment, NAME, &format!("{NAME} {version}"), "wasi 0.2")
+    Prepared::new((ctx, guest), tool, environment, NAME, &format!("{NAME} {version}"), "wasi 0.2")
 }
 
 /// Makes a component of the module that is the guest's `main`.

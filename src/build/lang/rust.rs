@@ -13,6 +13,7 @@ use crate::build::inputs::{CargoRoots, cargo_roots};
 use crate::build::process::LINE_BYTES_MAX;
 use crate::build::rustc_wrapper::{CARGO_PREFIX, MODE_VARIABLE, PROJECT_PREFIX, Prefixes};
 use crate::build::toolchain::Toolchain;
+use crate::build::tools::Tools;
 use crate::build::{self, BuildError, Call, Context, Event, TARGET, Variables};
 use crate::wetfile::{Guest, Project, lock};
 use crate::{escape, wasm_binary};
@@ -38,6 +39,47 @@ pub(in crate::build) struct Prepared {
     pub(in crate::build) roots: CargoRoots,
     /// What compiles it.
     pub(in crate::build) identity: lock::Toolchain,
+    /// The files of that.
+    pub(in crate::build) tools: Tools,
+}
+
+/// Asks what would compile a guest: its identity, and its files.
+pub(in crate::build) fn ask(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    mut environment: Variables,
+) -> Result<(lock::Toolchain, Tools), BuildError> {
+    let dir = guest.dir.to_path(ctx.state.root());
+    environment.extend(CARGO_VARIABLES.map(|(name, value)| (name.into(), value.into())));
+    let toolchain = Toolchain::of_folder(ctx, &guest.name, &dir, &environment)?;
+    Ok((toolchain.identity()?, tools(ctx, &toolchain, &dir, &environment)?))
+}
+
+/// The files of a toolchain, those by which it is chosen, and the settings of cargo that are not the project's.
+fn tools(ctx: &Context<'_>, toolchain: &Toolchain, dir: &Path, environment: &Variables) -> Result<Tools, BuildError> {
+    let add = || {
+        let mut tools = Tools::default();
+        tools.add_compiler("rustc", dir, environment)?;
+        tools.add_compiler("cargo", dir, environment)?;
+        let above = || ctx.state.root().ancestors().skip(1);
+        let choices =
+            above().flat_map(|folder| ["rust-toolchain", "rust-toolchain.toml"].map(|name| folder.join(name)));
+        let choices = choices.chain(rustup_home(environment).map(|home| home.join("settings.toml")));
+        for path in choices.chain(toolchain.files()?) {
+            tools.add_part(&path)?;
+        }
+        for path in cargo_config::files_of_user(ctx.state.root(), cargo_home(environment).as_deref()) {
+            tools.add_settings(&path)?;
+        }
+        Ok(tools)
+    };
+    add().map_err(BuildError::io("read", "the files of the Rust toolchain"))
+}
+
+/// Where rustup keeps its toolchains, by its own rule.
+fn rustup_home(environment: &Variables) -> Option<PathBuf> {
+    let variable = |name: &str| environment.get(OsStr::new(name)).map(PathBuf::from);
+    variable("RUSTUP_HOME").or_else(|| Some(variable("HOME")?.join(".rustup")))
 }
 
 /// Asks cargo and the compiler what there is to know about a guest.
@@ -54,6 +96,7 @@ pub(in crate::build) fn prepare(
     environment.extend(CARGO_VARIABLES.map(|(name, value)| (name.into(), value.into())));
     let toolchain = Toolchain::of_folder(ctx, &guest.name, &dir, &environment)?;
     let identity = toolchain.identity()?;
+    let tools = tools(ctx, &toolchain, &dir, &environment)?;
     if !FLAGS_VARIABLES.iter().any(|name| environment.contains_key(OsStr::new(name))) {
         // Set, and be it to nothing, so that the flags of the user's own configuration do not count.
         let flags = cargo_config::rustflags(ctx.state.root(), &guest.dir, &toolchain.cfgs)?;
@@ -66,7 +109,7 @@ pub(in crate::build) fn prepare(
     prefixes.extend(own_prefixes(ctx.state.root(), &environment));
     environment.insert(MODE_VARIABLE.into(), Prefixes::new(prefixes).encode());
     environment.insert("RUSTC_WRAPPER".into(), ctx.ww.into());
-    Ok(Prepared { environment, toolchain, package, target_dir, roots, identity })
+    Ok(Prepared { environment, toolchain, package, target_dir, roots, identity, tools })
 }
 
 /// Compiles the package in the guest's folder and returns the bytes of its program, or else of its `cdylib`.

@@ -1,9 +1,11 @@
 //! The tools of languages: where they are found, and what they say of themselves.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::build::process::LINE_BYTES_MAX;
+use crate::build::tools::Tools;
 use crate::build::{self, BuildError, Call, Context, Variables};
 use crate::wetfile::Guest;
 
@@ -31,12 +33,30 @@ impl Known {
 pub(super) struct Tool {
     program: String,
     first: Vec<OsString>,
+    parts: Vec<PathBuf>,
 }
 
 impl Tool {
     /// A program that is looked for in `PATH`, or at a path.
     pub(super) fn new(program: impl Into<String>, first: &[&str]) -> Self {
-        Self { program: program.into(), first: first.iter().map(OsString::from).collect() }
+        Self { program: program.into(), first: first.iter().map(OsString::from).collect(), parts: Vec::new() }
+    }
+
+    /// The program, as it is called.
+    pub(super) fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// Adds the program, of which it is asked what it is when it has changed.
+    pub(super) fn add_to(&self, tools: &mut Tools, dir: &Path, environment: &Variables) -> io::Result<()> {
+        tools.add_compiler(&self.program, dir, environment)?;
+        self.parts.iter().try_for_each(|part| tools.add_part(part))
+    }
+
+    /// The same tool, of which this file is a part, such as a module of an interpreter.
+    pub(super) fn with_part(mut self, part: PathBuf) -> Self {
+        self.parts.push(part);
+        self
     }
 
     /// Runs the tool in a guest's folder. What it says goes to the events.

@@ -13,6 +13,9 @@ pub(super) const TARGET: &str = "wasm32-wasi";
 
 const ZIG: Known = Known { name: "zig", install: "run `pip install ziglang`, or put a `zig` into a folder of PATH" };
 
+/// What has Zig as a module, where that is installed.
+const PYTHON: &str = "python3";
+
 /// The variable that names the folder where Zig keeps what it has compiled for a project, and would else keep in the
 /// guest's folder.
 const LOCAL_CACHE: &str = "ZIG_LOCAL_CACHE_DIR";
@@ -24,10 +27,17 @@ const OPTIMIZE: &str = "ReleaseSmall";
 pub(super) fn prepare(ctx: &Context<'_>, guest: &Guest, mut environment: Variables) -> Result<Prepared, BuildError> {
     let cache = ctx.state.tool_cache("zig").map_err(BuildError::io("use", ctx.state.root().join("target/ww/tools")))?;
     environment.entry(OsString::from(LOCAL_CACHE)).or_insert(cache.into());
-    let python = Tool::new("python3", &["-m", "ziglang"]);
+    let python = Tool::new(PYTHON, &["-m", "ziglang"]);
     let candidates = vec![Tool::new("zig", &[]), python];
-    let (tool, version) = first_of(ctx, guest, &environment, ZIG, candidates, &["version"])?;
-    Prepared::new(tool, environment, ZIG.name, &format!("zig {version}"), TARGET)
+    let (mut tool, version) = first_of(ctx, guest, &environment, ZIG, candidates, &["version"])?;
+    if tool.program() == PYTHON {
+        // Zig may be replaced under it.
+        let asked = Tool::new(PYTHON, &["-c", "import ziglang; print(ziglang.__file__)"]);
+        if let Some(file) = asked.ask(ctx, guest, &environment, &[])?.first() {
+            tool = tool.with_part(file.into());
+        }
+    }
+    Prepared::new((ctx, guest), tool, environment, ZIG.name, &format!("zig {version}"), TARGET)
 }
 
 /// Compiles the file that is the guest's `main`, or what its `build.zig` says.

@@ -19,12 +19,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use self::checksum::Checksum;
 use super::native::NativeCode;
+use crate::checksum::Checksum;
 use crate::escape;
 use crate::folder::Folder;
 
-mod checksum;
 #[cfg(test)]
 mod tests;
 

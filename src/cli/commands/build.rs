@@ -1,14 +1,22 @@
 //! `ww build`.
 
-use std::path::Path;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap_complete::engine::ArgValueCandidates;
 use serde_json::json;
 
+use crate::build::queue::AfterFailure;
+use crate::build::{Cancel, Reason};
+use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::{Failure, chain};
-use crate::cli::{compiler, env, exit_code, project, ui};
+use crate::cli::progress::{Shown, of_reason};
+use crate::cli::watch::{self, Watching};
+use crate::cli::{compiler, complete, env, exit_code, project, ui};
 use crate::escape;
 use crate::ops::{self, BuildOptions, Built, BuiltImage, LockChange};
+use crate::wetfile::Project;
 
 /// Build guests and assemble images
 ///
@@ -21,7 +29,7 @@ use crate::ops::{self, BuildOptions, Built, BuiltImage, LockChange};
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BuildArgs {
     /// Guests and images to build; all of them where there is no name
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::targets))]
     names: Vec<String>,
 
     /// Let compilers use only what was downloaded before
@@ -32,17 +40,61 @@ pub(in crate::cli) struct BuildArgs {
     #[arg(long)]
     locked: bool,
 
-    /// Print the result, or what is wrong with the Wetfile, as JSON
+    /// Use this many processors at a time, all compilers together [default: as many as there are]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZero<usize>>,
+
+    /// Go on after a failure with what does not depend on it
+    #[arg(short, long)]
+    keep_going: bool,
+
+    /// Build again whenever something that is built from changes, until ctrl-C
+    #[arg(short, long, conflicts_with_all = ["json", "locked", "plan"])]
+    watch: bool,
+
+    /// Say what would be built, and why, and build nothing
+    #[arg(long, conflicts_with_all = ["offline", "locked", "jobs", "keep_going"])]
+    plan: bool,
+
+    /// Print what happens as JSON, one object to a line, the result last; or what is wrong with the Wetfile
     #[arg(long)]
     json: bool,
+
+    /// Write what took how long to this file, as a trace for chrome://tracing or ui.perfetto.dev
+    #[arg(long, value_name = "FILE", conflicts_with = "plan")]
+    timings: Option<PathBuf>,
 }
 
 /// Builds.
 pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
+    if args.watch {
+        return watch::watch(&args.names, &mut Builds { args, verbose });
+    }
     let project = project::load(args.json)?;
-    let built =
-        project::build(&project, &args.names, BuildOptions { offline: args.offline, locked: args.locked }, verbose)?;
+    if args.plan {
+        return plan(args, &project);
+    }
+    build(args, &project, verbose)
+}
+
+/// Builds whenever something has changed.
+struct Builds<'a> {
+    args: &'a BuildArgs,
+    verbose: bool,
+}
+
+impl Watching for Builds<'_> {
+    fn build(&mut self, project: &Project) -> Result<(), Failure> {
+        build(self.args, project, self.verbose)
+    }
+}
+
+fn build(args: &BuildArgs, project: &Project, verbose: bool) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
+    let after_failure = if args.keep_going { AfterFailure::KeepGoing } else { AfterFailure::Stop };
+    let options = BuildOptions { offline: args.offline, locked: args.locked, jobs: args.jobs, after_failure };
+    let shown = Shown { verbose, events: args.json, timings: args.timings.clone() };
+    let built = project::build(project, &args.names, options, shown)?;
     compile(&built)?;
     if args.json {
         return ui::result_line(&escape::json(&as_json(&built).to_string())).map_err(failed);
@@ -50,6 +102,36 @@ pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> Result<(), Failure
     let here = env::working_directory().map_err(failed)?;
     for image in &built.images {
         ui::result_line(&line(image, &here)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Says what would be built.
+fn plan(args: &BuildArgs, project: &Project) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
+    let cancel = Cancel::default();
+    let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
+    let plan = ops::plan_build(&env::variables(), project, &args.names, &|| cancel.is_cancelled());
+    let plan = signals.result(plan.map_err(Failure::from))?;
+    if args.json {
+        let target = |name: &str, reasons: &[Reason]| {
+            let reasons: Vec<_> = reasons.iter().map(of_reason).collect();
+            json!({ "name": name, "up_to_date": reasons.is_empty(), "reasons": reasons })
+        };
+        let guests: Vec<_> = plan.guests.iter().map(|guest| target(guest.name.as_str(), &guest.reasons)).collect();
+        let images: Vec<_> = plan.images.iter().map(|image| target(image.name.as_str(), &image.reasons)).collect();
+        let plan = json!({ "guests": guests, "images": images });
+        return ui::result_line(&escape::json(&plan.to_string())).map_err(failed);
+    }
+    let guests = plan.guests.iter().map(|guest| (format!("guest {}", guest.name), &guest.reasons));
+    let images = plan.images.iter().map(|image| (format!("image {}", image.name), &image.reasons));
+    let stale: Vec<_> = guests.chain(images).filter(|(_, reasons)| !reasons.is_empty()).collect();
+    for (name, reasons) in &stale {
+        let reasons: Vec<String> = reasons.iter().map(Reason::to_string).collect();
+        ui::result_line(&format!("{name}: {}", reasons.join("; "))).map_err(failed)?;
+    }
+    if stale.is_empty() {
+        ui::progress("nothing to build");
     }
     Ok(())
 }
@@ -115,5 +197,5 @@ fn as_json(built: &Built) -> serde_json::Value {
         .iter()
         .map(|(guest, toolchain)| json!({ "guest": guest.as_str(), "toolchain": toolchain.as_str() }))
         .collect();
-    json!({ "guests": guests, "images": images, "lock": lock, "not_held": not_held })
+    json!({ "event": "built", "guests": guests, "images": images, "lock": lock, "not_held": not_held })
 }

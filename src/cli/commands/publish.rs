@@ -13,6 +13,7 @@ use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::Failure;
 use crate::cli::kubo::{Kubo, KuboArgs};
 use crate::cli::meter::Meter;
+use crate::cli::progress::Shown;
 use crate::cli::{env, exit_code, project, store, ui};
 use crate::dag::unixfs::Profile;
 use crate::escape;
@@ -120,8 +121,8 @@ fn items(args: &PublishArgs, verbose: bool) -> Result<(Vec<Target>, Vec<PublishI
     let images: Vec<String> = targets.iter().filter_map(Target::image).map(ToString::to_string).collect();
     let built = match &project {
         Some(project) if !images.is_empty() => {
-            let options = BuildOptions { offline: args.offline, locked: args.locked };
-            project::build(project, &images, options, verbose)?.images
+            let options = BuildOptions { offline: args.offline, locked: args.locked, ..BuildOptions::default() };
+            project::build(project, &images, options, Shown { verbose, ..Shown::default() })?.images
         }
         _ => Vec::new(),
     };

@@ -8,15 +8,18 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args};
+use clap_complete::engine::ArgValueCompleter;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::run_watch;
 use crate::cell::{ExitStatus, LimitReached};
 use crate::cli::error::Failure;
+use crate::cli::progress::Shown;
 use crate::cli::signals::{StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
 use crate::cli::status_file::StatusFile;
-use crate::cli::{compiler, env, exit_code, grant_file, project, run_content as content, shell, ui};
+use crate::cli::{compiler, complete, env, exit_code, grant_file, project, run_content as content, shell, ui};
 use crate::dag::ContentPath;
 use crate::escape;
 use crate::grant::{self, Grant, Grants, Limit, Limits, MountGrant};
@@ -47,6 +50,7 @@ const FLAGS_SHOWN_BYTES: usize = 200;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunArgs {
     /// The image's folder, its name in the Wetfile, /ipfs/CID, ipfs://CID, or a CID
+    #[arg(add = ArgValueCompleter::new(complete::images))]
     image: PathBuf,
 
     /// Port of the libp2p node, TCP and QUIC, on all interfaces; 0 takes a free one
@@ -92,6 +96,12 @@ pub(in crate::cli) struct RunArgs {
     /// Set how much the guest may use, such as memory=64MiB; may be repeated
     #[arg(long, value_name = "NAME=VALUE", long_help = limit_help())]
     limit: Vec<Limits>,
+
+    /// Build the image of the Wetfile, run it, and do both again whenever something that it is built from changes
+    ///
+    /// The guest is told to end (SIGTERM) after a good build; after one that failed it goes on. Ctrl-C ends both.
+    #[arg(long)]
+    watch: bool,
 
     /// Compile debug information in, and show files and lines in the backtrace of a trap
     #[arg(long)]
@@ -152,6 +162,9 @@ fn variable(text: &str) -> Result<(String, String), String> {
 
 /// Runs the image and returns what the process is to end with.
 pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
+    if args.watch {
+        return run_watch::run(&args.image, verbose);
+    }
     let others = [
         ("--identity", args.identity.as_deref()),
         ("--grant-file", args.grant_file.as_deref()),
@@ -383,7 +396,7 @@ fn image(args: &RunArgs, verbose: bool) -> Result<Image, Failure> {
         return Err(project::no_such_image(exit_code::RUN_NOT_FOUND, &name, &project));
     };
     let options = BuildOptions { offline: args.sources.offline, ..BuildOptions::default() };
-    project::build(&project, &[name.to_string()], options, verbose).map_err(of_run)?;
+    project::build(&project, &[name.to_string()], options, Shown { verbose, ..Shown::default() }).map_err(of_run)?;
     Ok(Image::Folder(image.out.to_path(&project.root)))
 }
 

@@ -5,15 +5,15 @@ use std::io;
 use std::path::Path;
 
 use super::{Finding, FindingKind, program};
-use crate::build::{self, Record};
+use crate::build::ledger::Memory;
 use crate::dag::Cid;
 use crate::escape;
 use crate::folder::Folder;
 use crate::ops::listing::{ListedKind, Listing};
 use crate::ops::lock::NOT_REPRODUCIBLE;
 use crate::wasm_binary;
+use crate::wetfile::GuestName;
 use crate::wetfile::lock::{Digest, ImageLock, LOCK_FILE_NAME, Lock, LockedFile, Toolchain};
-use crate::wetfile::{GuestName, Project};
 
 /// Reads a file of the tree at `root` whole, following no symlink.
 pub(in crate::ops) fn read_file(root: &Path, path: &str) -> io::Result<Vec<u8>> {
@@ -32,7 +32,8 @@ pub(super) fn check_programs(subject: &str, root: &Path, listing: &Listing, find
 
 /// Holds an image against its entry in the lock.
 pub(super) struct Comparison<'a> {
-    pub(super) project: &'a Project,
+    /// What builds on this machine remember of what they have made.
+    pub(super) memory: &'a Memory,
     pub(super) lock: &'a Lock,
     pub(super) locked: &'a ImageLock,
     pub(super) subject: &'a str,
@@ -114,16 +115,17 @@ impl Comparison<'_> {
         if let Some((toolchain, _)) = locked.outputs.iter().find(|(_, output)| **output == digest) {
             return Ok(toolchain.clone());
         }
-        let record = build::record(&self.project.root, guest).filter(|record| record.artifact == digest);
+        let record = self.memory.guests.get(guest).filter(|record| record.artifact == digest);
+        let record = record.and_then(|record| Some((record.inputs, Toolchain::new(&record.toolchain)?)));
         Err(match record {
             None => altered(&format!("is not what guest `{guest}` compiles to")),
-            Some(Record { inputs, .. }) if inputs != locked.inputs.digest() => {
+            Some((inputs, _)) if inputs != locked.inputs.digest() => {
                 altered(&format!("was built from other sources of guest `{guest}` than the lock has"))
             }
-            Some(Record { toolchain, .. }) if locked.outputs.contains_key(&toolchain) => {
+            Some((_, toolchain)) if locked.outputs.contains_key(&toolchain) => {
                 altered(&format!("of guest `{guest}` is {NOT_REPRODUCIBLE}"))
             }
-            Some(Record { toolchain, .. }) => self.finding(
+            Some((_, toolchain)) => self.finding(
                 FindingKind::Inconclusive,
                 path,
                 &format!(

@@ -8,6 +8,7 @@ use std::thread;
 use super::image::{Comparison, check_programs};
 use super::{Checked, Finding, FindingKind, Report, Stopped};
 use crate::build::Variables;
+use crate::build::ledger::Memory;
 use crate::dag::unixfs::Profile;
 use crate::ops::listing::{ListedKind, Listing, ListingError};
 use crate::ops::lock::{self, OutOfDate, Reading, with_causes};
@@ -77,11 +78,12 @@ fn verify_images(
         found.extend(lock::stale_guests(lock, &present));
         report.findings.extend(found.into_iter().map(of_lock));
     }
+    let memory = Memory::of_project(&project.root);
     for image in wanted {
         if stopped() {
             return Err(Stopped);
         }
-        verify_image(project, lock.as_ref(), image, stopped, &listings, &mut report)?;
+        verify_image(project, &memory, lock.as_ref(), image, stopped, &listings, &mut report)?;
     }
     Ok(report)
 }
@@ -107,6 +109,7 @@ fn of_lock(found: OutOfDate) -> Finding {
 
 fn verify_image(
     project: &Project,
+    memory: &Memory,
     lock: Option<&Lock>,
     image: &Image,
     stopped: &(dyn Fn() -> bool + Sync),
@@ -155,7 +158,7 @@ fn verify_image(
     });
     if let (Some(lock), Some(locked)) = (lock, locked) {
         let shown = image.out.as_str();
-        let comparison = Comparison { project, lock, locked, subject: &subject, root: &root, shown, listing: &listing };
+        let comparison = Comparison { memory, lock, locked, subject: &subject, root: &root, shown, listing: &listing };
         comparison.check(&mut report.findings);
     }
     let mut programs = Vec::new();

@@ -22,7 +22,7 @@ use crate::folder::{Folder, Kind, Stamp};
 use crate::tree::StatCache;
 use crate::tree::queue::{CloseOnPanic, Job, Queue};
 use crate::tree::root::Root;
-use crate::tree::stat_cache::{CachedFile, CachedFiles, is_settled};
+use crate::tree::stat_cache::{CachedFile, CachedFiles};
 
 /// How many bytes are read at a time where only the hash is wanted: they are still in the processor's cache when they are
 /// hashed.
@@ -345,7 +345,7 @@ impl<'a> Shared<'a, '_> {
     /// What the cache is to know of a file that was read, if that may be relied on later.
     pub(super) fn cached(&self, name: &str, stamp: &Stamp, root: Root) -> Option<CachedFile> {
         self.cache?;
-        is_settled(stamp, self.start).then(|| CachedFile { name: name.into(), stamp: *stamp, root })
+        stamp.is_settled(self.start).then(|| CachedFile { name: name.into(), stamp: *stamp, root })
     }
 
     /// Reads a file of at most one piece.

@@ -1,7 +1,7 @@
 //! XXH64, as <https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md> has it, with the seed 0.
 //!
-//! It tells damaged bytes from whole ones, ten times as fast as a hash that withstands attackers. It need not: who can
-//! write to the cache's folder is this user.
+//! It tells damaged bytes from whole ones, ten times as fast as a hash that withstands attackers. It is for files that
+//! nobody but their owner can write, who need not be kept out.
 
 const PRIMES: [u64; 5] =
     [0x9E37_79B1_85EB_CA87, 0xC2B2_AE3D_27D4_EB4F, 0x1656_67B1_9E37_79F9, 0x85EB_CA77_C2B2_AE63, 0x27D4_EB2F_1656_67C5];
@@ -10,7 +10,7 @@ const PRIMES: [u64; 5] =
 const STRIPE_BYTES: usize = 32;
 
 /// A checksum of bytes that come in pieces.
-pub(super) struct Checksum {
+pub(crate) struct Checksum {
     lanes: [u64; 4],
     /// What came after the last whole stripe.
     rest: [u8; STRIPE_BYTES],
@@ -19,20 +19,20 @@ pub(super) struct Checksum {
 }
 
 impl Checksum {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let first = PRIMES[0].wrapping_add(PRIMES[1]);
         let lanes = [first, PRIMES[1], 0, 0_u64.wrapping_sub(PRIMES[0])];
         Self { lanes, rest: [0; STRIPE_BYTES], rest_length: 0, total: 0 }
     }
 
     /// The checksum of these bytes.
-    pub(super) fn of(bytes: &[u8]) -> u64 {
+    pub(crate) fn of(bytes: &[u8]) -> u64 {
         let mut checksum = Self::new();
         checksum.update(bytes);
         checksum.finish()
     }
 
-    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
         self.total += bytes.len() as u64;
         if self.rest_length > 0 {
             let (head, tail) = bytes.split_at(bytes.len().min(STRIPE_BYTES - self.rest_length));
@@ -60,7 +60,7 @@ impl Checksum {
         }
     }
 
-    pub(super) fn finish(&self) -> u64 {
+    pub(crate) fn finish(&self) -> u64 {
         let mut hash = if self.total < STRIPE_BYTES as u64 {
             PRIMES[4]
         } else {

@@ -1,0 +1,263 @@
+//! What lies outside of a project and has a say in what its guests become: compilers, other programs, and their settings.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::Variables;
+use super::seen::Name;
+use crate::folder::Stamp;
+use crate::wetfile::lock::{Digest, Facts};
+
+/// Bytes that are read at a time.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// The files that were used, or would have been if they were there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tools {
+    files: Vec<ToolFile>,
+}
+
+/// A file outside of the project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ToolFile {
+    /// What it was called as, if `PATH` gave it.
+    called: Option<String>,
+    path: Name,
+    /// `None` if nothing was there.
+    stamp: Option<Stamp>,
+    /// The digest of its content. Of a compiler's own files there is none: they have an identity together.
+    digest: Option<Digest>,
+}
+
+/// Whether tools are those that were used before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ToolsState {
+    /// They are.
+    Same,
+    /// They are, but their stamps are others.
+    Restamped(Arc<Tools>),
+    /// This one is not, or it cannot be told.
+    Changed(PathBuf),
+}
+
+impl Tools {
+    /// Adds a program by the name that it is called by; whether it has changed is told by its content.
+    pub(super) fn add_program(&mut self, called: &str, dir: &Path, environment: &Variables) -> io::Result<()> {
+        let Some(path) = find_program(called, dir, environment) else { return Ok(()) };
+        let digest = digest(&path)?;
+        self.add(Some(called), &path, digest)
+    }
+
+    /// Adds a program, of which it is asked what it is when its stamp is another.
+    pub(super) fn add_compiler(&mut self, called: &str, dir: &Path, environment: &Variables) -> io::Result<()> {
+        find_program(called, dir, environment).map_or(Ok(()), |path| self.add(Some(called), &path, None))
+    }
+
+    /// Adds a file that belongs to such a program, or that says which one it is; it need not be there.
+    pub(super) fn add_part(&mut self, path: &Path) -> io::Result<()> {
+        self.add(None, path, None)
+    }
+
+    /// Adds a file whose content has a say; it need not be there.
+    pub(super) fn add_settings(&mut self, path: &Path) -> io::Result<()> {
+        let digest = digest(path)?;
+        // Of a file that is not there the digest is that of nothing, so that it is noticed when it comes.
+        self.add(None, path, Some(digest.unwrap_or(Digest::of(b""))))
+    }
+
+    /// Whether the files that are told by their content are the same.
+    pub(super) fn has_settings_of(&self, other: &Self) -> bool {
+        let settings = |tools: &Self| -> Vec<(Name, Option<Digest>)> {
+            let files = tools.files.iter().filter(|file| file.digest.is_some());
+            files.map(|file| (file.path.clone(), file.digest)).collect()
+        };
+        settings(self) == settings(other)
+    }
+
+    fn add(&mut self, called: Option<&str>, path: &Path, digest: Option<Digest>) -> io::Result<()> {
+        let stamp = Stamp::of_path(path)?;
+        let path = Name::new(path.as_os_str());
+        self.files.push(ToolFile { called: called.map(str::to_owned), path, stamp, digest });
+        Ok(())
+    }
+
+    /// What names all of it.
+    pub(super) fn digest(&self) -> Digest {
+        let mut facts = Facts::default();
+        for file in &self.files {
+            facts.add(file.called.as_deref().unwrap_or_default());
+            facts.add(file.path.as_os_str().as_encoded_bytes());
+            facts.add(format!("{:?} {:?}", file.stamp, file.digest));
+        }
+        facts.finish()
+    }
+
+    fn state(&self, dir: &Path, environment: &Variables, stamps: &Stamps) -> ToolsState {
+        let mut present = self.clone();
+        for file in &mut present.files {
+            let path = PathBuf::from(file.path.as_os_str());
+            if let Some(called) = &file.called {
+                match stamps.program(called, dir, environment) {
+                    Some(found) if found == path => {}
+                    found => return ToolsState::Changed(found.unwrap_or(path)),
+                }
+            }
+            let stamp = stamps.of(&path);
+            if stamp == file.stamp {
+                continue;
+            }
+            let is_same = file
+                .digest
+                .is_some_and(|before| digest(&path).is_ok_and(|digest| digest.unwrap_or(Digest::of(b"")) == before));
+            if !is_same {
+                return ToolsState::Changed(path);
+            }
+            file.stamp = stamp;
+        }
+        if present == *self { ToolsState::Same } else { ToolsState::Restamped(Arc::new(present)) }
+    }
+}
+
+/// What was found out about tools, so that it is found out once for all guests.
+#[derive(Default)]
+pub(super) struct Toolbox {
+    states: Mutex<HashMap<(Digest, PathBuf), ToolsState>>,
+    stamps: Stamps,
+}
+
+impl Toolbox {
+    /// Whether tools are those that were used before, in a folder.
+    pub(super) fn state(&self, digest: &Digest, tools: &Tools, dir: &Path, environment: &Variables) -> ToolsState {
+        // A program that is called by a relative path is another one in another folder.
+        let is_relative = tools.files.iter().filter_map(|file| file.called.as_ref()).any(|called| called.contains('/'));
+        let key = (*digest, if is_relative { dir.to_owned() } else { PathBuf::new() });
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.entry(key).or_insert_with(|| tools.state(dir, environment, &self.stamps)).clone()
+    }
+}
+
+/// Stamps and programs that were looked up.
+#[derive(Default)]
+struct Stamps {
+    stamps: Mutex<HashMap<PathBuf, Option<Stamp>>>,
+    programs: Mutex<HashMap<String, Option<PathBuf>>>,
+}
+
+impl Stamps {
+    fn of(&self, path: &Path) -> Option<Stamp> {
+        let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stamp) = stamps.get(path) {
+            return *stamp;
+        }
+        let stamp = Stamp::of_path(path).ok().flatten();
+        stamps.insert(path.to_owned(), stamp);
+        stamp
+    }
+
+    fn program(&self, called: &str, dir: &Path, environment: &Variables) -> Option<PathBuf> {
+        if called.contains('/') {
+            return find_program(called, dir, environment);
+        }
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        programs.entry(called.to_owned()).or_insert_with(|| find_program(called, dir, environment)).clone()
+    }
+}
+
+/// Finds a program as the system does for a process in `dir` with this environment.
+pub(super) fn find_program(called: &str, dir: &Path, environment: &Variables) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    if called.contains('/') {
+        return Some(dir.join(called)).filter(is_program);
+    }
+    let folders = environment.get(OsStr::new("PATH"))?;
+    std::env::split_paths(folders).map(|folder| dir.join(folder).join(called)).find(is_program)
+}
+
+/// The digest of a file's content; `None` if there is none.
+fn digest(path: &Path) -> io::Result<Option<Digest>> {
+    let mut file = match File::open(path) {
+        Ok(file) if file.metadata()?.is_file() => file,
+        Ok(_) => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let (mut digest, mut buffer) = (Sha256::new(), vec![0; BUFFER_BYTES]);
+    loop {
+        match io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(Some(Digest::from(<[u8; 32]>::from(digest.finalize())))),
+            length => digest.update(&buffer[..length]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn environment(path: &Path) -> Variables {
+        [("PATH".into(), path.into())].into()
+    }
+
+    fn program(path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn programs_are_told_by_their_content_and_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (dir.path().join("a"), dir.path().join("b"));
+        [&first, &second].iter().for_each(|folder| fs::create_dir(folder).unwrap());
+        program(&second.join("cc"), "one");
+        let path: PathBuf = std::env::join_paths([&first, &second]).unwrap().into();
+        let environment = environment(&path);
+        let mut tools = Tools::default();
+        tools.add_program("cc", dir.path(), &environment).unwrap();
+        let settings = dir.path().join("settings");
+        tools.add_settings(&settings).unwrap();
+        let state = || Toolbox::default().state(&tools.digest(), &tools, dir.path(), &environment);
+        assert_eq!(state(), ToolsState::Same);
+
+        program(&second.join("cc"), "one");
+        let ToolsState::Restamped(restamped) = state() else { panic!("{:?}", state()) };
+        assert_eq!(
+            Toolbox::default().state(&restamped.digest(), &restamped, dir.path(), &environment),
+            ToolsState::Same
+        );
+        fs::write(&settings, "x").unwrap();
+        assert_eq!(state(), ToolsState::Changed(settings.clone()));
+        fs::remove_file(settings).unwrap();
+        program(&first.join("cc"), "one");
+        assert_eq!(state(), ToolsState::Changed(first.join("cc")));
+        fs::set_permissions(first.join("cc"), fs::Permissions::from_mode(0o644)).unwrap();
+        program(&second.join("cc"), "two");
+        assert_eq!(state(), ToolsState::Changed(second.join("cc")));
+    }
+
+    #[test]
+    fn a_compiler_is_told_by_its_stamp() {
+        let dir = tempfile::tempdir().unwrap();
+        program(&dir.path().join("rustc"), "one");
+        let environment = environment(dir.path());
+        let mut tools = Tools::default();
+        tools.add_compiler("rustc", dir.path(), &environment).unwrap();
+        tools.add_part(&dir.path().join("std")).unwrap();
+        let state = || Toolbox::default().state(&tools.digest(), &tools, dir.path(), &environment);
+        assert_eq!(state(), ToolsState::Same);
+        fs::write(dir.path().join("std"), "").unwrap();
+        assert_eq!(state(), ToolsState::Changed(dir.path().join("std")));
+    }
+}

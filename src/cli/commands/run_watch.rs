@@ -1,0 +1,140 @@
+//! `ww run --watch`: another `ww` runs the image, and is replaced after each good build.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{io, mem};
+
+use rustix::process::{Pid, Signal};
+
+use crate::cli::error::Failure;
+use crate::cli::progress::Shown;
+use crate::cli::project::{self, GivenImage};
+use crate::cli::watch::{self, Watching};
+use crate::cli::{env, exit_code, ui};
+use crate::ops::BuildOptions;
+use crate::wetfile::Project;
+
+/// How long a run that was told to end may take until it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How often a run that was told to end is looked at.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Runs an image of the Wetfile until a signal comes.
+pub(super) fn run(given: &Path, verbose: bool) -> ExitCode {
+    match try_run(given, verbose) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            ui::failure(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn try_run(given: &Path, verbose: bool) -> Result<(), Failure> {
+    let of_run = |failure: Failure| match failure.code {
+        code if code > exit_code::SIGNAL_BASE => failure,
+        _ => Failure { code: exit_code::RUN_FAILURE, ..failure },
+    };
+    let name = match project::image(given).map_err(of_run)? {
+        GivenImage::OfProject(_, name) => name.to_string(),
+        GivenImage::Content(_) | GivenImage::Path(_) => {
+            let message = "--watch needs an image of a Wetfile.toml: other images are built by nobody";
+            return Err(Failure::message(exit_code::RUN_FAILURE, message));
+        }
+    };
+    let mut runs = Runs { names: vec![name.clone()], verbose, running: None };
+    let ended = watch::watch(&[name], &mut runs);
+    runs.end();
+    ended.map_err(of_run)
+}
+
+/// What runs the image that was built last.
+struct Runs {
+    names: Vec<String>,
+    verbose: bool,
+    running: Option<Child>,
+}
+
+impl Watching for Runs {
+    fn build(&mut self, project: &Project) -> Result<(), Failure> {
+        let shown = Shown { verbose: self.verbose, ..Shown::default() };
+        let built = project::build(project, &self.names, BuildOptions::default(), shown)?;
+        let is_changed = built.images.iter().any(|image| image.changed);
+        if self.running.is_some() && !is_changed {
+            return Ok(());
+        }
+        self.end();
+        let failed = |error: io::Error| Failure::caused(exit_code::RUN_FAILURE, "cannot start ww", &error);
+        let mut command = Command::new(env::this_program().map_err(failed)?);
+        command.args(arguments(env::arguments()));
+        if let Some(directory) = env::first_directory() {
+            command.current_dir(directory);
+        }
+        self.running = Some(command.spawn().map_err(failed)?);
+        Ok(())
+    }
+
+    fn poll(&mut self) {
+        if let Some(status) = self.running.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+            self.running = None;
+            ui::progress(&format!("the run ended {}; the next build starts it again", shown(status)));
+        }
+    }
+}
+
+impl Runs {
+    /// Ends what runs: asks, waits, and kills.
+    fn end(&mut self) {
+        let Some(mut child) = mem::take(&mut self.running) else { return };
+        // It may have ended already.
+        let _ = rustix::process::kill_process(Pid::from_child(&child), Signal::TERM);
+        let start = Instant::now();
+        while start.elapsed() < GRACE {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(POLL);
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The arguments of this process for the one that runs the image: without the flag that made it watch.
+fn arguments(all: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut is_guest = false;
+    let is_kept = |argument: &OsString| {
+        is_guest |= argument == "--";
+        is_guest || argument != "--watch"
+    };
+    all.filter(is_kept).collect()
+}
+
+fn shown(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("with exit code {code}"),
+        (None, signal) => format!("by signal {}", signal.unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_is_taken_out_and_not_that_of_the_guest() {
+        let all = ["run", "--watch", "x", "--port", "0", "--", "--watch"].map(OsString::from);
+        assert_eq!(arguments(all.into_iter()), ["run", "x", "--port", "0", "--", "--watch"]);
+    }
+}

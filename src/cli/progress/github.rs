@@ -1,0 +1,138 @@
+//! What GitHub Actions makes of a log: groups, annotations, and what is none of both
+//! (docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands).
+
+use std::hash::{BuildHasher, RandomState};
+
+use crate::escape;
+
+/// Most annotations of one guest; GitHub shows ten of a step.
+const ANNOTATIONS_MAX: usize = 10;
+
+/// Longest message of an annotation in characters; GitHub cuts longer ones.
+const MESSAGE_CHARACTERS_MAX: usize = 4000;
+
+/// A mark at a line of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Annotation {
+    file: String,
+    line: Option<(u32, u32)>,
+    message: String,
+}
+
+impl Annotation {
+    /// At the Wetfile as a whole.
+    pub(super) fn of_wetfile(message: String) -> Self {
+        Self { file: crate::wetfile::FILE_NAME.to_owned(), line: None, message }
+    }
+
+    /// As a workflow command.
+    pub(super) fn command(&self) -> String {
+        let message: String = self.message.chars().take(MESSAGE_CHARACTERS_MAX).collect();
+        let place = self.line.map(|(line, column)| format!(",line={line},col={column}")).unwrap_or_default();
+        format!("::error file={}{place}::{}", property(&self.file), data(&message))
+    }
+}
+
+/// The lines of a guest, such that none of them is taken for a command.
+pub(super) fn fenced(lines: &[String]) -> Vec<String> {
+    // Nobody who writes these lines can know it.
+    let token = format!("ww-{:016x}", RandomState::new().hash_one(lines.len()));
+    let shown = lines.iter().map(|line| escape::text(line).into_owned());
+    std::iter::once(format!("::stop-commands::{token}"))
+        .chain(shown)
+        .chain(std::iter::once(format!("::{token}::")))
+        .collect()
+}
+
+/// The same in a group that is folded.
+pub(super) fn group(title: &str, lines: &[String]) -> Vec<String> {
+    if lines.is_empty() {
+        return vec![title.to_owned()];
+    }
+    let mut all = vec![format!("::group::{}", data(title))];
+    all.extend(fenced(lines));
+    all.push("::endgroup::".to_owned());
+    all
+}
+
+/// What compilers say is wrong: `error: message` and below it ` --> file:line:column`, as rustc has it, or
+/// `file:line:column: error: message`, as C compilers and Zig have it.
+pub(super) fn annotations(lines: &[String]) -> Vec<Annotation> {
+    let mut found = Vec::new();
+    let mut message = None;
+    for line in lines {
+        if found.len() == ANNOTATIONS_MAX {
+            break;
+        }
+        if line.starts_with("error") && line.contains(": ") {
+            message = Some(line.as_str());
+        } else if let Some(place) = line.trim_start().strip_prefix("--> ") {
+            if let (Some(text), Some((file, line))) = (message.take(), place_of(place)) {
+                found.push(Annotation { file, line: Some(line), message: escape::text(text).into_owned() });
+            }
+        } else if let Some((place, text)) = line.split_once(": error: ")
+            && let Some((file, line)) = place_of(place)
+        {
+            found.push(Annotation { file, line: Some(line), message: escape::text(text).into_owned() });
+        }
+    }
+    found
+}
+
+/// `file:line:column`.
+fn place_of(text: &str) -> Option<(String, (u32, u32))> {
+    let (rest, column) = text.rsplit_once(':')?;
+    let (file, line) = rest.rsplit_once(':')?;
+    let file = escape::text(file).into_owned();
+    (!file.is_empty()).then_some((file, (line.parse().ok()?, column.parse().ok()?)))
+}
+
+/// Text after a command.
+fn data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+/// A value in a command.
+fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(lines: &[&str]) -> Vec<String> {
+        lines.iter().map(|&line| line.to_owned()).collect()
+    }
+
+    #[test]
+    fn what_a_compiler_says_is_no_command() {
+        let lines = fenced(&owned(&["::error::made up", "\u{1b}[2J"]));
+        let token = lines[0].strip_prefix("::stop-commands::").unwrap();
+        assert_eq!(lines[1..], ["::error::made up".to_owned(), "\\u{1b}[2J".to_owned(), format!("::{token}::")]);
+        assert_ne!(fenced(&[])[0], lines[0]);
+        assert_eq!(group("built a", &[]), ["built a"]);
+        assert_eq!(group("built 100 %\nx", &owned(&["y"]))[0], "::group::built 100 %25%0Ax");
+    }
+
+    #[test]
+    fn errors_have_a_place() {
+        let lines = owned(&[
+            "error[E0425]: cannot find value `x` in this scope",
+            "  --> guests/a/src/main.rs:3:9",
+            "error: aborting due to 1 previous error",
+            "src/a,b.c:7:1: error: expected ';'",
+            "warning: unused",
+            " --> src/lib.rs:1:1",
+        ]);
+        let commands: Vec<String> = annotations(&lines).iter().map(Annotation::command).collect();
+        assert_eq!(
+            commands,
+            [
+                "::error file=guests/a/src/main.rs,line=3,col=9::error[E0425]: cannot find value `x` in this scope",
+                "::error file=src/a%2Cb.c,line=7,col=1::expected ';'",
+            ]
+        );
+        assert_eq!(Annotation::of_wetfile("a\nb".to_owned()).command(), "::error file=Wetfile.toml::a%0Ab");
+    }
+}

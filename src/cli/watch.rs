@@ -1,0 +1,93 @@
+//! Builds again whenever something that is built from has changed.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::cancel::CancelOnSignal;
+use super::error::Failure;
+use super::{env, exit_code, project, ui};
+use crate::build::Cancel;
+use crate::build::watch::Watcher;
+use crate::ops;
+use crate::wetfile::lock::Digest;
+use crate::wetfile::{self, Project};
+
+/// What is done each time.
+pub(super) trait Watching {
+    /// Builds, and shows what came of it; `Ok` if it is good.
+    fn build(&mut self, project: &Project) -> Result<(), Failure>;
+
+    /// Looks after what runs meanwhile. It is called all the time.
+    fn poll(&mut self) {}
+}
+
+/// What was built from, as far as it can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    /// The text of the Wetfile.
+    wetfile: Option<Digest>,
+    sources: Option<Digest>,
+}
+
+/// Builds now, and again whenever something has changed, until a signal comes, which is what it returns. A Wetfile with
+/// errors is waited for as well, except at the beginning.
+pub(super) fn watch(names: &[String], watching: &mut dyn Watching) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
+    let cancel = Cancel::default();
+    let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
+    let stopped = || cancel.is_cancelled();
+    let root = project::load(false)?.root;
+    let mut watcher = Watcher::new();
+    let mut is_first = true;
+    while !stopped() {
+        // What is seen before a build is what it is held against afterwards, so that no change meanwhile is lost.
+        let before = look(&root, names, &mut watcher, &stopped);
+        let built = project::load_from(&root, false).and_then(|project| watching.build(&project));
+        if stopped() {
+            break;
+        }
+        if let Err(failure) = built {
+            // Names that are wrong do not become right by themselves.
+            if is_first && failure.code == exit_code::NOT_FOUND {
+                return Err(failure);
+            }
+            ui::failure(&failure);
+        }
+        is_first = false;
+        let mut is_told = false;
+        // More may be known after the build, so more is watched.
+        while look(&root, names, &mut watcher, &stopped) == before && !stopped() {
+            if !is_told {
+                ui::progress("waiting for changes; ctrl-C ends it");
+                is_told = true;
+            }
+            let watching = RefCell::new(&mut *watching);
+            watcher.wait(&|| {
+                watching.borrow_mut().poll();
+                stopped()
+            });
+        }
+    }
+    signals.result(Ok(()))
+}
+
+/// Watches what would be built from, and looks at it.
+fn look(root: &Path, names: &[String], watcher: &mut Watcher, stopped: &(dyn Fn() -> bool + Sync)) -> Seen {
+    let variables = env::variables();
+    let project = wetfile::load(root).ok();
+    let sources = || project.as_ref().and_then(|project| ops::sources(&variables, project, names, stopped).ok());
+    let mut folders = sources().map(|sources| sources.folders).unwrap_or_default();
+    folders.insert(root.to_owned());
+    watcher.watch(folders);
+    // From now on nothing happens unseen.
+    Seen { wetfile: digest_of_wetfile(root), sources: sources().map(|sources| sources.digest) }
+}
+
+fn digest_of_wetfile(root: &Path) -> Option<Digest> {
+    let file = File::open(root.join(wetfile::FILE_NAME)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(wetfile::FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).ok()?;
+    Some(Digest::of(&bytes))
+}

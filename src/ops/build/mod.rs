@@ -1,0 +1,469 @@
+//! `ww build`: compiles guests in the order of their dependencies, assembles images, and keeps the lock.
+
+mod images;
+mod standings;
+mod targets;
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Error;
+use super::listing::{Listing, ListingError};
+use super::lock::{self, OutOfDate, PlannedTree, Reading};
+use crate::build::ledger::{Entry, Ledger, Memory, Settled};
+use crate::build::queue::{self, AfterFailure, Step};
+use crate::build::{
+    self, BuildError, BuiltGuest, Cancel, Context, Event, Events, Jobs, Reason, Standing, State, Variables,
+};
+use crate::dag::Cid;
+use crate::dag::unixfs::{Profile, Subtree};
+use crate::folder::Stamp;
+use crate::wetfile::lock::{Digest, Facts, LOCK_BYTES_MAX, LOCK_FILE_NAME, Lock, Toolchain};
+use crate::wetfile::{self, GuestName, Image, ImageName, Project};
+use crate::{atomic_file, image};
+
+pub use standings::{BuildPlan, PlannedTarget};
+
+pub(super) use images::source_of_image;
+pub(super) use targets::Targets;
+
+use standings::{Standings, built_image};
+
+/// How long a guest takes that was never built, for want of anything better.
+const UNKNOWN_COST: Duration = Duration::from_secs(1);
+
+/// Mode of the lock file.
+const LOCK_FILE_MODE: u32 = 0o644;
+
+/// What a build needs from the process that it runs in.
+#[derive(Clone, Copy)]
+pub struct Environment<'a> {
+    /// The environment variables of the process.
+    pub variables: &'a Variables,
+    /// The path of the `ww` binary, absolute. Compilers call it back: its `main` must begin with
+    /// [`rustc_wrapper`](crate::build::rustc_wrapper).
+    pub ww: &'a Path,
+    /// Stops the build from another thread.
+    pub cancel: &'a Cancel,
+    /// Where events go.
+    pub events: Events<'a>,
+}
+
+/// How to build.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BuildOptions {
+    /// Whether compilers are told not to use the network.
+    pub offline: bool,
+    /// Whether the lock must hold what is built, and is not changed.
+    pub locked: bool,
+    /// How many processors compilers use at a time; as many as there are, if nothing is said.
+    pub jobs: Option<NonZero<usize>>,
+    /// Whether to go on when a guest fails.
+    pub after_failure: AfterFailure,
+}
+
+/// What was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The guests, with the paths of their artifacts.
+    pub guests: BTreeMap<GuestName, PathBuf>,
+    /// The images, by name.
+    pub images: Vec<BuiltImage>,
+    /// What became of the lock.
+    pub lock: LockChange,
+    /// Under [`BuildOptions::locked`], the guests that were compiled by a toolchain of which the lock has no output, so
+    /// that nobody knows what they ought to be.
+    pub not_held: BTreeMap<GuestName, Toolchain>,
+}
+
+/// What a build did to the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockChange {
+    /// It says what was built already, or was not to be changed.
+    None,
+    /// There was none.
+    Created,
+    /// It says something else than before.
+    Updated,
+}
+
+/// An image that was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuiltImage {
+    /// Its name.
+    pub name: ImageName,
+    /// The folder that it lies in.
+    pub out: PathBuf,
+    /// Number of regular files in it.
+    pub files: u64,
+    /// Sum of their sizes in bytes.
+    pub size_bytes: u64,
+    /// Whether it differs from what was there before.
+    pub changed: bool,
+    /// Its name by content.
+    pub cid: Cid,
+    /// How the CID was made.
+    pub profile: Profile,
+}
+
+/// Builds what `names` say, and what that needs; everything if there are none.
+///
+/// A name that a guest and an image share means both. The build holds the project's lock from beginning to end, and
+/// stops at the first error: guests and images that were done before it stay. At last it brings `Wetfile.lock` up to date:
+/// the entries of what was built, and no others except that those of guests and images that are no more are dropped.
+///
+/// # Errors
+///
+/// [`Error`] with the guest or image that failed, or for a name that the project does not have; nothing was started in
+/// that case. Under [`BuildOptions::locked`] also where `Wetfile.lock` would have to change: no image is then replaced, and
+/// where the sources of guests or images tell it, nothing is compiled.
+pub fn build(
+    environment: &Environment<'_>,
+    project: &Project,
+    names: &[String],
+    options: BuildOptions,
+) -> Result<Built, Error> {
+    let targets = Targets::of(project, names)?;
+    let state = State::open(&project.root, environment.cancel, environment.events)?;
+    let ledger = Ledger::open(&state).map_err(|source| Error::Ledger { source })?;
+    let memory = ledger.memory();
+    let stopped = || environment.cancel.is_cancelled();
+    let reading = Reading { root: &project.root, stopped: &stopped, profile: Profile::default(), state: Some(&state) };
+    let standing = Standings::of(project, &targets, environment.variables, &memory, reading)?;
+    let is_lock_current = is_lock_current(project, &memory);
+    if let Some(built) = standing.as_built(project, &targets).filter(|_| is_lock_current) {
+        note_stamps(&ledger, &memory, standing.entries);
+        return Ok(built);
+    }
+    let locked = wetfile::lock::load(&project.root)?;
+    let frozen = match (&locked, options.locked) {
+        (Some(lock), true) => Some(lock),
+        (None, true) => return Err(Error::LockMissing),
+        (_, false) => None,
+    };
+    if let Some(lock) = frozen {
+        let mut found = lock::leftovers(project, lock);
+        let (present, unreadable) = lock::present_inputs(project, lock, &targets.guests, environment.variables);
+        found.extend(unreadable);
+        found.extend(lock::stale_guests(lock, &present));
+        add_stale_images(&reading, lock, &targets.images, &mut found)?;
+        refuse(found)?;
+    }
+    let ctx = Context {
+        state: &state,
+        ledger: &ledger,
+        memory: &memory,
+        jobs: &Jobs::new(options.jobs.unwrap_or_else(processors)),
+        environment: environment.variables,
+        ww: environment.ww,
+        offline: options.offline,
+        cancel: environment.cancel,
+        events: environment.events,
+    };
+    let (guests, failures) = build_guests(&ctx, project, &standing.guests, options.after_failure)?;
+    if !failures.is_empty() && options.after_failure == AfterFailure::Stop {
+        return Err(Error::of(failures));
+    }
+    let is_whole = |image: &&&Image| image.guests().into_iter().all(|name| guests.contains_key(name));
+    let images: Vec<&Image> = targets.images.iter().filter(is_whole).copied().collect();
+    let stale = standing.stale_images(&images, &memory, &guests);
+    // Of the others the lock has what it needs already, unless somebody has changed it, or a guest was made of something
+    // else and came out the same.
+    let is_other = |name: &GuestName| {
+        let built = &guests[name];
+        memory
+            .guests
+            .get(name)
+            .is_none_or(|before| before.inputs != built.inputs.digest() || before.toolchain != built.toolchain.as_str())
+    };
+    let is_wanted = |image: &&&Image| {
+        !is_lock_current || stale.contains_key(&image.name) || image.guests().into_iter().any(is_other)
+    };
+    let wanted: Vec<&Image> = images.iter().filter(is_wanted).copied().collect();
+    let start = SystemTime::now();
+    let trees = plan(&reading, &wanted, &guests)?;
+    match frozen {
+        Some(lock) => refuse(lock::differences(lock, project, &guests, &trees))?,
+        None => warn_of_differences(&ctx, locked.as_ref(), &guests),
+    }
+    let mut built = Vec::new();
+    for image in &images {
+        let tree = trees.iter().find(|tree| tree.plan.image.name == image.name);
+        let reasons = stale.get(&image.name);
+        let fresh = memory.images.get(&image.name).and_then(|record| built_image(image, record, project));
+        built.push(match (tree, reasons, fresh) {
+            (tree, None, Some(fresh)) if tree.is_none_or(|tree| tree.root.cid == fresh.cid) => fresh,
+            (Some(tree), reasons, _) => {
+                let begin = Instant::now();
+                let made = assemble(&reading, tree, &guests)?;
+                let (elapsed, changed) = (begin.elapsed(), made.image.changed);
+                (ctx.events)(Event::Assembled { image: &image.name, elapsed, changed });
+                note_image(&ctx, tree, &made, reasons.map_or(&[], Vec::as_slice), &guests, start);
+                made.image
+            }
+            (None, ..) => unreachable!("what is not fresh is planned"),
+        });
+    }
+    let lock = match frozen {
+        Some(_) => LockChange::None,
+        None => write_lock(project, locked.as_ref(), &lock::updated(locked.as_ref(), project, &guests, &trees))?,
+    };
+    let not_held = frozen.map(|lock| not_held(lock, &guests)).unwrap_or_default();
+    note_stamps(&ledger, &memory, standing.entries);
+    let is_everything = targets.is_everything(project) || memory.settled.is_some();
+    if not_held.is_empty() && failures.is_empty() && is_everything {
+        settle_lock(&ledger, project);
+    }
+    let is_guest = |name: &GuestName| project.guests.contains_key(name);
+    // What is forgotten too late does no harm.
+    let _ = ledger.tidy(is_guest, |name| project.images.contains_key(name));
+    if !failures.is_empty() {
+        return Err(Error::of(failures));
+    }
+    let guests = guests.into_iter().map(|(name, built)| (name, built.path)).collect();
+    Ok(Built { guests, images: built, lock, not_held })
+}
+
+/// What would be built, and why: nothing is, and no process is started.
+///
+/// # Errors
+///
+/// [`Error`] for a name that the project does not have, or where something cannot be read.
+pub fn plan_build(
+    variables: &Variables,
+    project: &Project,
+    names: &[String],
+    stopped: &(dyn Fn() -> bool + Sync),
+) -> Result<BuildPlan, Error> {
+    let targets = Targets::of(project, names)?;
+    let memory = Memory::of_project(&project.root);
+    let reading = Reading { root: &project.root, stopped, profile: Profile::default(), state: None };
+    let standing = Standings::of(project, &targets, variables, &memory, reading)?;
+    Ok(standing.as_plan(project, &targets))
+}
+
+/// How many compilers run at a time where nobody says: as many as there are processors.
+fn processors() -> NonZero<usize> {
+    std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
+}
+
+/// Whether the lock says all that is remembered, and nobody has written it since.
+fn is_lock_current(project: &Project, memory: &Memory) -> bool {
+    let path = project.root.join(LOCK_FILE_NAME);
+    let Some(settled) = memory.settled.as_ref().filter(|settled| settled.names == names_of(project)) else {
+        return false;
+    };
+    let stamp = Stamp::of_name(&path).ok().flatten();
+    if stamp.is_some() && settled.stamp == stamp {
+        return true;
+    }
+    let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= LOCK_BYTES_MAX);
+    is_file && std::fs::read(&path).is_ok_and(|bytes| Digest::of(&bytes) == settled.lock)
+}
+
+fn names_of(project: &Project) -> Digest {
+    let mut facts = Facts::default();
+    project.guests.keys().for_each(|name| facts.add(format!("guest {name}")));
+    project.images.keys().for_each(|name| facts.add(format!("image {name}")));
+    facts.finish()
+}
+
+/// Remembers that the lock says all that is remembered. Without that the next build reads it again, and that is all.
+fn settle_lock(ledger: &Ledger, project: &Project) {
+    let path = project.root.join(LOCK_FILE_NAME);
+    let Ok(bytes) = std::fs::read(&path) else { return };
+    let stamp = Stamp::of_name(&path).ok().flatten().filter(|stamp| stamp.is_settled(SystemTime::now()));
+    let settled = Settled { lock: Digest::of(&bytes), stamp, names: names_of(project) };
+    if ledger.with(|memory| memory.settled.as_ref() != Some(&settled)) {
+        let _ = ledger.note(vec![Entry::Settled(settled)]);
+    }
+}
+
+/// Remembers stamps that were brought up to date. Without that the next build reads those files again, and that is all.
+fn note_stamps(ledger: &Ledger, memory: &Memory, entries: Vec<Entry>) {
+    // A guest that was built meanwhile is remembered better.
+    let is_as_before = |entry: &Entry| match entry {
+        Entry::Guest(name, _) => ledger.with(|now| now.guest(name) == memory.guest(name)),
+        _ => true,
+    };
+    let _ = ledger.note(entries.into_iter().filter(is_as_before).collect());
+}
+
+/// Refuses to go on where the lock would have to change.
+fn refuse(found: Vec<OutOfDate>) -> Result<(), Error> {
+    if found.is_empty() { Ok(()) } else { Err(Error::OutOfDate(found)) }
+}
+
+/// Adds where the lock differs from what images are to hold, as far as their sources tell it. What cannot be read is an
+/// error of its own where nothing is out of date.
+fn add_stale_images(
+    reading: &Reading<'_>,
+    lock: &Lock,
+    images: &[&Image],
+    found: &mut Vec<OutOfDate>,
+) -> Result<(), Error> {
+    let mut is_stale = !found.is_empty();
+    let mut unreadable = None;
+    for &image in images {
+        let failed = |source| Error::Listing { image: image.name.clone(), source };
+        match reading.plan(image) {
+            Ok(plan) => {
+                let before = found.len();
+                found.extend(lock::stale_image(lock, &plan));
+                is_stale |= found.len() > before;
+            }
+            Err((_, source)) if source.is_stop() => return Err(failed(source)),
+            Err((path, source)) => {
+                found.push(lock::unreadable_source(image, &path, &source));
+                unreadable.get_or_insert(failed(source));
+            }
+        }
+    }
+    match unreadable {
+        Some(error) if !is_stale => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Tells what images are to be, before any of them is written.
+fn plan<'a>(
+    reading: &Reading<'_>,
+    images: &[&'a Image],
+    guests: &BTreeMap<GuestName, BuiltGuest>,
+) -> Result<Vec<PlannedTree<'a>>, Error> {
+    let (mut artifacts, mut trees) = (BTreeMap::<GuestName, Subtree>::new(), Vec::new());
+    for &image in images {
+        let failed = |source: ListingError| Error::Listing { image: image.name.clone(), source };
+        for name in image.guests() {
+            if !artifacts.contains_key(name) {
+                let artifact = reading.import(&guests[name].path, &format!("guest-{name}")).map_err(failed)?;
+                artifacts.insert(name.clone(), artifact);
+            }
+        }
+        let plan = reading.plan(image).map_err(|(_, error)| failed(error))?;
+        let root = plan.root(&artifacts).map_err(|error| failed(error.into()))?;
+        trees.push(PlannedTree { plan, root });
+    }
+    Ok(trees)
+}
+
+fn warn_of_differences(ctx: &Context<'_>, lock: Option<&Lock>, guests: &BTreeMap<GuestName, BuiltGuest>) {
+    for (name, built) in guests {
+        let locked = lock.and_then(|lock| lock.guests.get(name)).filter(|locked| locked.inputs == built.inputs);
+        let output = locked.and_then(|locked| locked.outputs.get(&built.toolchain));
+        if output.is_some_and(|output| *output != built.digest) {
+            (ctx.events)(Event::Warning { guest: name, text: lock::NOT_REPRODUCIBLE.to_owned() });
+        }
+    }
+}
+
+fn not_held(lock: &Lock, guests: &BTreeMap<GuestName, BuiltGuest>) -> BTreeMap<GuestName, Toolchain> {
+    let is_held = |name: &GuestName, toolchain: &Toolchain| {
+        lock.guests.get(name).is_some_and(|locked| locked.outputs.contains_key(toolchain))
+    };
+    let not_held = guests.iter().filter(|(name, built)| !is_held(name, &built.toolchain));
+    not_held.map(|(name, built)| (name.clone(), built.toolchain.clone())).collect()
+}
+
+fn write_lock(project: &Project, before: Option<&Lock>, after: &Lock) -> Result<LockChange, Error> {
+    if before == Some(after) {
+        return Ok(LockChange::None);
+    }
+    let path = project.root.join(LOCK_FILE_NAME);
+    atomic_file::replace(&path, after.render().as_bytes(), LOCK_FILE_MODE)
+        .map_err(|source| Error::WriteLock { path, source })?;
+    Ok(if before.is_some() { LockChange::Updated } else { LockChange::Created })
+}
+
+/// Builds guests, some at a time. Those that are fresh are only passed on.
+fn build_guests(
+    ctx: &Context<'_>,
+    project: &Project,
+    standings: &BTreeMap<GuestName, Standing>,
+    after_failure: AfterFailure,
+) -> Result<(BTreeMap<GuestName, BuiltGuest>, Vec<(GuestName, BuildError)>), Error> {
+    let mut built = BTreeMap::new();
+    let mut steps = BTreeMap::new();
+    for (name, standing) in standings {
+        match standing {
+            Standing::Fresh(fresh) => drop(built.insert(name.clone(), (**fresh).clone())),
+            Standing::Stale(_) => {
+                let guest = &project.guests[name];
+                let cost = ctx.memory.guests.get(name).map_or(UNKNOWN_COST, |record| record.elapsed());
+                let exclusive = build::exclusive(guest);
+                steps.insert(name.clone(), Step { after: guest.embeds.iter().cloned().collect(), cost, exclusive });
+            }
+        }
+    }
+    let work = |name: &GuestName, before: &BTreeMap<GuestName, BuiltGuest>| {
+        let guest = &project.guests[name];
+        let Standing::Stale(reasons) = &standings[name] else { unreachable!("only what is stale is a step") };
+        let embedded = |name: &GuestName| before.get(name).or_else(|| built.get(name)).cloned();
+        let embeds = guest.embeds.iter().filter_map(|name| Some((name.clone(), embedded(name)?))).collect();
+        build::build_guest(ctx, project, guest, &embeds, reasons)
+    };
+    let outcome = queue::run(&steps, ctx.jobs.count(), after_failure, work);
+    built.extend(outcome.done);
+    Ok((built, outcome.failed))
+}
+
+/// An image with what was seen of it.
+struct Made {
+    image: BuiltImage,
+    out: Option<Listing>,
+}
+
+fn assemble(
+    reading: &Reading<'_>,
+    tree: &PlannedTree<'_>,
+    guests: &BTreeMap<GuestName, BuiltGuest>,
+) -> Result<Made, Error> {
+    let artifacts = guests.iter().map(|(name, built)| (name.clone(), built.path.clone())).collect();
+    let (image, planned) = (tree.plan.image, tree.root.cid);
+    let mut out = None;
+    let mut check = |path: &Path| {
+        let made = reading.list(path, &format!("image-{}", image.name))?;
+        let is_planned = made.root.cid == planned;
+        out = Some(made);
+        if is_planned { Ok(()) } else { Err("a source of it changed meanwhile".into()) }
+    };
+    let assembled = image::assemble_checked(reading.root, image, &artifacts, reading.stopped, &mut check);
+    let assembled = assembled.map_err(|source| Error::Image { image: image.name.clone(), source })?;
+    let image = BuiltImage {
+        name: image.name.clone(),
+        out: image.out.to_path(reading.root),
+        files: assembled.files,
+        size_bytes: assembled.size_bytes,
+        changed: assembled.changed,
+        cid: planned,
+        profile: tree.plan.profile,
+    };
+    Ok(Made { image, out })
+}
+
+/// Remembers an image. Without that the next build looks at it again, and that is all.
+fn note_image(
+    ctx: &Context<'_>,
+    tree: &PlannedTree<'_>,
+    made: &Made,
+    reasons: &[Reason],
+    guests: &BTreeMap<GuestName, BuiltGuest>,
+    start: SystemTime,
+) {
+    let Some(out) = &made.out else { return };
+    let assembled = images::Assembled {
+        image: tree.plan.image,
+        cid: made.image.cid,
+        files: made.image.files,
+        size_bytes: made.image.size_bytes,
+        reasons: reasons.to_vec(),
+        start,
+        built_at: build::seconds_since_1970(),
+    };
+    let root = ctx.state.root();
+    if let Ok(entries) = images::entries(root, assembled, &tree.plan.sources, out, guests) {
+        let _ = ctx.ledger.note(entries);
+    }
+}

@@ -1,0 +1,512 @@
+//! What `ww build` builds again, and what `ww why` says of it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::num::NonZero;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ww::build::queue::AfterFailure;
+use ww::build::{Event, Reason};
+use ww::ops::{self, BuildOptions, Built, Environment};
+
+use crate::project::Project;
+use crate::support::{finish, ww};
+
+/// A shell command that makes a component of `in.txt`, which has five bytes.
+const COMPONENT: &str = r#"{ printf '\000asm\015\000\001\000\000\007\001n'; cat in.txt; } > "$WW_OUT""#;
+
+/// A shell command that makes a program of it.
+const PROGRAM: &str = r#"{ cat ../program.wasm; printf '\000\007\001n'; cat in.txt; } > "$WW_OUT""#;
+
+/// The same of the beginning of `in.txt`, so that its end makes no difference.
+const BEGINNING: &str = r#"{ printf '\000asm\015\000\001\000\000\007\001n'; head -c 5 in.txt; } > "$WW_OUT""#;
+
+/// The guests `a`, `b` which embeds it, and `c`; an image of `b` with files of the project.
+fn project() -> Project {
+    let project = Project::new("p");
+    let guest = |name: &str, build: &str, more: &str| {
+        format!("[guest.{name}]\npath = \"{name}\"\nbuild = '''{build}'''\ninputs = [\"*.txt\"]\n{more}\n")
+    };
+    let image = "[image.i]\nout = \"out/i\"\n[image.i.files]\n\"bin/main.wasm\" = { guest = \"b\" }\n\
+                 \"etc\" = { path = \"etc\" }\n";
+    let guests = [
+        guest("a", COMPONENT, "env.LEVEL.inherit = true\nenv.API_TOKEN.inherit = true"),
+        guest("b", PROGRAM, "embeds = [\"a\"]"),
+        guest("c", COMPONENT, ""),
+    ];
+    fs::copy(crate::support::guest("child-echo"), project.path("program.wasm")).unwrap();
+    project.wetfile(&format!("{}{image}", guests.concat()));
+    ["a", "b", "c"].iter().for_each(|name| project.write(&format!("{name}/in.txt"), "12345"));
+    project.write("etc/motd", "hello");
+    project
+}
+
+/// What a build starts, as `guest: reason; reason`, and its result.
+fn build_with(project: &Project, options: BuildOptions) -> (Vec<String>, Result<Built, ops::Error>) {
+    let started = Mutex::new(Vec::new());
+    let events = |event: Event<'_>| {
+        if let Event::Started { guest, reasons } = event {
+            started.lock().unwrap().push(format!("{guest}: {}", sentences(reasons)));
+        }
+    };
+    let checked = ww::wetfile::load(&project.path("")).unwrap();
+    let environment = Environment {
+        variables: &project.variables,
+        ww: Path::new(env!("CARGO_BIN_EXE_ww")),
+        cancel: &project.cancel,
+        events: &events,
+    };
+    let built = ops::build(&environment, &checked, &[], BuildOptions { offline: true, ..options });
+    (started.into_inner().unwrap(), built)
+}
+
+/// What a build starts that must succeed.
+fn build(project: &Project) -> Vec<String> {
+    let (started, built) = build_with(project, BuildOptions { jobs: NonZero::new(1), ..BuildOptions::default() });
+    built.unwrap();
+    started
+}
+
+fn sentences(reasons: &[Reason]) -> String {
+    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// What a build would do, as `guest a: reason`.
+fn plan(project: &Project) -> Vec<String> {
+    let checked = ww::wetfile::load(&project.path("")).unwrap();
+    let plan = ops::plan_build(&project.variables, &checked, &[], &|| false).unwrap();
+    let guests = plan.guests.iter().map(|planned| (format!("guest {}", planned.name), &planned.reasons));
+    let images = plan.images.iter().map(|planned| (format!("image {}", planned.name), &planned.reasons));
+    let stale = guests.chain(images).filter(|(_, reasons)| !reasons.is_empty());
+    stale.map(|(name, reasons)| format!("{name}: {}", sentences(reasons))).collect()
+}
+
+/// Long enough for a file to be recognized by its times.
+fn settle() {
+    thread::sleep(Duration::from_millis(150));
+}
+
+const FIRST: &str = "it was not built here before";
+
+#[test]
+fn nothing_is_built_twice() {
+    let project = project();
+    settle();
+    assert_eq!(build(&project), [format!("a: {FIRST}"), format!("b: {FIRST}"), format!("c: {FIRST}")]);
+    for _ in 0..3 {
+        assert_eq!(build(&project), [""; 0]);
+        settle();
+    }
+    let (_, built) = build_with(&project, BuildOptions { locked: true, ..BuildOptions::default() });
+    assert!(!built.unwrap().images[0].changed);
+    assert_eq!(plan(&project), [""; 0]);
+}
+
+/// Every reason has a sentence, which the plan says before and the build when it starts.
+#[test]
+fn each_reason_is_told() {
+    type Step<'a> = (&'a dyn Fn(&mut Project), &'a str);
+    let mut project = project();
+    project.set("LEVEL", "1");
+    project.set("API_TOKEN", "one");
+    build(&project);
+    let mut check = |change: &dyn Fn(&mut Project), planned: &[&str], started: &[&str]| {
+        settle();
+        assert_eq!(plan(&project), [""; 0], "before: {planned:?}");
+        change(&mut project);
+        assert_eq!(plan(&project), planned);
+        assert_eq!(build(&project), started, "{planned:?}");
+    };
+
+    let of_one: [Step<'_>; 8] = [
+        (&|project| project.write("c/in.txt", "54321"), "c: c/in.txt has changed"),
+        (&|project| project.write("c/new.txt", ""), "c: c/new.txt is new"),
+        (&|project| fs::remove_file(project.path("c/new.txt")).unwrap(), "c: c/new.txt is gone"),
+        (
+            &|project| fs::remove_file(project.path("target/ww/guests/c.wasm")).unwrap(),
+            "c: its result target/ww/guests/c.wasm is gone",
+        ),
+        (
+            &|project| project.write("target/ww/guests/c.wasm", "altered"),
+            "c: its result target/ww/guests/c.wasm was changed after it was built",
+        ),
+        (
+            &|project| edit(project, "[guest.c]\n", "[guest.c]\nenv.X = \"1\"\n"),
+            "c: `env.X` in the Wetfile is new: \"1\"",
+        ),
+        (
+            &|project| edit(project, "env.X = \"1\"\n", "env.X = \"2\"\n"),
+            "c: `env.X` in the Wetfile has changed: \"1\" \u{2192} \"2\"",
+        ),
+        (&|project| edit(project, "env.X = \"2\"\n", ""), "c: `env.X` in the Wetfile is gone: it was \"2\""),
+    ];
+    for (change, text) in of_one {
+        check(change, &[&format!("guest {text}")], &[text]);
+    }
+
+    // What `a` becomes does not depend on its variables, so `b` is not built again.
+    let unsure = ["guest b: guest a, which it uses, is built anew", "image i: guest b, which it uses, is built anew"];
+    let of_variables: [Step<'_>; 3] = [
+        (&|project| project.set("LEVEL", "2"), "a: the variable LEVEL has another value: `1` \u{2192} `2`"),
+        (&|project| project.set("API_TOKEN", "two"), "a: the variable API_TOKEN has another value"),
+        (
+            &|project| drop(project.variables.remove(&OsString::from("LEVEL"))),
+            "a: the variable LEVEL has another value: `2` \u{2192} unset",
+        ),
+    ];
+    for (change, text) in of_variables {
+        check(change, &[&format!("guest {text}"), unsure[0], unsure[1]], &[text]);
+    }
+    check(
+        &|project| project.write("a/in.txt", "54321"),
+        &["guest a: a/in.txt has changed", unsure[0], unsure[1]],
+        &["a: a/in.txt has changed", "b: guest a, which it uses, is built anew"],
+    );
+    check(
+        &|project| project.write("b/in.txt", "54321"),
+        &["guest b: b/in.txt has changed", unsure[1]],
+        &["b: b/in.txt has changed"],
+    );
+
+    let of_image: [Step<'_>; 6] = [
+        (&|project| project.write("etc/motd", "hallo"), "etc/motd has changed"),
+        (&|project| project.write("etc/issue", "new"), "etc/issue is new"),
+        (&|project| fs::remove_file(project.path("etc/issue")).unwrap(), "etc/issue is gone"),
+        (
+            &|project| project.write("out/i/etc/motd", "altered"),
+            "its result out/i/etc/motd was changed after it was built",
+        ),
+        (&|project| project.write("out/i/etc/more", ""), "out/i/etc/more was added to its result"),
+        (&|project| fs::remove_dir_all(project.path("out/i")).unwrap(), "its result out/i is gone"),
+    ];
+    for (change, text) in of_image {
+        check(change, &[&format!("image i: {text}")], &[]);
+    }
+    check(
+        &|project| edit(project, "\"etc\" = {", "\"etc/sub\" = {"),
+        &["image i: `files.\"etc\"` in the Wetfile is gone: it was { path = \"etc\" }; \
+           `files.\"etc/sub\"` in the Wetfile is new: { path = \"etc\" }; etc is new"],
+        &[],
+    );
+}
+
+/// A program of a command counts by what it is, not by when it came.
+#[test]
+fn another_program_is_a_reason() {
+    let mut project = Project::with_guest("build = [\"make-it\", \"{out}\"]\ninputs = []");
+    let bin = project.outside("bin");
+    let program = |folder: &Path, text: &str| {
+        let path = folder.join("make-it");
+        let script = format!("#!/bin/sh\n{text}\nprintf '\\000asm\\015\\000\\001\\000' > \"$1\"\n");
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    program(&bin, "");
+    let path = project.variables.get(&OsString::from("PATH")).cloned().unwrap();
+    let with = |folder: &Path| {
+        std::env::join_paths(std::iter::once(folder.to_owned()).chain(std::env::split_paths(&path))).unwrap()
+    };
+    project.set("PATH", with(&bin));
+    assert_eq!(build(&project), [format!("x: {FIRST}")]);
+    program(&bin, "");
+    assert_eq!(build(&project), [""; 0]);
+    program(&bin, "true");
+    let told = |folder: &Path| format!("x: {} is not the one that was used before", folder.join("make-it").display());
+    assert_eq!(build(&project), [told(&bin)]);
+    // Where `PATH` finds another one first.
+    let other = project.outside("other");
+    program(&other, "false");
+    project.set("PATH", with(&other));
+    assert_eq!(build(&project), [told(&other)]);
+}
+
+/// What says nothing about content is no reason.
+#[test]
+fn times_and_modes_are_no_reasons() {
+    let mut project = project();
+    build(&project);
+    settle();
+    let file = project.path("c/in.txt");
+    let set_time = || fs::File::options().write(true).open(&file).unwrap();
+    let touches: [&dyn Fn(); 6] = [
+        &|| set_time().set_modified(std::time::UNIX_EPOCH).unwrap(),
+        &|| fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap(),
+        &|| project.write("c/in.txt", "12345"),
+        &|| {
+            project.write("c/.in.txt.swp", "x");
+            fs::remove_file(project.path("c/.in.txt.swp")).unwrap();
+        },
+        // A file is replaced as editors do.
+        &|| {
+            project.write("c/tmp", "12345");
+            fs::rename(project.path("c/tmp"), &file).unwrap();
+        },
+        &|| edit(&project, "[guest.c]", "# a comment\n[guest.c]"),
+    ];
+    for touch in touches {
+        touch();
+        assert_eq!(plan(&project), [""; 0]);
+        assert_eq!(build(&project), [""; 0]);
+    }
+    project.set("UNDECLARED", "1");
+    assert_eq!(build(&project), [""; 0]);
+}
+
+/// The same size, and the time that it had before.
+#[test]
+fn an_edit_is_seen_whatever_its_time() {
+    let project = project();
+    settle();
+    build(&project);
+    settle();
+    build(&project);
+    let file = project.path("c/in.txt");
+    let before = fs::metadata(&file).unwrap().modified().unwrap();
+    project.write("c/in.txt", "54321");
+    fs::File::options().write(true).open(&file).unwrap().set_modified(before).unwrap();
+    assert_eq!(build(&project), ["c: c/in.txt has changed"]);
+}
+
+/// What comes out the same needs nothing built that is made of it; the lock knows of it all the same.
+#[test]
+fn what_comes_out_the_same_is_no_reason() {
+    let project = project();
+    command_of_a(&project, BEGINNING);
+    build(&project);
+    let modified = || fs::metadata(project.path("target/ww/guests/b.wasm")).unwrap().modified().unwrap();
+    let (artifact, lock) = (modified(), project.read("Wetfile.lock"));
+    project.write("a/in.txt", "12345 and more");
+    assert_eq!(build(&project), ["a: a/in.txt has changed"]);
+    assert_eq!(modified(), artifact);
+    assert_ne!(project.read("Wetfile.lock"), lock);
+    let (started, built) = build_with(&project, BuildOptions { locked: true, ..BuildOptions::default() });
+    assert_eq!((started, built.unwrap().images.len()), (vec![], 1));
+    let report = finish(ww(&["verify"]).current_dir(project.path("")));
+    assert!(!report.stdout.contains("out of date"), "{}{}", report.stdout, report.stderr);
+}
+
+/// A checkout has other times, inodes and places; what is kept of `target/ww` serves all the same.
+#[test]
+fn a_fresh_checkout_builds_nothing() {
+    let project = project();
+    build(&project);
+    let copy = Project::new("elsewhere");
+    for path in ["Wetfile.toml", "Wetfile.lock", "program.wasm", "a/in.txt", "b/in.txt", "c/in.txt", "etc/motd"] {
+        fs::create_dir_all(copy.path(path).parent().unwrap()).unwrap();
+        fs::copy(project.path(path), copy.path(path)).unwrap();
+    }
+    let mut command = std::process::Command::new("cp");
+    assert!(command.arg("-r").arg(project.path("target")).arg(copy.path("target")).status().unwrap().success());
+    assert_eq!(plan(&copy), ["image i: its result out/i is gone"]);
+    assert_eq!(build(&copy), [""; 0]);
+    assert_eq!(plan(&copy), [""; 0]);
+}
+
+/// What was compiled of one content is never taken for that of another.
+#[test]
+fn an_edit_during_a_build_is_not_lost() {
+    let command = format!("touch started; sleep 0.5; {COMPONENT}");
+    let project = Project::with_guest(&format!("build = '''{command}'''\ninputs = [\"in.txt\"]"));
+    project.write("in.txt", "first");
+    thread::scope(|scope| {
+        let building = scope.spawn(|| build(&project));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !project.path("started").exists() {
+            assert!(Instant::now() < deadline);
+            thread::sleep(Duration::from_millis(5));
+        }
+        project.write("in.txt", "other");
+        building.join().unwrap();
+    });
+    assert!(project.artifact("x").ends_with(b"other"));
+    assert_eq!(build(&project), [""; 0]);
+    project.write("in.txt", "first");
+    assert_eq!(build(&project), ["x: in.txt has changed"]);
+    assert!(project.artifact("x").ends_with(b"first"));
+}
+
+#[test]
+fn what_does_not_depend_on_a_failure_is_built() {
+    let project = project();
+    command_of_a(&project, "false > $WW_OUT");
+    let options = BuildOptions { jobs: NonZero::new(1), ..BuildOptions::default() };
+    let (started, built) = build_with(&project, options);
+    assert_eq!(started, [format!("a: {FIRST}")]);
+    assert!(matches!(built, Err(ops::Error::Build { guest, .. }) if guest.as_str() == "a"));
+    let options = BuildOptions { after_failure: AfterFailure::KeepGoing, ..options };
+    let (started, built) = build_with(&project, options);
+    assert_eq!(started, [format!("a: {FIRST}"), format!("c: {FIRST}")]);
+    assert!(matches!(built, Err(ops::Error::Build { guest, .. }) if guest.as_str() == "a"));
+    assert!(project.path("target/ww/guests/c.wasm").exists() && !project.path("out/i").exists());
+}
+
+/// All of a project that a build makes.
+type Whole = ([Vec<u8>; 3], Vec<u8>, Vec<u8>, Vec<u8>);
+
+fn whole(project: &Project) -> Whole {
+    let artifacts = ["a", "b", "c"].map(|name| project.artifact(name));
+    (artifacts, project.read("Wetfile.lock"), project.read("out/i/bin/main.wasm"), project.read("out/i/etc/motd"))
+}
+
+/// Alone, together, one after the other or at once: the same bytes.
+#[test]
+fn however_it_is_built_it_is_the_same() {
+    let result = |build: &dyn Fn(&Project)| {
+        let project = project();
+        build(&project);
+        whole(&project)
+    };
+    let one = result(&|project| drop(build(project)));
+    let at_once = result(&|project| {
+        let options = BuildOptions { jobs: NonZero::new(4), ..BuildOptions::default() };
+        build_with(project, options).1.unwrap();
+    });
+    let alone = result(&|project| ["c", "b", "i"].iter().for_each(|name| drop(project.build(&[name]).unwrap())));
+    let again = result(&|project| {
+        project.write("a/in.txt", "other");
+        build(project);
+        project.write("a/in.txt", "12345");
+        build(project);
+    });
+    assert!(one == at_once && one == alone && one == again);
+}
+
+/// Whenever a build is killed, the next one makes the same as if nothing had been.
+#[test]
+fn a_killed_build_leaves_nothing_wrong() {
+    let project = project();
+    build(&project);
+    let expected = whole(&project);
+    for round in 0..50_u64 {
+        // Something of everything is stale.
+        for file in ["a/in.txt", "b/in.txt", "etc/motd"] {
+            project.write(file, &format!("{round:05}"));
+        }
+        let mut command = ww(&["build", "--offline"]);
+        command.current_dir(project.path("")).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        thread::sleep(Duration::from_micros(round * 700));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for (file, text) in [("a/in.txt", "12345"), ("b/in.txt", "12345"), ("etc/motd", "hello")] {
+            project.write(file, text);
+        }
+        build(&project);
+        assert!(whole(&project) == expected, "round {round}");
+        assert_eq!(plan(&project), [""; 0], "round {round}");
+    }
+}
+
+#[test]
+fn why_is_told_after_the_fact() {
+    let project = project();
+    let why = |name: &str, args: &[&str]| {
+        let mut command = ww(&["why", name]);
+        finish(command.args(args).current_dir(project.path("")))
+    };
+    let run = || finish(ww(&["build", "--offline"]).current_dir(project.path(""))).expect(0);
+    insta::assert_snapshot!(redact(&why("b", &[]).expect(0).stdout), @r"
+    guest b would be built now:
+      it was not built here before
+    guest b was not built here before, or that was forgotten
+    ");
+    run();
+    project.write("a/in.txt", "54321");
+    insta::assert_snapshot!(redact(&why("i", &[]).expect(0).stdout), @r"
+    image i would be assembled now:
+      a/in.txt has changed
+        so guest a is built
+        so guest b is built
+        so image i is assembled
+    image i was assembled N ago:
+      it was not built here before
+    ");
+    run();
+    insta::assert_snapshot!(redact(&why("b", &[]).expect(0).stdout), @r"
+    guest b is up to date
+    guest b was built N ago in N s:
+      a/in.txt has changed
+        so guest a was built
+        so guest b was built
+    ");
+    let json: serde_json::Value = serde_json::from_str(&why("b", &["--json"]).expect(0).stdout).unwrap();
+    assert_eq!(json[0]["last"]["causes"][0]["reason"], "file");
+    assert_eq!(json[0]["last"]["causes"][0]["subject"], "a/in.txt");
+    assert_eq!(json[0]["last"]["causes"][0]["through"][0], "a");
+    assert_eq!(json[0]["up_to_date"], true);
+    why("bb", &[]).expect(7);
+}
+
+#[test]
+fn a_plan_builds_nothing() {
+    let project = project();
+    let plan = |args: &[&str]| finish(ww(&["build", "--plan"]).args(args).current_dir(project.path(""))).expect(0);
+    insta::assert_snapshot!(plan(&["i"]).stdout, @r"
+    guest a: it was not built here before
+    guest b: it was not built here before
+    image i: it was not built here before
+    ");
+    assert!(!project.path("target").exists());
+    let run = || finish(ww(&["build", "--offline"]).current_dir(project.path(""))).expect(0);
+    run();
+    let done = plan(&[]);
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", "nothing to build\n"));
+    let json: serde_json::Value = serde_json::from_str(&plan(&["--json"]).stdout).unwrap();
+    assert_eq!(json["guests"][0]["up_to_date"], true);
+    assert_eq!(json["images"][0]["name"], "i");
+}
+
+#[test]
+fn the_graph_is_shown_in_three_ways() {
+    let project = project();
+    let graph = |args: &[&str]| finish(ww(&["graph"]).args(args).current_dir(project.path(""))).expect(0).stdout;
+    insta::assert_snapshot!(graph(&[]), @r"
+    image i
+    └── guest b
+        └── guest a
+    guest c
+    ");
+    assert_eq!(graph(&["a"]), "guest a\n");
+    insta::assert_snapshot!(graph(&["--format", "dot", "b"]), @r#"
+    digraph {
+        "guest a" [shape=ellipse];
+        "guest b" [shape=ellipse];
+        "guest b" -> "guest a" [label="embeds"];
+    }
+    "#);
+    let json: serde_json::Value = serde_json::from_str(&graph(&["--json"])).unwrap();
+    assert_eq!(json["edges"][0]["from"]["name"], "i");
+    assert_eq!(json["edges"][0]["kind"], "file");
+    finish(ww(&["graph", "x"]).current_dir(project.path(""))).expect(7);
+}
+
+/// Times, which are others each time.
+fn redact(text: &str) -> String {
+    let line = |line: &str| match line.split_once(" ago") {
+        Some((before, after)) => {
+            let verb = before.rfind("built ").map(|at| at + 6).or(before.rfind("assembled ").map(|at| at + 10));
+            let after = if after.starts_with(" in ") { " in N s:" } else { after };
+            format!("{}N ago{after}", &before[..verb.unwrap()])
+        }
+        None => line.to_owned(),
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Has `a` be built by another command.
+fn command_of_a(project: &Project, command: &str) {
+    let with = |command: &str| format!("path = \"a\"\nbuild = '''{command}'''");
+    edit(project, &with(COMPONENT), &with(command));
+}
+
+/// Replaces a part of the Wetfile, which must be there once.
+fn edit(project: &Project, before: &str, after: &str) {
+    let text = String::from_utf8(project.read("Wetfile.toml")).unwrap();
+    assert_eq!(text.matches(before).count(), 1, "{before}");
+    project.write("Wetfile.toml", &text.replace(before, after));
+}
