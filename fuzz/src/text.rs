@@ -81,6 +81,12 @@ impl Tree for SomeTree {
         let kinds = [None, Some(Kind::File), Some(Kind::Folder), Some(Kind::Symlink), Some(Kind::Other)];
         Ok(kinds[path.to_path(Path::new("/")).as_os_str().len() % kinds.len()])
     }
+
+    fn files(&self, folder: &ProjectPath) -> io::Result<Vec<String>> {
+        let names = ["app.py", "build.zig", "go.mod", "main.c", "package.json"];
+        let count = folder.to_path(Path::new("/")).as_os_str().len() % (names.len() + 1);
+        Ok(names[..count].iter().map(|name| (*name).to_owned()).collect())
+    }
 }
 
 /// A Wetfile: a project, or places in the text where it is wrong.

@@ -25,7 +25,7 @@ pub type Variables = BTreeMap<OsString, OsString>;
 const FIXED: [(&str, &str); 3] = [("SOURCE_DATE_EPOCH", "315532800"), ("LC_ALL", "C"), ("TZ", "UTC")];
 
 /// Variables that are passed as they are, and do not count as inputs.
-const PASSED: [&str; 38] = [
+const PASSED: [&str; 47] = [
     // Where programs, homes and temporary files are.
     "HOME",
     "USER",
@@ -33,7 +33,7 @@ const PASSED: [&str; 38] = [
     "PATH",
     "TMPDIR",
     "XDG_CACHE_HOME",
-    // Where Rust and Go keep what they have fetched, and from where they fetch.
+    // Where Rust, Go and Zig keep what they have fetched and compiled, and from where they fetch.
     "CARGO_HOME",
     "RUSTUP_HOME",
     "RUSTUP_DIST_SERVER",
@@ -43,6 +43,15 @@ const PASSED: [&str; 38] = [
     "GOCACHE",
     "GOMODCACHE",
     "GOPROXY",
+    "GOAUTH",
+    "GOINSECURE",
+    "GONOPROXY",
+    "GONOSUMDB",
+    "GOPRIVATE",
+    "GOSUMDB",
+    "GOVCS",
+    "NETRC",
+    "ZIG_GLOBAL_CACHE_DIR",
     // Proxies.
     "http_proxy",
     "https_proxy",
@@ -132,6 +141,7 @@ mod tests {
             recipe: Recipe::Rust,
             embeds: vec![GuestName::new("child-echo").unwrap()],
             env: env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            reproducible: true,
         }
     }
 

@@ -30,7 +30,6 @@ use std::time::{Duration, Instant, SystemTime};
 use self::ledger::{Entry, GuestRecord, Ledger, Memory};
 use crate::escape;
 use crate::folder::Stamp;
-use crate::wasm_binary::{self, Kind};
 use crate::wetfile::argument::PlaceholderError;
 use crate::wetfile::lock::{Digest, Inputs, Toolchain};
 use crate::wetfile::{Guest, GuestName, ImageName, Project, Recipe};
@@ -216,14 +215,59 @@ pub enum BuildError {
         /// Where it was to write it, if it was told.
         path: Option<PathBuf>,
     },
-    /// The result of a build is no component.
+    /// The result of a build is no wasm.
     #[error(
-        "the build's result is {found}, where a component is needed: build for wasm32-wasip2, or make one of a module \
-         with `wasm-tools component new --adapt`"
+        "the build's result is {found}, where a component is needed, or a core module for WASI 0.1: build for \
+         wasm32-wasip2 or wasm32-wasip1"
     )]
     NotComponent {
-        /// What it is, such as `a core module`.
+        /// What it is, such as `an empty file`.
         found: String,
+    },
+    /// A core module that needs something that no cell has.
+    #[error(
+        "the build's result is a core module that imports `{}` from `{}`: only `wasi_snapshot_preview1` can be made a \
+         component of without more being known; build for WASI 0.1, or make a component with the language's own tools",
+        escape::text(.name), escape::text(.module)
+    )]
+    ForeignImport {
+        /// What it imports from.
+        module: String,
+        /// What it imports.
+        name: String,
+    },
+    /// A core module that is a library.
+    #[error(
+        "the build's result is a core module without `_start`: it is a library; build a program, or make a component \
+         with the language's own tools"
+    )]
+    NoStart,
+    /// No component could be made of a core module.
+    #[error("no component can be made of the core module that is the build's result")]
+    Adapt {
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The tool of a guest's language is not there.
+    #[error("`{tool}` was not found: {install}")]
+    ToolMissing {
+        /// What it is called.
+        tool: &'static str,
+        /// How it is installed.
+        install: &'static str,
+    },
+    /// A glob among the sources of a guest that fits no file.
+    #[error("there is no file that `{}` of its `sources` fits", escape::text(.pattern))]
+    NoSources {
+        /// The glob.
+        pattern: String,
+    },
+    /// A build that has made several programs.
+    #[error("its build has made several programs ({}): it must install one", escape::text(&.names.join(", ")))]
+    SeveralArtifacts {
+        /// Their files, sorted.
+        names: Vec<String>,
     },
     /// A placeholder in an argument of a command is malformed, which no checked project has.
     #[error("an argument of its command is malformed")]
@@ -322,11 +366,14 @@ pub fn build_guest(
     let start = Instant::now();
     (ctx.events)(Event::Started { guest: &guest.name, reasons: &reasons });
     let compiled = compile(ctx, project, guest, built);
-    let compiled = compiled.and_then(|compiled| check_component(&compiled.bytes).map(|()| compiled));
+    let compiled = compiled.and_then(|compiled| {
+        let bytes = lang::adapt::to_component(compiled.bytes)?;
+        Ok(Compiled { bytes, ..compiled })
+    });
     let Compiled { bytes, toolchain, found, tools, outside } = compiled.inspect_err(|error| {
         (ctx.events)(Event::Failed { guest: &guest.name, elapsed: start.elapsed(), error });
     })?;
-    if names_folder(&bytes, ctx.state.root()) {
+    if guest.reproducible && names_folder(&bytes, ctx.state.root()) {
         let text =
             "its result has the path of the project's folder in it: built in another folder it differs".to_owned();
         (ctx.events)(Event::Warning { guest: &guest.name, text });
@@ -387,10 +434,16 @@ fn settle(
                     stale.push(reason.clone());
                 }
             }
-            Reason::Tool { .. } if guest.recipe == Recipe::Rust => {
+            Reason::Tool { .. } if !matches!(guest.recipe, Recipe::Command { .. }) => {
                 let artifacts = guest.embeds.iter().map(|name| (name.clone(), built[name].path.clone())).collect();
                 let environment = environment::of_guest(ctx.environment, guest, &artifacts);
-                let (identity, tools) = lang::rust::ask(ctx, guest, environment)?;
+                let (identity, tools) = match lang::language::recipe_of(guest) {
+                    Some(recipe) => {
+                        let tool = lang::language::prepare(ctx, project, guest, recipe, environment)?;
+                        (tool.identity, tool.tools)
+                    }
+                    None => lang::rust::ask(ctx, guest, environment)?,
+                };
                 // Settings of its user change what it makes, and not what it is.
                 let is_same_settings = ctx.memory.tools(&record.tools).is_some_and(|used| used.has_settings_of(&tools));
                 if identity.as_str() != record.toolchain {
@@ -451,10 +504,14 @@ fn compile(
         let environment = environment::of_guest(ctx.environment, guest, &artifacts);
         let prepared = match &guest.recipe {
             Recipe::Rust => Some(lang::rust::prepare(ctx, project, guest, environment.clone())?),
-            Recipe::Command { .. } => None,
+            Recipe::Command { .. } | Recipe::Language(_) => None,
         };
         if let Some(prepared) = prepared.as_ref().filter(|_| attempt == 0) {
             lang::rust::warn(ctx, guest, prepared);
+        }
+        let language = lang::language::recipe_of(guest);
+        if let Some(recipe) = language.filter(|_| attempt == 0) {
+            lang::language::warn(ctx, guest, recipe);
         }
         let find = || {
             let roots = prepared.iter().flat_map(|prepared| &prepared.roots.inside).map(String::as_str);
@@ -474,6 +531,10 @@ fn compile(
             }
             (Recipe::Rust, Some(prepared)) => {
                 (lang::rust::build(ctx, guest, prepared)?, prepared.identity.clone(), prepared.tools.clone())
+            }
+            (Recipe::Language(recipe), _) => {
+                let tool = lang::language::prepare(ctx, project, guest, recipe, environment)?;
+                (lang::language::build(ctx, project, guest, recipe, &tool)?, tool.identity, tool.tools)
             }
             (Recipe::Rust, None) => unreachable!("Rust guests are prepared"),
         };
@@ -495,13 +556,6 @@ pub fn exclusive(guest: &Guest) -> Option<String> {
 /// The present time.
 pub fn seconds_since_1970() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn check_component(bytes: &[u8]) -> Result<(), BuildError> {
-    match wasm_binary::kind(bytes) {
-        Kind::Component => Ok(()),
-        kind => Err(BuildError::NotComponent { found: kind.to_string() }),
-    }
 }
 
 /// Whether bytes have the path of a folder in them, such as by `env!("CARGO_MANIFEST_DIR")`.

@@ -10,6 +10,7 @@
 //!   out/NAME/          where the command of a guest writes, while it runs
 //!   cargo/shared/      cargo's target folder for the Rust guests without an environment of their own
 //!   cargo/NAME.DIGEST/ that of a Rust guest whose compiler sees variables that others do not have
+//!   tools/TOOL/        where the tool of another language keeps what it has compiled
 //! ```
 //!
 //! The lock is on the project's folder itself, which nobody cleans while a build runs.
@@ -29,7 +30,7 @@ use crate::{atomic_file, escape};
 const FORMAT: u32 = super::RECIPE;
 
 /// The folders of the state.
-const FOLDERS: [&str; 4] = ["guests", "out", "cargo", "cache"];
+const FOLDERS: [&str; 5] = ["guests", "out", "cargo", "cache", "tools"];
 
 /// Largest file of `cache/` that is read, in bytes: some million files.
 const CACHE_BYTES_MAX: u64 = 256 << 20;
@@ -152,6 +153,14 @@ impl State {
             }
         }
         Ok(cargo.join(name))
+    }
+
+    /// The folder, made if there is none, where a tool keeps what it may find again at the next build. Any number of builds
+    /// use it at the same time, as the tool sees to it.
+    pub(super) fn tool_cache(&self, tool: &str) -> io::Result<PathBuf> {
+        let path = self.dir.join("tools").join(tool);
+        fs::create_dir_all(&path)?;
+        Ok(path)
     }
 
     /// Makes an empty folder for the command of a guest. Its path is always the same, as compilers like to write the

@@ -162,6 +162,10 @@ mod tests {
         fn kind(&self, _: &ProjectPath) -> io::Result<Option<Kind>> {
             Ok(None)
         }
+
+        fn files(&self, _: &ProjectPath) -> io::Result<Vec<String>> {
+            Ok(Vec::new())
+        }
     }
 
     fn diagnostics(text: &str) -> Vec<Diagnostic> {

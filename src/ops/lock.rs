@@ -443,5 +443,24 @@ pub(super) fn updated(
         }
         lock.images.insert(tree.plan.image.name.clone(), made);
     }
+    drop_outputs_that_vary(&mut lock, project);
     lock
+}
+
+/// Removes what came out of guests that are not reproducible: the lock vouches for nothing that the next build changes.
+fn drop_outputs_that_vary(lock: &mut Lock, project: &Project) {
+    if project.guests.values().all(|guest| guest.reproducible) {
+        return;
+    }
+    for (name, guest) in &mut lock.guests {
+        if !project.is_reproducible(name) {
+            guest.outputs.clear();
+        }
+    }
+    for (name, image) in &mut lock.images {
+        let guests = project.images.get(name).map(Image::guests).unwrap_or_default();
+        if !guests.into_iter().all(|guest| project.is_reproducible(guest)) {
+            image.cids.clear();
+        }
+    }
 }

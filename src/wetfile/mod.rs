@@ -33,9 +33,9 @@ pub use check::RESERVED_FOR_RUST;
 pub use diagnostic::{Code, DIAGNOSTICS_MAX, Diagnostic, Label, Position, Severity, Span};
 pub use name::{GuestName, ImageName, NAME_BYTES_MAX, NAME_RULE, NameError};
 pub use path::{COMPONENT_BYTES_MAX, COMPONENTS_MAX, ImagePath, PATH_BYTES_MAX, PathError, ProjectPath};
-pub use project::{EnvValue, Guest, Image, Project, Recipe, Run, Source};
+pub use project::{EnvValue, Guest, Image, Language, LanguageRecipe, Project, Recipe, Run, Source};
 pub use suggest::nearest as nearest_word;
-pub use tree::{Disk, Kind, Tree};
+pub use tree::{Disk, Kind, LISTED_MAX, Tree};
 
 /// The name of the file in the project's root.
 pub const FILE_NAME: &str = "Wetfile.toml";

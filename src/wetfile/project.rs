@@ -44,6 +44,9 @@ pub struct Guest {
     pub embeds: Vec<GuestName>,
     /// The variables that its build sees beyond those that `ww` sets itself.
     pub env: BTreeMap<String, EnvValue>,
+    /// Whether the same sources and the same toolchain give the same bytes. Where they do not, the lock vouches for no
+    /// output.
+    pub reproducible: bool,
 }
 
 /// The value of a variable that a build sees.
@@ -69,6 +72,66 @@ pub enum Recipe {
         /// all that is in it. May be empty.
         inputs: Vec<String>,
     },
+    /// By the tool of a language that `ww` knows.
+    Language(LanguageRecipe),
+}
+
+/// A language, other than Rust, whose tool `ww` knows how to call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Language {
+    /// C, by `zig cc`.
+    C,
+    /// Zig.
+    Zig,
+    /// Go, by its own compiler.
+    Go,
+    /// JavaScript, by componentize-js.
+    JavaScript,
+    /// Python, by componentize-py.
+    Python,
+}
+
+impl Language {
+    /// Every one of them.
+    pub const ALL: [Self; 5] = [Self::C, Self::Zig, Self::Go, Self::JavaScript, Self::Python];
+
+    /// What `lang` calls it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::C => "c",
+            Self::Zig => "zig",
+            Self::Go => "go",
+            Self::JavaScript => "js",
+            Self::Python => "python",
+        }
+    }
+
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::C => "C",
+            Self::Zig => "Zig",
+            Self::Go => "Go",
+            Self::JavaScript => "JavaScript",
+            Self::Python => "Python",
+        }
+    }
+}
+
+/// How a guest is compiled by the tool of its language. All paths are relative to [`Guest::dir`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanguageRecipe {
+    /// The language.
+    pub language: Language,
+    /// The file that the program begins with, of Go the folder of its package; existing, and in [`Guest::dir`]. `None`
+    /// for C, and for Zig where there is a `build.zig`.
+    pub main: Option<String>,
+    /// For C the files to compile, paths and globs as in [`Recipe::Command`]; empty for all others.
+    pub sources: Vec<String>,
+    /// Further arguments of the compiler, without NUL.
+    pub flags: Vec<String>,
+    /// What is read beside the files in [`Guest::dir`], paths and globs as in [`Recipe::Command`].
+    pub inputs: Vec<String>,
 }
 
 /// The command of a command guest.
@@ -116,6 +179,11 @@ impl Project {
         let known = guests.into_iter().filter_map(|name| self.guests.get_key_value(name));
         let roots: BTreeSet<&GuestName> = known.map(|(name, _)| name).collect();
         graph::walk(roots, |name| self.guests[name].embeds.iter().collect()).order
+    }
+
+    /// Whether a guest of the project and all that it embeds are made of the same bytes by everybody.
+    pub fn is_reproducible(&self, guest: &GuestName) -> bool {
+        self.build_order([guest]).into_iter().all(|name| self.guests[name].reproducible)
     }
 }
 

@@ -25,7 +25,8 @@ pub(super) const ELEMENTS_MAX: usize = 10_000;
 
 const ROOT_KEYS: &[&str] = &["wetfile", "project", "guest", "image", "tool"];
 const PROJECT_KEYS: &[&str] = &["name", "version"];
-const GUEST_KEYS: &[&str] = &["path", "lang", "build", "inputs", "embeds", "env"];
+const GUEST_KEYS: &[&str] =
+    &["path", "lang", "build", "inputs", "main", "sources", "flags", "embeds", "env", "reproducible"];
 const IMAGE_KEYS: &[&str] = &["out", "files", "grants", "limits"];
 const ENV_KEYS: &[&str] = &["inherit"];
 const SOURCE_KEYS: &[&str] = &["guest", "path"];
@@ -97,6 +98,10 @@ pub(super) struct GuestTable {
     pub(super) lang: Field<String>,
     pub(super) build: Field<Build>,
     pub(super) inputs: Field<Vec<Written<String>>>,
+    pub(super) main: Field<String>,
+    pub(super) sources: Field<Vec<Written<String>>>,
+    pub(super) flags: Field<Vec<Written<String>>>,
+    pub(super) reproducible: Field<bool>,
     pub(super) embeds: Field<Vec<Written<String>>>,
     pub(super) env: Vec<(Written<String>, Variable)>,
 }
@@ -271,6 +276,10 @@ impl Reader<'_, '_> {
             lang: self.string(section, "lang"),
             build: self.build(section),
             inputs: self.strings(section, "inputs"),
+            main: self.string(section, "main"),
+            sources: self.strings(section, "sources"),
+            flags: self.strings(section, "flags"),
+            reproducible: self.boolean(section, "reproducible"),
             embeds: self.strings(section, "embeds"),
             env: self.env(section),
         }
@@ -450,6 +459,17 @@ impl Reader<'_, '_> {
             DeValue::String(text) => Field::Given(written(value.span(), text)),
             _ => {
                 self.wrong_type(value, &format!("`{key}`"), "a string", format!("write `{key} = \"…\"`"));
+                Field::Invalid
+            }
+        }
+    }
+
+    fn boolean(&mut self, section: &Section<'_, '_>, key: &str) -> Field<bool> {
+        let Some(value) = section.get(key) else { return Field::Absent };
+        match value.get_ref() {
+            DeValue::Boolean(given) => Field::Given(Written { value: *given, span: value.span() }),
+            _ => {
+                self.wrong_type(value, &format!("`{key}`"), "a boolean", format!("write `{key} = false`"));
                 Field::Invalid
             }
         }

@@ -33,6 +33,15 @@ impl Tree for Files {
         }
         Ok(self.0.get(path.as_str()).copied())
     }
+
+    fn files(&self, folder: &ProjectPath) -> io::Result<Vec<String>> {
+        let files = self.0.iter().filter(|(_, kind)| **kind == Kind::File);
+        let names = files.filter_map(|(path, _)| match folder.is_root() {
+            true => Some(path.as_str()),
+            false => path.strip_prefix(folder.as_str())?.strip_prefix('/'),
+        });
+        Ok(names.filter(|name| !name.contains('/')).map(str::to_owned).collect())
+    }
 }
 
 /// The files that all fixtures and the examples of the documentation share.
@@ -42,6 +51,10 @@ fn files() -> Files {
         ("guests/c/main.c", Kind::File),
         ("guests/child/Cargo.toml", Kind::File),
         ("guests/hello/Cargo.toml", Kind::File),
+        ("guests/mixed/go.mod", Kind::File),
+        ("guests/mixed/package.json", Kind::File),
+        ("guests/zig/build.zig", Kind::File),
+        ("guests/zig/src/main.zig", Kind::File),
         ("hello.c", Kind::File),
         ("images/asking/etc/cell.toml", Kind::File),
         ("images/empty", Kind::Folder),
@@ -166,6 +179,48 @@ fn the_example_of_the_documentation_is_read_as_documented() {
     assert_eq!(image.guests().into_iter().cloned().collect::<Vec<_>>(), [guest("pid0"), guest("stub")]);
     let order: Vec<&str> = project.build_order([&guest("pid0")]).into_iter().map(GuestName::as_str).collect();
     assert_eq!(order, ["child-echo", "hello-c", "pid0"]);
+}
+
+/// A language is told by what lies in the folder, and so is the file that a program begins with.
+#[test]
+fn languages_are_told_by_files() {
+    let check = |present: &[&str], lines: &str, expected: Option<(Language, Option<&str>, &[&str])>| {
+        let paths: Vec<String> = present.iter().map(|name| format!("x/{name}")).collect();
+        let files = Files::new(&paths.iter().map(|path| (path.as_str(), Kind::File)).collect::<Vec<_>>());
+        let text = with_head(&format!("[guest.x]\npath = \"x\"\n{lines}\n"));
+        let project = parse(&text, Path::new("/project/Wetfile.toml"), &files);
+        let project = project.map_err(|errors| render(&errors, FILE_NAME, &text, false));
+        let project = project.unwrap_or_else(|errors| panic!("{present:?}: {errors}"));
+        match (&project.guests[&guest("x")].recipe, expected) {
+            (Recipe::Rust, None) => {}
+            (Recipe::Language(recipe), Some((language, main, sources))) => {
+                assert_eq!((recipe.language, recipe.main.as_deref()), (language, main), "{present:?}");
+                assert_eq!(recipe.sources, sources, "{present:?}");
+            }
+            (recipe, expected) => panic!("{present:?}: {recipe:?}, not {expected:?}"),
+        }
+    };
+    check(&["a.c", "a.h"], "", Some((Language::C, None, &["*.c"])));
+    check(&["src/a.c", "b.zig"], "lang = 'c'\nsources = ['src/*.c']", Some((Language::C, None, &["src/*.c"])));
+    check(&["hello.zig", "README.md"], "", Some((Language::Zig, Some("hello.zig"), &[])));
+    check(&["a.zig", "main.zig"], "", Some((Language::Zig, Some("main.zig"), &[])));
+    check(&["build.zig", "src/main.zig", "a.c"], "", Some((Language::Zig, None, &[])));
+    check(&["go.mod", "main.go", "tool.py"], "", Some((Language::Go, Some("."), &[])));
+    check(&["go.mod", "cmd/x/x.go"], "main = './cmd/x/'", Some((Language::Go, Some("cmd/x"), &[])));
+    check(&["package.json", "index.js", "other.js"], "", Some((Language::JavaScript, Some("index.js"), &[])));
+    check(&["package.json", "src/main.js"], "", Some((Language::JavaScript, Some("src/main.js"), &[])));
+    check(&["pyproject.toml", "app.py", "b.py"], "", Some((Language::Python, Some("app.py"), &[])));
+    check(&["tool.py"], "", Some((Language::Python, Some("tool.py"), &[])));
+    check(&["Cargo.toml", "build.py", "shim.c"], "", None);
+}
+
+#[test]
+fn a_guest_may_say_that_it_is_not_reproducible() {
+    let text = guests_text(&["a", "b"], &[("b", "a")]).replace("[guest.a]\n", "[guest.a]\nreproducible = false\n");
+    let project = parsed(&text).unwrap_or_else(|errors| panic!("{}", render(&errors, FILE_NAME, &text, false)));
+    assert!(!project.guests[&guest("a")].reproducible && project.guests[&guest("b")].reproducible);
+    // Whatever embeds it is not either.
+    assert!(!project.is_reproducible(&guest("b")));
 }
 
 #[test]
@@ -436,6 +491,11 @@ const PIECES: &[&str] = &[
     "path = 'guests/hello'\n",
     "path",
     "lang = 'rust'\n",
+    "lang = 'c'\n",
+    "main = 'hello.c'\n",
+    "sources = ['*.c']\n",
+    "flags = ['-O2']\n",
+    "reproducible = false\n",
     "build = ['{out}']\n",
     "build = ",
     "inputs = []\n",

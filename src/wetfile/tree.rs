@@ -28,7 +28,17 @@ pub trait Tree {
     ///
     /// When it cannot be found out.
     fn kind(&self, path: &ProjectPath) -> io::Result<Option<Kind>>;
+
+    /// The names of regular files that lie in a folder itself, sorted; those that are not UTF-8 are left out.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be listed, or has more than [`LISTED_MAX`] entries.
+    fn files(&self, folder: &ProjectPath) -> io::Result<Vec<String>>;
 }
+
+/// Most entries of a folder that is listed. The check of a Wetfile must stay quick, and sources do not lie among so many.
+pub const LISTED_MAX: usize = 10_000;
 
 /// The files below a folder on disk.
 #[derive(Clone, Debug)]
@@ -55,6 +65,21 @@ impl Tree for Disk {
         } else {
             Kind::Other
         }))
+    }
+
+    fn files(&self, folder: &ProjectPath) -> io::Result<Vec<String>> {
+        let mut files = Vec::new();
+        for (count, entry) in folder.to_path(&self.root).read_dir()?.enumerate() {
+            if count >= LISTED_MAX {
+                return Err(io::Error::other(format!("there are more than {LISTED_MAX} entries in it")));
+            }
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                files.extend(entry.file_name().into_string());
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
     }
 }
 
@@ -83,5 +108,8 @@ mod tests {
         assert_eq!(kind("socket"), Some(Kind::Other));
         assert_eq!(kind("nothing"), None);
         assert_eq!(kind("file/below"), None);
+        fs::write(dir.path().join("another"), "").unwrap();
+        assert_eq!(disk.files(&ProjectPath::root()).unwrap(), ["another", "file"]);
+        disk.files(&ProjectPath::new("nothing").unwrap()).unwrap_err();
     }
 }

@@ -303,7 +303,7 @@ fn results_of_commands_are_checked() {
     check("kill -9 $$; : $WW_OUT", "`/bin/sh` was killed by signal 9");
     check("true $WW_OUT", "the build succeeded and did not write its result to /");
     check(": > $WW_OUT", "the build's result is an empty file, where a component is needed");
-    check("printf '\\0asm\\1\\0\\0\\0' > $WW_OUT", "the build's result is a core module, where a component is needed");
+    check("printf '\\0asm\\1\\0\\0\\0' > $WW_OUT", "the build's result is a core module without `_start`");
     check("echo text > $WW_OUT", "the build's result is not WebAssembly, where a component is needed");
     check("mkdir $WW_OUT", "the build's result is not a regular file, where a component is needed");
     check("ln -s /etc/passwd $WW_OUT", "the build's result is not a regular file, where a component is needed");

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::languages;
 use crate::project::Project;
 use crate::support::{collect, finish, root, ww};
 
@@ -69,11 +70,14 @@ fn lines_fit(patterns: &[String], lines: &[String]) -> bool {
     }
 }
 
-/// Runs a command in this repository, with state of its own in `home` and no Kubo node.
-fn run(command: &str, home: &Path) -> Vec<String> {
+/// Runs a command in this repository, with state of its own in `home`, no Kubo node, and the tools of languages where they
+/// are wanted.
+fn run(command: &str, home: &Path, tools: Option<&Path>) -> Vec<String> {
     let bin = Path::new(env!("CARGO_BIN_EXE_ww")).parent().unwrap();
     #[expect(clippy::disallowed_methods, reason = "the examples call ww by its name")]
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let path = std::env::var("PATH").unwrap();
+    let tools = tools.map(|tools| format!("{}:", tools.join("bin").display())).unwrap_or_default();
+    let path = format!("{}:{tools}{path}", bin.display());
     let child = Command::new("sh")
         .args(["-c", command])
         .current_dir(root())
@@ -99,8 +103,14 @@ fn examples_do_what_the_pages_say() {
     for page in pages {
         // The examples of a page tell one story.
         let home = tempfile::tempdir().unwrap();
+        let tools = if page.ends_with("languages.md") {
+            let Some(tools) = languages::tools() else { continue };
+            Some(tools)
+        } else {
+            None
+        };
         for example in examples(&page) {
-            let said = run(&example.command, home.path());
+            let said = run(&example.command, home.path(), tools.as_deref());
             assert!(
                 lines_fit(&example.expected, &said),
                 "{}: `{}` prints\n{}",

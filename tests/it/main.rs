@@ -18,6 +18,7 @@ mod freshness;
 mod fuzz;
 mod hostile;
 mod kubo;
+mod languages;
 mod layout;
 mod lazy;
 mod lock;

@@ -35,6 +35,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("cargo_metadata", &["build"]),
     ("globset", &["build"]),
     ("ignore", &["build"]),
+    ("wasi_preview1_component_adapter_provider", &["build"]),
+    ("wit_component", &["build"]),
     ("rusqlite", &["blockstore"]),
 ];
 

@@ -4,12 +4,14 @@
 //! Contents and names count; modes, times and empty folders do not. For a Rust guest the files are those that git would
 //! see in its package and in the packages it depends on by path, as far as the `.gitignore` files of the project tell
 //! (what git was told otherwise, globally or by `git add --force`, would differ between people); the manifest and lock file of its
-//! workspace; the settings of cargo and rustup on the way to it. For a command guest they are what its `inputs` say.
+//! workspace; the settings of cargo and rustup on the way to it. For a guest in another language that `ww` knows they are those
+//! that git would see in its folder, and what its `inputs` say. For a command guest they are what its `inputs` say.
 //!
 //! Nothing here starts a process: which packages a Rust guest depends on was asked when it was built, and is then known by
 //! its lock.
 
 mod cargo;
+mod files;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,12 +23,13 @@ use std::sync::Arc;
 
 use crate::escape;
 use crate::wetfile::lock::{Digest, Facts, Inputs};
-use crate::wetfile::{EnvValue, Guest, GuestName, Project, ProjectPath, Recipe, Run, is_glob};
+use crate::wetfile::{EnvValue, Guest, GuestName, LanguageRecipe, Project, ProjectPath, Recipe, Run, is_glob};
 
 use super::Variables;
 use super::seen::Seen;
 
 pub(super) use cargo::{CargoRoots, cargo_roots};
+pub(super) use files::files_of;
 pub(super) use walk::Scanner;
 
 /// Files that cargo and rustup look for in each folder from the guest's up to the project's root.
@@ -121,6 +124,11 @@ pub(super) fn find<'r>(
     let roots = match &guest.recipe {
         Recipe::Rust => rust_roots(scanner, project, guest, roots)?,
         Recipe::Command { inputs, .. } => command_roots(scanner, guest, inputs)?,
+        Recipe::Language(recipe) => {
+            let mut roots = command_roots(scanner, guest, &recipe.inputs)?;
+            roots.extend(rust_roots(scanner, project, guest, [])?);
+            roots
+        }
     };
     let digests = roots.iter().filter_map(|(root, (_, seen))| Some((root.clone(), seen.as_ref()?.digest)));
     let of_embedded = |name: &GuestName| Some((name.clone(), *embeds.get(name)?));
@@ -139,6 +147,7 @@ pub(super) fn recipe(guest: &Guest) -> Digest {
     facts.add(guest.dir.as_str());
     match &guest.recipe {
         Recipe::Rust => facts.add("rust"),
+        Recipe::Language(recipe) => facts.add(recipe.language.key()),
         Recipe::Command { run: Run::Shell(line), .. } => {
             facts.add("shell");
             facts.add(line);
@@ -149,7 +158,14 @@ pub(super) fn recipe(guest: &Guest) -> Digest {
             arguments.iter().for_each(|argument| facts.add(argument));
         }
     }
-    if let Recipe::Command { inputs, .. } = &guest.recipe {
+    if let Recipe::Language(recipe) = &guest.recipe {
+        facts.add(recipe.main.as_deref().unwrap_or_default());
+        for list in [&recipe.sources, &recipe.flags] {
+            facts.add(list.len().to_string());
+            list.iter().for_each(|element| facts.add(element));
+        }
+    }
+    if let Recipe::Command { inputs, .. } | Recipe::Language(LanguageRecipe { inputs, .. }) = &guest.recipe {
         facts.add(inputs.len().to_string());
         inputs.iter().for_each(|input| facts.add(input));
     }
@@ -181,6 +197,14 @@ pub(super) fn recipe_facts(guest: &Guest) -> Vec<(String, String)> {
             };
             facts.extend([("build".to_owned(), run), ("inputs".to_owned(), list(inputs))]);
             "command"
+        }
+        Recipe::Language(LanguageRecipe { language, main, sources, flags, inputs }) => {
+            facts.extend(main.iter().map(|main| ("main".to_owned(), main.clone())));
+            facts.extend(
+                [("sources", sources), ("flags", flags), ("inputs", inputs)]
+                    .map(|(key, texts)| (key.to_owned(), list(texts))),
+            );
+            language.key()
         }
     };
     facts.push(("lang".to_owned(), lang.to_owned()));
@@ -227,8 +251,10 @@ fn rust_roots<'r>(
     given: impl IntoIterator<Item = &'r str>,
 ) -> Result<Roots, InputsError> {
     let mut pending: BTreeSet<String> = given.into_iter().map(str::to_owned).collect();
-    let folders = std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes());
-    pending.extend(folders.flat_map(|folder| scanner.settings(&folder)).map(|path| path.to_string()));
+    if guest.recipe == Recipe::Rust {
+        let folders = std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes());
+        pending.extend(folders.flat_map(|folder| scanner.settings(&folder)).map(|path| path.to_string()));
+    }
     // Whatever a lock has or leaves out, the guest is made of what is in its folder.
     pending.insert(guest.dir.to_string());
     let mut roots = Roots::new();

@@ -323,3 +323,71 @@ fn what_cannot_be_an_input_is_an_error() {
     let error = digest(&project, guest, [], &Variables::new(), &BTreeMap::new()).unwrap_err();
     assert!(matches!(error, InputsError::Glob { .. }), "{error}");
 }
+
+/// A guest in another language is made of what git sees in its folder, and of what its `inputs` say.
+#[test]
+fn other_languages_have_their_folder_and_what_is_listed() {
+    let lines = "path = 'guests/g'\nlang = 'c'\nflags = ['-I../h']\ninputs = ['../h/*.h']";
+    let files = [("guests/g/.gitignore", "*.o\n"), ("guests/g/a.c", ""), ("guests/h/a.h", "")];
+    let example = Example::new(lines, &files);
+    let roots: Vec<String> = example.inputs().roots.into_keys().collect();
+    assert_eq!(roots, ["../h/*.h", "guests/g"]);
+    let write = |path: &'static str| {
+        let example = &example;
+        move || example.write(path, path)
+    };
+    example.check(true, write("guests/g/a.c"));
+    example.check(true, write("guests/g/src/b.h"));
+    example.check(true, write("guests/h/a.h"));
+    example.check(false, write("guests/g/a.o"));
+    example.check(false, write("guests/h/a.c"));
+    // Settings of cargo and rustup are for Rust.
+    example.check(false, write("rust-toolchain.toml"));
+    for folder in ["__pycache__", "node_modules", ".zig-cache", "zig-out", "src/.venv"] {
+        example.check(false, || example.write(&format!("guests/g/{folder}/x"), "x"));
+    }
+}
+
+#[test]
+fn what_is_said_of_a_guest_in_another_language_counts() {
+    let recipe = |lines: &str| {
+        let files = [("guests/g/a.c", ""), ("guests/g/b.c", ""), ("guests/g/a.zig", ""), ("guests/g/b.zig", "")];
+        Example::new(&format!("path = 'guests/g'\n{lines}"), &files).inputs().recipe
+    };
+    let all = [
+        "lang = 'c'",
+        "lang = 'c'\nsources = ['a.c']",
+        "lang = 'c'\nsources = ['b.c', 'a.c']",
+        "lang = 'c'\nflags = ['-O2']",
+        "lang = 'c'\nsources = ['a.c']\nflags = ['b.c']",
+        "lang = 'c'\ninputs = ['a.c']",
+        "lang = 'zig'\nmain = 'a.zig'",
+        "lang = 'zig'\nmain = 'b.zig'",
+    ];
+    let mut digests: Vec<Digest> = all.into_iter().map(recipe).collect();
+    digests.sort();
+    digests.dedup();
+    assert_eq!(digests.len(), all.len());
+    // What is left out is the same as what is written.
+    assert_eq!(recipe("lang = 'c'\nsources = ['*.c']"), recipe("lang = 'c'"));
+    assert_eq!(recipe("lang = 'c'\nreproducible = false"), recipe("lang = 'c'"));
+}
+
+#[test]
+fn the_files_that_a_pattern_means() {
+    let files = [("src/a/b.c", ""), ("src/a.c", ""), ("src/b.h", ""), ("src/-x.c", ""), ("other/c.c", "")];
+    let example = Example::command("['a.c']", &files);
+    std::os::unix::fs::symlink("a.c", example.path("src/link.c")).unwrap();
+    let project = example.project();
+    let dir = ProjectPath::new("src").unwrap();
+    let check = |pattern: &str, expected: &[&str]| {
+        assert_eq!(files_of(&project, &dir, pattern).unwrap(), expected, "{pattern}");
+    };
+    check("*.c", &["-x.c", "a.c"]);
+    check("**/*.c", &["-x.c", "a.c", "a/b.c"]);
+    check("a/*", &["a/b.c"]);
+    check("../other/*.c", &["../other/c.c"]);
+    check("nothing.c", &["nothing.c"]);
+    check("*.zig", &[]);
+    assert!(matches!(files_of(&project, &dir, "["), Err(InputsError::Glob { .. })));
+}

@@ -32,6 +32,9 @@ const IGNORE_FILE: &str = ".gitignore";
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
+/// Folders that are inputs of no guest whose `inputs` do not list them: what Python, npm, Zig and `python3 -m venv` make.
+const MADE: [&str; 5] = ["__pycache__", "node_modules", ".zig-cache", "zig-out", ".venv"];
+
 /// Looks at files of a project, and only at those that may have changed since they were seen.
 pub(in crate::build) struct Scanner<'a> {
     project: &'a Project,
@@ -389,8 +392,13 @@ impl Skipped {
                 .to_str()
                 .and_then(|name| ProjectPath::new(name).ok())
                 .is_some_and(|name| name.reserved_component().is_some())
-            || self.with_targets && entry.depth() > 0 && is_target(entry)
+            || self.with_targets && entry.depth() > 0 && (is_target(entry) || name.to_str().is_some_and(is_made))
     }
+}
+
+/// Whether a name is that of a folder in which the tools of some language keep what they have made or fetched.
+fn is_made(name: &str) -> bool {
+    MADE.contains(&name)
 }
 
 /// Whether a folder is one that cargo compiles into: beside a manifest, and marked. The mark alone could be anybody's, who

@@ -87,7 +87,8 @@ fn fill(argument: &str, out: &Path, artifacts: &BTreeMap<GuestName, PathBuf>) ->
     Ok(filled)
 }
 
-fn read(out: &Path) -> Result<Vec<u8>, BuildError> {
+/// Reads what a command, or the tool of a language, has written.
+pub(super) fn read(out: &Path) -> Result<Vec<u8>, BuildError> {
     match fs::symlink_metadata(out) {
         Ok(metadata) if metadata.is_file() => {
             File::open(out).and_then(wasm_binary::read).map_err(BuildError::io("read", out))

@@ -1,5 +1,14 @@
 //! How guests are compiled, one file for each kind of recipe.
 
+pub(super) mod adapt;
+mod c;
 mod cargo_config;
 pub(super) mod command;
+mod go;
+mod javascript;
+pub(super) mod language;
+mod python;
 pub(super) mod rust;
+mod tool;
+mod wit;
+mod zig;

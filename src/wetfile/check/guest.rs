@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Context, Input, guest_name, place};
+use super::{Context, Input, guest_name, language, place};
 use crate::wetfile::argument::{Piece, PlaceholderError, pieces};
 use crate::wetfile::diagnostic::{Code, Diagnostic, Label, Sink, quoted};
 use crate::wetfile::graph;
 use crate::wetfile::name::GuestName;
 use crate::wetfile::path::ProjectPath;
-use crate::wetfile::project::{EnvValue, Guest, Recipe, Run};
+use crate::wetfile::project::{EnvValue, Guest, Language, Recipe, Run};
 use crate::wetfile::schema::{Build, Field, GuestTable, Variable, Written};
 use crate::wetfile::suggest::nearest;
 use crate::wetfile::tree::Kind;
@@ -29,12 +29,14 @@ const RESERVED_PREFIX: &str = "WW_";
 pub const RESERVED_FOR_RUST: [&str; 5] =
     ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_INCREMENTAL", "CARGO_TERM_COLOR", "CARGO_TERM_PROGRESS_WHEN"];
 
-const NUL_HELP: &str = "leave it out: no program can be given one";
+pub(super) const NUL_HELP: &str = "leave it out: no program can be given one";
 
+/// What compiles a guest.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Language {
-    Rust,
+enum Compiler {
+    Cargo,
     Command,
+    Of(Language),
 }
 
 /// Checks one guest and adds what it reads to `inputs`. Whatever is `None` was reported.
@@ -45,32 +47,45 @@ pub(super) fn check(
     sink: &mut Sink<'_>,
 ) -> Option<Guest> {
     let embeds = embeds(ctx, table, sink);
-    let language = language(table, sink);
-    let env = table.env.iter().filter_map(|(name, value)| variable(name, value, language, sink)).collect();
-    let language = language?;
-    let dir = dir(ctx, table, language, inputs, sink);
-    let recipe = match language {
-        Language::Rust => rust(ctx, table, dir.as_ref(), sink),
-        Language::Command => command(ctx, table, dir.as_ref(), inputs, sink),
+    let stated = compiler(table, sink);
+    let dir = stated.and_then(|compiler| dir(ctx, table, compiler, inputs, sink));
+    let compiler = match &dir {
+        Some(dir) if table.lang.is_absent() && table.build.is_absent() => {
+            language::guess(ctx, table, dir, sink).map(|language| language.map_or(Compiler::Cargo, Compiler::Of))
+        }
+        _ => stated,
     };
-    Some(Guest { name: GuestName::new(&table.name.value).ok()?, dir: dir?, recipe: recipe?, embeds, env })
+    let env = table.env.iter().filter_map(|(name, value)| variable(name, value, compiler, sink)).collect();
+    let recipe = match compiler? {
+        Compiler::Cargo => rust(ctx, table, dir.as_ref(), sink),
+        Compiler::Command => command(ctx, table, dir.as_ref(), inputs, sink),
+        Compiler::Of(language) => language::recipe(ctx, table, language, dir.as_ref(), inputs, sink),
+    };
+    let reproducible = table.reproducible.given().is_none_or(|written| written.value);
+    Some(Guest { name: GuestName::new(&table.name.value).ok()?, dir: dir?, recipe: recipe?, embeds, env, reproducible })
 }
 
-fn language(table: &GuestTable, sink: &mut Sink<'_>) -> Option<Language> {
+/// What the Wetfile states; cargo where it states nothing.
+fn compiler(table: &GuestTable, sink: &mut Sink<'_>) -> Option<Compiler> {
+    let keys = || ["rust", "command"].into_iter().chain(Language::ALL.map(Language::key));
     match &table.lang {
         Field::Invalid => None,
-        Field::Absent if table.build.is_absent() => Some(Language::Rust),
-        Field::Absent => Some(Language::Command),
+        Field::Absent if table.build.is_absent() => Some(Compiler::Cargo),
+        Field::Absent => Some(Compiler::Command),
         Field::Given(lang) => match lang.value.as_str() {
-            "rust" => Some(Language::Rust),
-            "command" => Some(Language::Command),
+            "rust" => Some(Compiler::Cargo),
+            "command" => Some(Compiler::Command),
             other => {
+                if let Some(language) = Language::ALL.into_iter().find(|language| language.key() == other) {
+                    return Some(Compiler::Of(language));
+                }
                 let label = sink.label(&lang.span, "not a language that ww knows");
                 let message = format!("unknown language {} of guest {}", quoted(other), quoted(&table.name.value));
-                let help = match nearest(other, ["rust", "command"]) {
+                let help = match nearest(other, keys()) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => {
-                        "`rust` is known; for any other say with `build` which command compiles the guest".to_owned()
+                        let keys: Vec<String> = keys().map(|key| format!("`{key}`")).collect();
+                        format!("{} are known; `command` goes with any compiler", keys.join(", "))
                     }
                 };
                 sink.push(Diagnostic::error(Code::InvalidValue, message, label, help));
@@ -84,7 +99,7 @@ fn language(table: &GuestTable, sink: &mut Sink<'_>) -> Option<Language> {
 fn dir(
     ctx: &Context<'_>,
     table: &GuestTable,
-    language: Language,
+    compiler: Compiler,
     inputs: &mut Vec<Input>,
     sink: &mut Sink<'_>,
 ) -> Option<ProjectPath> {
@@ -92,7 +107,7 @@ fn dir(
     let text = match &table.path {
         Field::Given(text) => text,
         Field::Invalid => return None,
-        Field::Absent if language == Language::Command => return Some(ProjectPath::root()),
+        Field::Absent if compiler == Compiler::Command => return Some(ProjectPath::root()),
         Field::Absent => {
             let label = sink.label(&table.name.span, "has no `path`");
             let (message, help) = if table.lang.is_absent() {
@@ -127,18 +142,26 @@ fn rust(ctx: &Context<'_>, table: &GuestTable, dir: Option<&ProjectPath>, sink: 
         }
         sink.push(diagnostic);
     }
+    language::without_keys(table, "Rust", sink);
     let (dir, text) = (dir?, table.path.given()?);
     let manifest = dir.join(CARGO_MANIFEST).ok()?;
     if let place::Found::Kind(Kind::File | Kind::Symlink) = place::look(ctx.tree, &manifest) {
         return Some(Recipe::Rust);
     }
-    let label = sink.label(&text.span, format!("no `{CARGO_MANIFEST}` in here"));
+    let missing = match table.lang.is_absent() {
+        true => "nothing in here tells it".to_owned(),
+        false => format!("no `{CARGO_MANIFEST}` in here"),
+    };
+    let label = sink.label(&text.span, missing);
     let message = if table.lang.is_absent() {
         format!("the language of guest {} cannot be told", quoted(&table.name.value))
     } else {
         format!("guest {} is no Rust crate", quoted(&table.name.value))
     };
-    let help = format!("looked for {}, as a Rust guest has it", quoted(manifest.as_str()));
+    let help = match table.lang.is_absent() {
+        true => format!("looked for {}", language::LOOKED_FOR),
+        false => format!("looked for {}, as a Rust guest has it", quoted(manifest.as_str())),
+    };
     let diagnostic = Diagnostic::error(Code::UnknownLanguage, message, label, help);
     sink.push(diagnostic.with_help("for any other language add `build`, the command that compiles the guest"));
     None
@@ -151,6 +174,7 @@ fn command(
     inputs: &mut Vec<Input>,
     sink: &mut Sink<'_>,
 ) -> Option<Recipe> {
+    language::without_keys(table, "a command", sink);
     let build = match &table.build {
         Field::Absent => {
             let message = format!("guest {} has no `build`", quoted(&table.name.value));
@@ -260,7 +284,8 @@ fn bad_command(table: &GuestTable, span: &Range<usize>, problem: &str, help: &st
     sink.push(Diagnostic::error(Code::InvalidCommand, message, label, help));
 }
 
-fn check_input(
+/// Checks an input of a guest, relative to its folder, and adds what is read to `inputs`.
+pub(super) fn check_input(
     ctx: &Context<'_>,
     table: &GuestTable,
     dir: &ProjectPath,
@@ -303,14 +328,14 @@ fn embeds(ctx: &Context<'_>, table: &GuestTable, sink: &mut Sink<'_>) -> Vec<Gue
 fn variable(
     name: &Written<String>,
     value: &Variable,
-    language: Option<Language>,
+    compiler: Option<Compiler>,
     sink: &mut Sink<'_>,
 ) -> Option<(String, EnvValue)> {
     let problem = if !is_variable_name(&name.value) {
         Some(("is not a name of a variable", "use letters, digits and `_`, and no digit at the beginning"))
     } else if name.value.starts_with(RESERVED_PREFIX) {
         Some(("is set by ww itself", "choose a name that does not begin with `WW_`"))
-    } else if language == Some(Language::Rust) && RESERVED_FOR_RUST.contains(&name.value.as_str()) {
+    } else if compiler == Some(Compiler::Cargo) && RESERVED_FOR_RUST.contains(&name.value.as_str()) {
         Some(("is set by ww itself for Rust guests", "leave it out"))
     } else {
         None

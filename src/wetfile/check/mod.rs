@@ -5,6 +5,7 @@
 
 mod guest;
 mod image;
+mod language;
 mod out;
 mod place;
 mod request;

@@ -1,0 +1,2 @@
+/* Writes a greeting for `name` to standard output. */
+void greet(const char *name);

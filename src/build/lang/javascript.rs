@@ -1,0 +1,56 @@
+//! JavaScript, by componentize-js, which puts a module and an engine that has read it into one component.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::language::{Compilation, Prepared};
+use super::tool::{Known, Tool, first_of};
+use super::wit;
+use crate::build::{BuildError, Context, Variables};
+use crate::wetfile::{Guest, Project, ProjectPath};
+
+/// The tool's name, as a program.
+pub(super) const NAME: &str = "componentize-js";
+
+const COMPONENTIZE_JS: Known = Known {
+    name: NAME,
+    install: "run `npm install --save-dev @bytecodealliance/componentize-js` in the guest's folder, or with `--global` \
+              for all; it needs Node.js 20 or newer",
+};
+
+/// What the engine could do that no cell offers: without it nothing of it is imported.
+const DISABLED: [&str; 2] = ["http", "fetch-event"];
+
+/// Finds componentize-js: that of the guest's own `node_modules`, or of those above up to the project's, else on `PATH`.
+pub(super) fn prepare(
+    ctx: &Context<'_>,
+    project: &Project,
+    guest: &Guest,
+    environment: Variables,
+) -> Result<Prepared, BuildError> {
+    let mut folders: Vec<ProjectPath> = std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes()).collect();
+    folders.reverse();
+    let installed = folders.iter().map(|folder| folder.to_path(&project.root).join("node_modules/.bin").join(NAME));
+    let installed = installed.filter(|path| path.is_file()).filter_map(|path| path.into_os_string().into_string().ok());
+    let mut candidates: Vec<Tool> = installed.map(|path| Tool::new(path, &[])).collect();
+    candidates.push(Tool::new(NAME, &[]));
+    let (tool, version) = first_of(ctx, guest, &environment, COMPONENTIZE_JS, candidates, &["--version"])?;
+    Prepared::new((ctx, guest), tool, environment, NAME, &format!("{NAME} {version}"), "wasi 0.2")
+}
+
+/// Makes a component of the module that is the guest's `main`.
+pub(super) fn build(compilation: &Compilation<'_>) -> Result<PathBuf, BuildError> {
+    let world = wit::of_guest(&compilation.dir, compilation.scratch);
+    let world = world.map_err(BuildError::io("write", compilation.scratch))?;
+    let mut arguments: Vec<OsString> = vec![compilation.main().into(), "--wit".into(), world.folder.into()];
+    if let Some(name) = world.name {
+        arguments.extend(["--world-name".into(), name.into()]);
+    }
+    for feature in DISABLED {
+        arguments.extend(["--disable".into(), feature.into()]);
+    }
+    arguments.extend(["--out".into(), compilation.out.clone().into()]);
+    arguments.extend(compilation.recipe.flags.iter().map(OsString::from));
+    compilation.run(arguments)?;
+    Ok(compilation.out.clone())
+}

@@ -1,0 +1,66 @@
+//! Zig, and where its compiler is found.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use super::language::{Compilation, Prepared, only_wasm};
+use super::tool::{Known, Tool, first_of, joined};
+use crate::build::{BuildError, Context, Variables};
+use crate::wetfile::Guest;
+
+/// What is compiled for: WASI 0.1.
+pub(super) const TARGET: &str = "wasm32-wasi";
+
+const ZIG: Known = Known { name: "zig", install: "run `pip install ziglang`, or put a `zig` into a folder of PATH" };
+
+/// What has Zig as a module, where that is installed.
+const PYTHON: &str = "python3";
+
+/// The variable that names the folder where Zig keeps what it has compiled for a project, and would else keep in the
+/// guest's folder.
+const LOCAL_CACHE: &str = "ZIG_LOCAL_CACHE_DIR";
+
+/// Small code, as for Rust guests, and no debug information, which would have paths.
+const OPTIMIZE: &str = "ReleaseSmall";
+
+/// Finds a Zig: the one on `PATH`, else that of the Python package `ziglang`.
+pub(super) fn prepare(ctx: &Context<'_>, guest: &Guest, mut environment: Variables) -> Result<Prepared, BuildError> {
+    let cache = ctx.state.tool_cache("zig").map_err(BuildError::io("use", ctx.state.root().join("target/ww/tools")))?;
+    environment.entry(OsString::from(LOCAL_CACHE)).or_insert(cache.into());
+    let python = Tool::new(PYTHON, &["-m", "ziglang"]);
+    let candidates = vec![Tool::new("zig", &[]), python];
+    let (mut tool, version) = first_of(ctx, guest, &environment, ZIG, candidates, &["version"])?;
+    if tool.program() == PYTHON {
+        // Zig may be replaced under it.
+        let asked = Tool::new(PYTHON, &["-c", "import ziglang; print(ziglang.__file__)"]);
+        if let Some(file) = asked.ask(ctx, guest, &environment, &[])?.first() {
+            tool = tool.with_part(file.into());
+        }
+    }
+    Prepared::new((ctx, guest), tool, environment, ZIG.name, &format!("zig {version}"), TARGET)
+}
+
+/// Compiles the file that is the guest's `main`, or what its `build.zig` says.
+pub(super) fn build(compilation: &Compilation<'_>) -> Result<PathBuf, BuildError> {
+    let flags = compilation.recipe.flags.iter().map(OsString::from);
+    if let Some(main) = &compilation.recipe.main {
+        let name = compilation.guest.name.as_str();
+        let mut arguments: Vec<OsString> =
+            ["build-exe", "-target", TARGET, "-O", OPTIMIZE, "-fstrip", "--name", name].map(OsString::from).into();
+        arguments.push(joined("-femit-bin=", &compilation.out));
+        arguments.extend(flags);
+        arguments.push(main.into());
+        compilation.run(arguments)?;
+        return Ok(compilation.out.clone());
+    }
+    let prefix = compilation.scratch.join("installed");
+    let mut arguments: Vec<OsString> = vec!["build".into(), format!("-Dtarget={TARGET}").into()];
+    arguments.push(format!("-Doptimize={OPTIMIZE}").into());
+    arguments.extend(["--prefix".into(), prefix.clone().into()]);
+    if let Some(cache) = compilation.prepared.environment.get(OsStr::new(LOCAL_CACHE)) {
+        arguments.extend(["--cache-dir".into(), cache.clone()]);
+    }
+    arguments.extend(flags);
+    compilation.run(arguments)?;
+    only_wasm(&prefix.join("bin"))
+}
