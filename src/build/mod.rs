@@ -29,7 +29,7 @@ pub use environment::Variables;
 pub use inputs::{InputsError, digest as digest_inputs};
 pub use process::Cancel;
 pub use record::{Record, record};
-pub use state::{State, StateError, cached};
+pub use state::{State, StateError, cached, content};
 
 use process::ProcessError;
 
@@ -139,7 +139,7 @@ pub enum BuildError {
     },
     /// A package with several programs.
     #[error(
-        "{} has several programs ({}): name one of them as `default-run`",
+        "{} has several programs ({}): name one of them with `bin` in the Wetfile, or as `default-run`",
         escape::path(.manifest),
         escape::text(&.programs.join(", "))
     )]
@@ -147,6 +147,20 @@ pub enum BuildError {
         /// The package's `Cargo.toml`.
         manifest: PathBuf,
         /// The programs, sorted.
+        programs: Vec<String>,
+    },
+    /// A package without the program that the Wetfile names.
+    #[error(
+        "{} has no program `{bin}`{}",
+        escape::path(.manifest),
+        has(.programs)
+    )]
+    NoSuchProgram {
+        /// The package's `Cargo.toml`.
+        manifest: PathBuf,
+        /// The program.
+        bin: String,
+        /// The programs that there are, sorted.
         programs: Vec<String>,
     },
     /// `Cargo.toml` names no package: it is that of a workspace.
@@ -297,7 +311,7 @@ fn compile(
     for attempt in 0..ATTEMPTS_MAX {
         let environment = environment::of_guest(ctx.environment, guest, &artifacts);
         let prepared = match &guest.recipe {
-            Recipe::Rust => Some(lang::rust::prepare(ctx, project, guest, environment.clone())?),
+            Recipe::Rust(options) => Some(lang::rust::prepare(ctx, project, guest, options, environment.clone())?),
             Recipe::Command { .. } => None,
         };
         if let Some(prepared) = prepared.as_ref().filter(|_| attempt == 0) {
@@ -312,8 +326,8 @@ fn compile(
             (Recipe::Command { run, .. }, _) => {
                 (lang::command::build(ctx, guest, run, &artifacts, environment)?, Toolchain::command())
             }
-            (Recipe::Rust, Some(prepared)) => (lang::rust::build(ctx, guest, prepared)?, prepared.identity.clone()),
-            (Recipe::Rust, None) => unreachable!("Rust guests are prepared"),
+            (Recipe::Rust(_), Some(prepared)) => (lang::rust::build(ctx, guest, prepared)?, prepared.identity.clone()),
+            (Recipe::Rust(_), None) => unreachable!("Rust guests are prepared"),
         };
         if digest()? == before {
             return Ok((bytes, toolchain, before));
@@ -391,6 +405,10 @@ fn ended(status: ExitStatus) -> String {
         (None, Some(signal)) => format!("was killed by signal {signal}"),
         (None, None) => "ended in an unknown way".to_owned(),
     }
+}
+
+fn has(programs: &[String]) -> String {
+    if programs.is_empty() { String::new() } else { format!(": it has {}", escape::text(&programs.join(", "))) }
 }
 
 fn at(path: Option<&Path>) -> String {

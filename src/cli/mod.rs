@@ -39,6 +39,7 @@ mod status_file;
 mod store;
 mod ui;
 mod unrepeated;
+mod wanted_content;
 
 /// Over the options that every command has.
 const GLOBAL: &str = "Global options";
@@ -77,6 +78,7 @@ enum Command {
     Pin(commands::pin::PinArgs),
     Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
+    Schema(commands::schema::SchemaArgs),
     Store(commands::store::StoreArgs),
     Verify(commands::verify::VerifyArgs),
 }
@@ -128,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Pin(args) => end(commands::pin::run(args)),
         Command::Publish(args) => end(commands::publish::run(&args, cli.verbose, cli.quiet)),
         Command::Run(args) => commands::run::run(args, cli.verbose),
+        Command::Schema(args) => end(commands::schema::run(&args)),
         Command::Store(args) => end(commands::store::run(&args)),
         Command::Verify(args) => end_with(commands::verify::run(&args)),
     }

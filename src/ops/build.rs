@@ -1,17 +1,20 @@
 //! `ww build`: compiles guests in the order of their dependencies, assembles images, and keeps the lock.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::contents::{self, BringContent};
 use super::listing::ListingError;
 use super::lock::{self, OutOfDate, PlannedTree, Reading};
+use crate::atomic_file;
 use crate::build::{self, BuiltGuest, Cancel, Context, Event, Events, State, Variables};
 use crate::dag::Cid;
 use crate::dag::unixfs::{Profile, Subtree};
+use crate::image::{self, Parts};
 use crate::wetfile::lock::{LOCK_FILE_NAME, Lock, Toolchain};
 use crate::wetfile::{self, GuestName, Image, ImageName, Project};
-use crate::{atomic_file, image};
 
 /// Mode of the lock file.
 const LOCK_FILE_MODE: u32 = 0o644;
@@ -28,6 +31,8 @@ pub struct Environment<'a> {
     pub cancel: &'a Cancel,
     /// Where events go.
     pub events: Events<'a>,
+    /// Who brings what images take by its CID, where it is not here.
+    pub content: &'a dyn BringContent,
 }
 
 /// How to build.
@@ -93,7 +98,8 @@ struct Targets<'a> {
 ///
 /// A name that a guest and an image share means both. The build holds the project's lock from beginning to end, and
 /// stops at the first error: guests and images that were done before it stay. At last it brings `Wetfile.lock` up to date:
-/// the entries of what was built, and no others except that those of guests and images that are no more are dropped.
+/// the entries of what was built, and no others except that those of guests and images that are no more are dropped. Under a
+/// profile of the Wetfile it writes nothing there: what a lock says is of builds without one, and would be taken for it.
 ///
 /// # Errors
 ///
@@ -107,10 +113,16 @@ pub fn build(
     options: BuildOptions,
 ) -> Result<Built, Error> {
     let targets = Targets::of(project, names)?;
+    if let Some(profile) = project.profile.as_ref().filter(|_| options.locked) {
+        return Err(Error::LockedProfile { profile: profile.clone() });
+    }
     let state = State::open(&project.root, environment.cancel, environment.events)?;
     let locked = wetfile::lock::load(&project.root)?;
     let stopped = || environment.cancel.is_cancelled();
-    let reading = Reading { root: &project.root, stopped: &stopped, profile: Profile::default(), state: Some(&state) };
+    let wanted = contents::wanted(project, targets.images.iter().copied());
+    let contents = contents::bring(project, &state, &wanted, environment.content, &stopped)?;
+    let reading =
+        Reading { project, stopped: &stopped, profile: Profile::default(), contents: &contents, state: Some(&state) };
     let frozen = match (&locked, options.locked) {
         (Some(lock), true) => Some(lock),
         (None, true) => return Err(Error::LockMissing),
@@ -136,11 +148,13 @@ pub fn build(
     let trees = plan(&reading, &targets.images, &guests)?;
     match frozen {
         Some(lock) => refuse(lock::differences(lock, project, &guests, &trees))?,
-        None => warn_of_differences(&ctx, locked.as_ref(), &guests),
+        None if project.profile.is_none() => warn_of_differences(&ctx, locked.as_ref(), &guests),
+        None => {}
     }
     let images = trees.iter().map(|tree| assemble(&reading, tree, &guests)).collect::<Result<_, _>>()?;
     let lock = match frozen {
         Some(_) => LockChange::None,
+        None if project.profile.is_some() => LockChange::None,
         None => write_lock(project, locked.as_ref(), &lock::updated(locked.as_ref(), project, &guests, &trees))?,
     };
     let not_held = frozen.map(|lock| not_held(lock, &guests)).unwrap_or_default();
@@ -155,10 +169,10 @@ fn refuse(found: Vec<OutOfDate>) -> Result<(), Error> {
 
 /// Adds where the lock differs from what images are to hold, as far as their sources tell it. What cannot be read is an
 /// error of its own where nothing is out of date.
-fn add_stale_images(
-    reading: &Reading<'_>,
+fn add_stale_images<'a>(
+    reading: &Reading<'a>,
     lock: &Lock,
-    images: &[&Image],
+    images: &[&'a Image],
     found: &mut Vec<OutOfDate>,
 ) -> Result<(), Error> {
     let mut is_stale = !found.is_empty();
@@ -186,20 +200,21 @@ fn add_stale_images(
 
 /// Tells what images are to be, before any of them is written.
 fn plan<'a>(
-    reading: &Reading<'_>,
+    reading: &Reading<'a>,
     images: &[&'a Image],
     guests: &BTreeMap<GuestName, BuiltGuest>,
 ) -> Result<Vec<PlannedTree<'a>>, Error> {
     let (mut artifacts, mut trees) = (BTreeMap::<GuestName, Subtree>::new(), Vec::new());
     for &image in images {
         let failed = |source: ListingError| Error::Listing { image: image.name.clone(), source };
-        for name in image.guests() {
-            if !artifacts.contains_key(name) {
+        let plan = reading.plan(image).map_err(|(_, error)| failed(error))?;
+        for name in plan.guests() {
+            if let Entry::Vacant(vacant) = artifacts.entry(name) {
+                let name = vacant.key();
                 let artifact = reading.import(&guests[name].path, &format!("guest-{name}")).map_err(failed)?;
-                artifacts.insert(name.clone(), artifact);
+                vacant.insert(artifact);
             }
         }
-        let plan = reading.plan(image).map_err(|(_, error)| failed(error))?;
         let root = plan.root(&artifacts).map_err(|error| failed(error.into()))?;
         trees.push(PlannedTree { plan, root });
     }
@@ -237,7 +252,8 @@ fn write_lock(project: &Project, before: Option<&Lock>, after: &Lock) -> Result<
 impl<'a> Targets<'a> {
     fn of(project: &'a Project, names: &[String]) -> Result<Self, Error> {
         if names.is_empty() {
-            return Ok(Self { guests: project.guests.keys().collect(), images: project.images.values().collect() });
+            let images = project.image_order(project.images.values());
+            return Ok(Self { guests: project.guests.keys().collect(), images });
         }
         let mut targets = Self { guests: BTreeSet::new(), images: Vec::new() };
         for name in names.iter().collect::<BTreeSet<_>>() {
@@ -249,6 +265,8 @@ impl<'a> Targets<'a> {
             targets.guests.extend(guest);
             targets.images.extend(image);
         }
+        // An image is made after the one that it is based on, which is made for its own sake, too.
+        targets.images = project.image_order(targets.images);
         targets.guests.extend(targets.images.iter().flat_map(|image| image.guests()));
         Ok(targets)
     }
@@ -279,17 +297,21 @@ fn assemble(
     tree: &PlannedTree<'_>,
     guests: &BTreeMap<GuestName, BuiltGuest>,
 ) -> Result<BuiltImage, Error> {
-    let artifacts = guests.iter().map(|(name, built)| (name.clone(), built.path.clone())).collect();
     let (image, planned) = (tree.plan.image, tree.root.cid);
+    let artifacts = guests.iter().map(|(name, built)| (name.clone(), built.path.clone())).collect();
+    let outs = reading.project.images.values().map(|image| image.out.clone()).collect();
+    let mut bases = reading.project.layers(image);
+    bases.pop();
+    let parts = Parts { bases: &bases, artifacts: &artifacts, contents: reading.contents, outs: &outs };
     let mut check = |path: &Path| {
         let made = reading.import(path, &format!("image-{}", image.name))?;
         if made.cid == planned { Ok(()) } else { Err("a source of it changed meanwhile".into()) }
     };
-    let assembled = image::assemble_checked(reading.root, image, &artifacts, reading.stopped, &mut check);
+    let assembled = image::assemble_checked(reading.root(), image, &parts, reading.stopped, &mut check);
     let assembled = assembled.map_err(|source| Error::Image { image: image.name.clone(), source })?;
     Ok(BuiltImage {
         name: image.name.clone(),
-        out: image.out.to_path(reading.root),
+        out: image.out.to_path(reading.root()),
         files: assembled.files,
         size_bytes: assembled.size_bytes,
         changed: assembled.changed,

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::escape;
 use crate::wetfile::lock::{Digest, Facts, Inputs};
-use crate::wetfile::{EnvValue, Guest, GuestName, Project, ProjectPath, Recipe, Run, is_glob};
+use crate::wetfile::{CargoOptions, EnvValue, Guest, GuestName, Project, ProjectPath, Recipe, Run, is_glob};
 
 use super::Variables;
 
@@ -96,7 +96,7 @@ pub fn digest<'r>(
     embeds: &BTreeMap<GuestName, Digest>,
 ) -> Result<Inputs, InputsError> {
     let roots = match &guest.recipe {
-        Recipe::Rust => rust_roots(project, guest, roots)?,
+        Recipe::Rust(_) => rust_roots(project, guest, roots)?,
         Recipe::Command { inputs, .. } => command_roots(project, guest, inputs)?,
     };
     let of_embedded = |name: &GuestName| Some((name.clone(), *embeds.get(name)?));
@@ -113,7 +113,10 @@ fn recipe(guest: &Guest) -> Digest {
     let mut facts = Facts::default();
     facts.add(guest.dir.as_str());
     match &guest.recipe {
-        Recipe::Rust => facts.add("rust"),
+        Recipe::Rust(options) => {
+            facts.add("rust");
+            cargo_options(options, &mut facts);
+        }
         Recipe::Command { run: Run::Shell(line), .. } => {
             facts.add("shell");
             facts.add(line);
@@ -141,6 +144,21 @@ fn recipe(guest: &Guest) -> Digest {
         }
     }
     facts.finish()
+}
+
+/// What cargo is told, as far as it is other than what it is told anyway: then nothing is added.
+fn cargo_options(options: &CargoOptions, facts: &mut Facts) {
+    if *options == CargoOptions::default() {
+        return;
+    }
+    // What follows after a recipe begins with a number, so that this cannot be taken for it.
+    facts.add("cargo");
+    facts.add(options.toolchain.as_deref().unwrap_or_default());
+    facts.add(options.features.len().to_string());
+    options.features.iter().for_each(|feature| facts.add(feature));
+    facts.add(options.default_features.to_string());
+    facts.add(options.bin.as_deref().unwrap_or_default());
+    facts.add(&options.profile);
 }
 
 /// The values of the variables that a guest inherits.

@@ -6,9 +6,11 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::error::{Failure, chain};
+use crate::cli::sources::SourceArgs;
 use crate::cli::{compiler, env, exit_code, project, ui};
 use crate::escape;
 use crate::ops::{self, BuildOptions, Built, BuiltImage, LockChange};
+use crate::wetfile::{ProfileName, Project};
 
 /// Build guests and assemble images
 ///
@@ -19,14 +21,15 @@ use crate::ops::{self, BuildOptions, Built, BuiltImage, LockChange};
 /// Writes into Wetfile.lock what was built from what. Prints one line for each image, with its CID. Programs of images that
 /// have changed are compiled for this machine, so that their first run need not. What compilers say is shown when one fails, or with --verbose.
 #[derive(Debug, Args)]
+#[command(mut_arg("offline", |offline| offline.help(OFFLINE_HELP)))]
 pub(in crate::cli) struct BuildArgs {
     /// Guests and images to build; all of them where there is no name
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 
-    /// Let compilers use only what was downloaded before
-    #[arg(long)]
-    offline: bool,
+    /// Build guests as this profile of the Wetfile says, `[profile.NAME]`; Wetfile.lock is then left alone
+    #[arg(long, value_name = "NAME", conflicts_with = "locked")]
+    profile: Option<String>,
 
     /// Refuse to change Wetfile.lock, as in CI; WW_LOCKED=1 in the environment says the same
     #[arg(long)]
@@ -35,17 +38,27 @@ pub(in crate::cli) struct BuildArgs {
     /// Print the result, or what is wrong with the Wetfile, as JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    sources: SourceArgs,
 }
+
+/// What `--offline` means here.
+const OFFLINE_HELP: &str = "Let compilers use only what was downloaded before, and ask nobody for content that images take by \
+                            its CID and that is not in the local blockstore";
 
 /// Builds.
 pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
-    let project = project::load(args.json)?;
-    let built =
-        project::build(&project, &args.names, BuildOptions { offline: args.offline, locked: args.locked }, verbose)?;
+    let mut project = project::load(args.json)?;
+    if let Some(profile) = &args.profile {
+        project = project.with_profile(profile).map_err(|error| Failure::new(exit_code::NOT_FOUND, &error))?;
+    }
+    let options = BuildOptions { offline: args.sources.offline, locked: args.locked };
+    let built = project::build(&project, &args.names, options, &args.sources, verbose)?;
     compile(&built)?;
     if args.json {
-        return ui::result_line(&escape::json(&as_json(&built).to_string())).map_err(failed);
+        return ui::result_line(&escape::json(&as_json(&project, &built).to_string())).map_err(failed);
     }
     let here = env::working_directory().map_err(failed)?;
     for image in &built.images {
@@ -84,7 +97,7 @@ fn line(image: &BuiltImage, here: &Path) -> String {
 }
 
 /// Documented in `docs/build.md`.
-fn as_json(built: &Built) -> serde_json::Value {
+fn as_json(project: &Project, built: &Built) -> serde_json::Value {
     let guests: Vec<_> = built
         .guests
         .iter()
@@ -115,5 +128,6 @@ fn as_json(built: &Built) -> serde_json::Value {
         .iter()
         .map(|(guest, toolchain)| json!({ "guest": guest.as_str(), "toolchain": toolchain.as_str() }))
         .collect();
-    json!({ "guests": guests, "images": images, "lock": lock, "not_held": not_held })
+    let profile = project.profile.as_ref().map(ProfileName::as_str);
+    json!({ "profile": profile, "guests": guests, "images": images, "lock": lock, "not_held": not_held })
 }

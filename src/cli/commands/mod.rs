@@ -12,5 +12,6 @@ pub(super) mod ls;
 pub(super) mod pin;
 pub(super) mod publish;
 pub(super) mod run;
+pub(super) mod schema;
 pub(super) mod store;
 pub(super) mod verify;

@@ -13,6 +13,7 @@ use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::Failure;
 use crate::cli::kubo::{Kubo, KuboArgs};
 use crate::cli::meter::Meter;
+use crate::cli::sources::SourceArgs;
 use crate::cli::{env, exit_code, project, store, ui};
 use crate::dag::unixfs::Profile;
 use crate::escape;
@@ -121,7 +122,8 @@ fn items(args: &PublishArgs, verbose: bool) -> Result<(Vec<Target>, Vec<PublishI
     let built = match &project {
         Some(project) if !images.is_empty() => {
             let options = BuildOptions { offline: args.offline, locked: args.locked };
-            project::build(project, &images, options, verbose)?.images
+            let sources = SourceArgs::new(args.kubo.clone(), args.offline);
+            project::build(project, &images, options, &sources, verbose)?.images
         }
         _ => Vec::new(),
     };

@@ -383,7 +383,7 @@ fn image(args: &RunArgs, verbose: bool) -> Result<Image, Failure> {
         return Err(project::no_such_image(exit_code::RUN_NOT_FOUND, &name, &project));
     };
     let options = BuildOptions { offline: args.sources.offline, ..BuildOptions::default() };
-    project::build(&project, &[name.to_string()], options, verbose).map_err(of_run)?;
+    project::build(&project, &[name.to_string()], options, &args.sources, verbose).map_err(of_run)?;
     Ok(Image::Folder(image.out.to_path(&project.root)))
 }
 
