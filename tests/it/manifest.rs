@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use crate::fetch::{Gateway, Home};
 use crate::project::Project;
 use crate::support::{Done, finish, guest, ww};
 
@@ -226,6 +227,27 @@ fn content_is_taken_by_its_cid() {
         run(&project, &["build", "--offline"]).expect(0);
         assert!(!project.path(&copy).exists(), "what nobody takes any more is removed");
     }
+}
+
+/// What is missing comes from whom `ww get` would ask, and nothing that is not what its CID says.
+#[test]
+fn content_that_is_missing_is_fetched() {
+    let (there, here) = (Home::new(), Home::new());
+    let project = project("");
+    project.write("tree/motd", "from afar");
+    let cid = there.publish(&project.path("tree"));
+    fs::remove_dir_all(project.path("tree")).unwrap();
+    project.wetfile(&format!("{ECHO}'usr/share' = {{ cid = '{cid}' }}\n"));
+    let build =
+        |from: &[&str]| finish(here.ww(&[&["build", "--kubo", "none"], from].concat()).current_dir(project.path("")));
+    let done = build(&[]).expect(7);
+    assert!(done.stderr.contains("--gateway URL asks a trustless gateway, too"), "{}", done.stderr);
+    assert!(!project.path("out").exists() && !project.path("Wetfile.lock").exists());
+    let gateway = Gateway::start(&there);
+    build(&["--gateway", &gateway.url]).expect(0);
+    assert_eq!(text(&project, "out/usr/share/motd"), "from afar");
+    drop(gateway);
+    build(&["--locked"]).expect(0);
 }
 
 /// A profile changes what is said of guests, and nothing of what the lock says.
