@@ -118,7 +118,9 @@ impl Comparison<'_> {
         Err(match record {
             None => altered(&format!("is not what guest `{guest}` compiles to")),
             Some(Record { inputs, .. }) if inputs != locked.inputs.digest() => {
-                altered(&format!("was built from other sources of guest `{guest}` than the lock has"))
+                // Which of the two it was, only who built it knows.
+                let or_profile = if self.project.profiles.is_empty() { "" } else { ", or under a profile" };
+                altered(&format!("was built from other sources of guest `{guest}` than the lock has{or_profile}"))
             }
             Some(Record { toolchain, .. }) if locked.outputs.contains_key(&toolchain) => {
                 altered(&format!("of guest `{guest}` is {NOT_REPRODUCIBLE}"))
