@@ -327,7 +327,7 @@ fn facts(project: &Project, image: &Image) -> Vec<(String, String)> {
                 Source::Content(cid) => format!("{{ cid = \"{cid}\" }}"),
             };
             let text = match layer.replaces.contains(place) {
-                true => text.replacen('}', ", replace = true }", 1),
+                true => format!("{}, replace = true }}", text.trim_end_matches(" }")),
                 false => text,
             };
             facts.push((format!("{before}files.\"{place}\""), text));

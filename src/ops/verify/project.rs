@@ -166,7 +166,8 @@ fn verify_image(
     });
     if let (Some(lock), Some(locked)) = (lock, locked) {
         let shown = image.out.as_str();
-        let comparison = Comparison { memory, lock, locked, subject: &subject, root: &root, shown, listing: &listing };
+        let comparison =
+            Comparison { project, memory, lock, locked, subject: &subject, root: &root, shown, listing: &listing };
         comparison.check(&mut report.findings);
     }
     let mut programs = Vec::new();
