@@ -67,6 +67,7 @@ pub(in crate::build) fn ask(
 fn tools(ctx: &Context<'_>, toolchain: &Toolchain, dir: &Path, environment: &Variables) -> Result<Tools, BuildError> {
     let add = || {
         let mut tools = Tools::default();
+        ["HOME", "CARGO_HOME", "RUSTUP_HOME"].iter().for_each(|name| tools.add_variable(name, environment));
         tools.add_compiler("rustc", dir, environment)?;
         tools.add_compiler("cargo", dir, environment)?;
         let above = || ctx.state.root().ancestors().skip(1);
