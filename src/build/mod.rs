@@ -515,7 +515,9 @@ fn compile(
 ) -> Result<Compiled, BuildError> {
     let artifacts = guest.embeds.iter().map(|name| (name.clone(), built[name].path.clone())).collect();
     let embeds = guest.embeds.iter().map(|name| (name.clone(), built[name].inputs.digest())).collect();
+    let mut was_touched = false;
     for attempt in 0..ATTEMPTS_MAX {
+        let start = SystemTime::now();
         let environment = environment::of_guest(ctx.environment, guest, &artifacts);
         let prepared = match &guest.recipe {
             Recipe::Rust(options) => Some(lang::rust::prepare(ctx, project, guest, options, environment.clone())?),
@@ -554,6 +556,12 @@ fn compile(
             (Recipe::Rust(_), None) => unreachable!("Rust guests are prepared"),
         };
         if find()?.inputs == before.inputs {
+            // Somebody may have changed a file and changed it back. One that is touched each time is touched by the build.
+            let seen = || before.roots.values().filter_map(|(_, seen)| seen.as_ref());
+            if !was_touched && seen().any(|seen| seen.is_touched_since(&project.root, start)) {
+                was_touched = true;
+                continue;
+            }
             let outside = prepared.map(|prepared| prepared.roots.outside).unwrap_or_default();
             return Ok(Compiled { bytes, toolchain, found: before, tools, outside });
         }

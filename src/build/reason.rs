@@ -72,11 +72,6 @@ pub enum Reason {
         /// The guest.
         name: String,
     },
-    /// An image that it is laid over is another.
-    Base {
-        /// The image.
-        name: String,
-    },
     /// It depends on a package outside of the project, of which nothing is known.
     Outside {
         /// Its folder.
@@ -98,7 +93,6 @@ impl Reason {
             Self::MoreFiles { .. } => "more-files",
             Self::Input { .. } => "input",
             Self::Guest { .. } => "guest",
-            Self::Base { .. } => "base",
             Self::Outside { .. } => "outside",
         }
     }
@@ -112,13 +106,13 @@ impl Reason {
             }
             Self::Wetfile { key, .. } => Some(key),
             Self::Input { root, .. } => Some(root),
-            Self::Variable { name, .. } | Self::Guest { name } | Self::Base { name } => Some(name),
+            Self::Variable { name, .. } | Self::Guest { name } => Some(name),
         }
     }
 
     /// Whether it may turn out to be none: whether something has to be built or asked first.
     pub fn is_unsure(&self) -> bool {
-        matches!(self, Self::Tool { .. } | Self::Guest { .. } | Self::Base { .. })
+        matches!(self, Self::Tool { .. } | Self::Guest { .. })
     }
 }
 
@@ -162,7 +156,6 @@ impl std::fmt::Display for Reason {
             Self::MoreFiles { count } => write!(formatter, "{count} more files"),
             Self::Input { root, change } => write!(formatter, "{} {}", shown(root), verb(*change)),
             Self::Guest { name } => write!(formatter, "guest {}, which it uses, is built anew", shown(name)),
-            Self::Base { name } => write!(formatter, "image {}, which it is laid over, is assembled anew", shown(name)),
             Self::Outside { path } => {
                 write!(formatter, "it depends on {}, outside of the project, where changes are not seen", shown(path))
             }

@@ -130,7 +130,9 @@ pub(super) fn folder_at<'f>(folders: &'f mut BTreeMap<OsString, SeenFolder>, pat
 impl Seen {
     /// Whether everything is as it was seen, as far as stamps tell: `false` where they cannot.
     pub(super) fn is_unchanged(&self, root: &Folder, context: &Digest) -> bool {
-        self.context == *context && self.folders.iter().all(|folder| folder.is_unchanged(root))
+        // Of nothing that was looked at nothing can be told.
+        let is_something = !self.folders.is_empty();
+        is_something && self.context == *context && self.folders.iter().all(|folder| folder.is_unchanged(root))
     }
 
     /// What was seen of a tree, read whole after `start`.
@@ -186,6 +188,19 @@ impl Seen {
     /// The folders that were looked into, relative to the project's root.
     pub fn folders(&self) -> impl Iterator<Item = &Path> {
         self.folders.iter().map(|folder| Path::new(folder.path.as_os_str()))
+    }
+
+    /// Whether one of the files was changed, or only touched, since a time.
+    pub(super) fn is_touched_since(&self, root: &Path, time: SystemTime) -> bool {
+        let Ok(time) = time.duration_since(SystemTime::UNIX_EPOCH) else { return true };
+        let time = (i64::try_from(time.as_secs()).unwrap_or(i64::MAX), time.subsec_nanos());
+        self.folders.iter().any(|folder| {
+            let path = root.join(folder.path.as_os_str());
+            folder.files.iter().any(|file| {
+                let stamp = Stamp::of_name(&path.join(file.name.as_os_str()));
+                stamp.ok().flatten().is_some_and(|stamp| stamp.ctime >= time)
+            })
+        })
     }
 
     /// The files by folder and name, to be found again.

@@ -16,6 +16,7 @@ use super::seen::Change;
 use super::tools::{Toolbox, ToolsState};
 use super::{BuiltGuest, Variables};
 use crate::folder::Stamp;
+use crate::wasm_binary::SIZE_BYTES_MAX;
 use crate::wetfile::lock::{Digest, Toolchain};
 use crate::wetfile::{EnvValue, Guest, GuestName, Project};
 
@@ -155,7 +156,8 @@ impl<'a> Survey<'a> {
             return None;
         }
         let is_file = full.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
-        let digest = fs::read(&full).ok().filter(|_| is_file).map(|bytes| Digest::of(&bytes));
+        let is_artifact = is_file && stamp.size_bytes <= SIZE_BYTES_MAX;
+        let digest = is_artifact.then(|| fs::read(&full).ok()).flatten().map(|bytes| Digest::of(&bytes));
         if digest != Some(record.artifact) {
             return Some(Reason::Result { path: shown(), change: Change::Changed });
         }
@@ -254,10 +256,14 @@ pub(super) fn variables(guest: &Guest, environment: &Variables) -> Vec<VariableR
     let names = guest.env.iter().filter(|(_, value)| **value == EnvValue::Inherit).map(|(name, _)| name);
     let record = |name: &String| {
         let value = environment.get(std::ffi::OsStr::new(name));
-        let is_secret = SECRET_WORDS.iter().any(|word| name.to_ascii_uppercase().contains(word));
-        let shown = value.map(|value| match is_secret {
+        let is_secret = |value: &str| {
+            SECRET_WORDS.iter().any(|word| name.to_ascii_uppercase().contains(word))
+                // An address with a password.
+                || value.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
+        };
+        let shown = value.map(|value| value.to_string_lossy()).map(|value| match is_secret(&value) {
             true => HIDDEN.to_owned(),
-            false => shortened(&format!("`{}`", value.to_string_lossy())),
+            false => shortened(&format!("`{value}`")),
         });
         let value = value.map(|value| Digest::of(value.as_encoded_bytes()));
         VariableRecord { name: name.clone(), value, shown }

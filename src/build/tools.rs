@@ -54,25 +54,23 @@ impl Tools {
     /// Adds a program by the name that it is called by; whether it has changed is told by its content.
     pub(super) fn add_program(&mut self, called: &str, dir: &Path, environment: &Variables) -> io::Result<()> {
         let Some(path) = find_program(called, dir, environment) else { return Ok(()) };
-        let digest = digest(&path)?;
         self.add(Some(called), &path, digest)
     }
 
     /// Adds a program, of which it is asked what it is when its stamp is another.
     pub(super) fn add_compiler(&mut self, called: &str, dir: &Path, environment: &Variables) -> io::Result<()> {
-        find_program(called, dir, environment).map_or(Ok(()), |path| self.add(Some(called), &path, None))
+        find_program(called, dir, environment).map_or(Ok(()), |path| self.add(Some(called), &path, |_| Ok(None)))
     }
 
     /// Adds a file that belongs to such a program, or that says which one it is; it need not be there.
     pub(super) fn add_part(&mut self, path: &Path) -> io::Result<()> {
-        self.add(None, path, None)
+        self.add(None, path, |_| Ok(None))
     }
 
     /// Adds a file whose content has a say; it need not be there.
     pub(super) fn add_settings(&mut self, path: &Path) -> io::Result<()> {
-        let digest = digest(path)?;
         // Of a file that is not there the digest is that of nothing, so that it is noticed when it comes.
-        self.add(None, path, Some(digest.unwrap_or(Digest::of(b""))))
+        self.add(None, path, |path| Ok(Some(digest(path)?.unwrap_or(Digest::of(b"")))))
     }
 
     /// Adds a variable that says where such files lie.
@@ -86,8 +84,15 @@ impl Tools {
         settings(self) == settings(other)
     }
 
-    fn add(&mut self, called: Option<&str>, path: &Path, digest: Option<Digest>) -> io::Result<()> {
+    fn add(
+        &mut self,
+        called: Option<&str>,
+        path: &Path,
+        digest: impl FnOnce(&Path) -> io::Result<Option<Digest>>,
+    ) -> io::Result<()> {
+        // Before it is read: one that takes its place meanwhile has another.
         let stamp = Stamp::of_path(path)?;
+        let digest = digest(path)?;
         let path = Name::new(path.as_os_str());
         self.files.push(ToolFile { called: called.map(str::to_owned), path, stamp, digest });
         Ok(())
@@ -148,7 +153,8 @@ impl Toolbox {
     /// Whether tools are those that were used before, in a folder.
     pub(super) fn state(&self, digest: &Digest, tools: &Tools, dir: &Path, environment: &Variables) -> ToolsState {
         // A program that is called by a relative path is another one in another folder.
-        let is_relative = tools.files.iter().filter_map(|file| file.called.as_ref()).any(|called| called.contains('/'));
+        let mut called = tools.files.iter().filter_map(|file| file.called.as_ref());
+        let is_relative = called.any(|called| called.contains('/')) || is_path_relative(environment);
         let key = (*digest, if is_relative { dir.to_owned() } else { PathBuf::new() });
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.entry(key).or_insert_with(|| tools.state(dir, environment, &self.stamps)).clone()
@@ -174,12 +180,18 @@ impl Stamps {
     }
 
     fn program(&self, called: &str, dir: &Path, environment: &Variables) -> Option<PathBuf> {
-        if called.contains('/') {
+        if called.contains('/') || is_path_relative(environment) {
             return find_program(called, dir, environment);
         }
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         programs.entry(called.to_owned()).or_insert_with(|| find_program(called, dir, environment)).clone()
     }
+}
+
+/// Whether what `PATH` gives depends on the folder.
+fn is_path_relative(environment: &Variables) -> bool {
+    let folders = environment.get(OsStr::new("PATH"));
+    folders.is_some_and(|folders| std::env::split_paths(folders).any(|folder| folder.is_relative()))
 }
 
 fn value_of(name: &str, environment: &Variables) -> Option<Digest> {

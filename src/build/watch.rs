@@ -4,7 +4,9 @@
 //! built, so whoever waits looks at contents.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -91,7 +93,8 @@ impl Watcher {
     }
 
     /// Whether a folder is watched.
-    pub fn watches(&self, folder: &Path) -> bool {
+    #[cfg(test)]
+    fn watches(&self, folder: &Path) -> bool {
         self.watched.contains(folder)
     }
 }

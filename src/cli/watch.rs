@@ -33,7 +33,7 @@ struct Seen {
 
 /// Builds now, and again whenever something has changed, until a signal comes, which is what it returns. A Wetfile with
 /// errors is waited for as well, except at the beginning.
-pub(super) fn watch(names: &[String], watching: &mut dyn Watching) -> Result<(), Failure> {
+pub(super) fn watch(names: &[String], profile: Option<&str>, watching: &mut dyn Watching) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
     let cancel = Cancel::default();
     let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
@@ -43,7 +43,7 @@ pub(super) fn watch(names: &[String], watching: &mut dyn Watching) -> Result<(),
     let mut is_first = true;
     while !stopped() {
         // What is seen before a build is what it is held against afterwards, so that no change meanwhile is lost.
-        let before = look(&root, names, &mut watcher, &stopped);
+        let before = look(&root, names, profile, &mut watcher, &stopped);
         let built = project::load_from(&root, false).and_then(|project| watching.build(&project));
         if stopped() {
             break;
@@ -58,7 +58,7 @@ pub(super) fn watch(names: &[String], watching: &mut dyn Watching) -> Result<(),
         is_first = false;
         let mut is_told = false;
         // More may be known after the build, so more is watched.
-        while look(&root, names, &mut watcher, &stopped) == before && !stopped() {
+        while look(&root, names, profile, &mut watcher, &stopped) == before && !stopped() {
             if !is_told {
                 ui::progress("waiting for changes; ctrl-C ends it");
                 is_told = true;
@@ -74,9 +74,19 @@ pub(super) fn watch(names: &[String], watching: &mut dyn Watching) -> Result<(),
 }
 
 /// Watches what would be built from, and looks at it.
-fn look(root: &Path, names: &[String], watcher: &mut Watcher, stopped: &(dyn Fn() -> bool + Sync)) -> Seen {
+fn look(
+    root: &Path,
+    names: &[String],
+    profile: Option<&str>,
+    watcher: &mut Watcher,
+    stopped: &(dyn Fn() -> bool + Sync),
+) -> Seen {
     let variables = env::variables();
     let project = wetfile::load(root).ok();
+    let project = project.and_then(|project| match profile {
+        Some(profile) => project.with_profile(profile).ok(),
+        None => Some(project),
+    });
     let sources = || project.as_ref().and_then(|project| ops::sources(&variables, project, names, stopped).ok());
     let mut folders = sources().map(|sources| sources.folders).unwrap_or_default();
     folders.insert(root.to_owned());

@@ -529,8 +529,8 @@ fn drop_outputs_that_vary(lock: &mut Lock, project: &Project) {
         }
     }
     for (name, image) in &mut lock.images {
-        let guests = project.images.get(name).map(Image::guests).unwrap_or_default();
-        if !guests.into_iter().all(|guest| project.is_reproducible(guest)) {
+        let layers = project.images.get(name).map(|image| project.layers(image)).unwrap_or_default();
+        if !layers.into_iter().flat_map(Image::guests).all(|guest| project.is_reproducible(guest)) {
             image.cids.clear();
         }
     }

@@ -12,6 +12,9 @@ use crate::wetfile::{GuestName, ImageName, Project};
 /// Most causes that are told of one thing.
 const CAUSES_MAX: usize = 50;
 
+/// Most reasons that are followed for that.
+const STEPS_MAX: usize = 10_000;
+
 /// What a name means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhyTarget {
@@ -116,8 +119,10 @@ fn causes(reasons: &[Reason], of_guest: &dyn Fn(&str) -> Vec<Reason>) -> Vec<Cau
     let mut found: Vec<Cause> = Vec::new();
     let mut pending: Vec<(Reason, Vec<String>)> =
         reasons.iter().rev().map(|reason| (reason.clone(), Vec::new())).collect();
+    let mut steps = 0;
     while let Some((reason, through)) = pending.pop() {
-        if found.len() >= CAUSES_MAX {
+        steps += 1;
+        if found.len() >= CAUSES_MAX || steps > STEPS_MAX {
             break;
         }
         if let Reason::Guest { name } = &reason

@@ -331,6 +331,121 @@ fn an_edit_during_a_build_is_not_lost() {
     assert!(project.artifact("x").ends_with(b"first"));
 }
 
+/// What a glob fits may come later, and so may the folder that it begins with.
+#[test]
+fn a_glob_notices_what_was_not_there() {
+    let project = Project::with_guest(&format!("build = '''{COMPONENT}'''\ninputs = [\"gen/*.txt\"]"));
+    project.write("in.txt", "12345");
+    build(&project);
+    assert_eq!(build(&project), [""; 0]);
+    project.write("gen/x.txt", "");
+    assert_eq!(build(&project), ["x: gen/x.txt is new"]);
+}
+
+/// Somebody changes a file while it is compiled, and changes it back.
+#[test]
+fn an_edit_that_is_taken_back_is_seen() {
+    let command = format!("touch started; while test -e started; do sleep 0.01; done; {COMPONENT}");
+    let project = Project::with_guest(&format!("build = '''{command}'''\ninputs = [\"in.txt\"]"));
+    project.write("in.txt", "first");
+    let started = || {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !project.path("started").exists() {
+            assert!(Instant::now() < deadline);
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    thread::scope(|scope| {
+        let building = scope.spawn(|| build(&project));
+        started();
+        settle();
+        project.write("in.txt", "other");
+        fs::remove_file(project.path("started")).unwrap();
+        // It compiles what was there for a moment, and then once more.
+        while !project.path("target/ww/out/x/x.wasm").exists() && !project.path("started").exists() {
+            thread::yield_now();
+        }
+        project.write("in.txt", "first");
+        started();
+        fs::remove_file(project.path("started")).unwrap();
+        building.join().unwrap();
+    });
+    assert!(project.artifact("x").ends_with(b"first"));
+}
+
+/// Whatever was built when, alone or with others, the lock is in the end what one build of everything writes.
+#[test]
+fn the_lock_says_what_was_built_in_the_end() {
+    let lock_of = |builds: &dyn Fn(&Project)| {
+        let project = project();
+        command_of_a(&project, BEGINNING);
+        build(&project);
+        project.write("a/in.txt", "12345 and more");
+        builds(&project);
+        build(&project);
+        let (_, built) = build_with(&project, BuildOptions { locked: true, ..BuildOptions::default() });
+        built.unwrap();
+        String::from_utf8(project.read("Wetfile.lock")).unwrap()
+    };
+    let expected = lock_of(&|_| {});
+    assert_eq!(lock_of(&|project| drop(project.build(&["a"]).unwrap())), expected);
+    assert_eq!(lock_of(&|project| drop(project.build(&["b"]).unwrap())), expected);
+    let without = lock_of(&|project| {
+        build(project);
+        fs::remove_file(project.path("Wetfile.lock")).unwrap();
+        project.build(&["c"]).unwrap();
+    });
+    assert_eq!(without, expected);
+    let foreign = lock_of(&|project| {
+        let before = project.read("Wetfile.lock");
+        build(project);
+        fs::write(project.path("Wetfile.lock"), before).unwrap();
+        project.build(&["c"]).unwrap();
+    });
+    assert_eq!(foreign, expected);
+}
+
+/// Whether the lock vouches for a guest is in no digest of it.
+#[test]
+fn the_lock_follows_what_is_said_of_reproducing() {
+    let project = project();
+    build(&project);
+    let lock = project.read("Wetfile.lock");
+    edit(&project, "[guest.a]\n", "[guest.a]\nreproducible = false\n");
+    assert_eq!(build(&project), [""; 0]);
+    assert_ne!(project.read("Wetfile.lock"), lock);
+    edit(&project, "reproducible = false\n", "");
+    assert_eq!(build(&project), [""; 0]);
+    assert_eq!(project.read("Wetfile.lock"), lock);
+}
+
+/// An image takes a file that a guest's build leaves, though it does not hold the guest.
+#[test]
+fn what_a_build_leaves_for_an_image_is_taken() {
+    let project = project();
+    command_of_a(&project, &format!("cp in.txt ../etc/motd; {BEGINNING}"));
+    edit(&project, "\"bin/main.wasm\" = { guest = \"b\" }", "\"bin/main.wasm\" = { path = \"program.wasm\" }");
+    build(&project);
+    project.write("a/in.txt", "12345 and more");
+    assert_eq!(build(&project), ["a: a/in.txt has changed"]);
+    assert_eq!(project.read("out/i/etc/motd"), b"12345 and more");
+    assert_eq!(plan(&project), [""; 0]);
+}
+
+/// A password in an address is nobody's business.
+#[test]
+fn secrets_are_not_shown() {
+    let mut project = Project::with_guest(&format!("build = '''{COMPONENT}'''\ninputs = []\nenv.URL.inherit = true"));
+    project.write("in.txt", "12345");
+    project.set("URL", "db://user:hunter2@host/x");
+    build(&project);
+    project.set("URL", "db://user:hunter3@host/x");
+    assert_eq!(build(&project), ["x: the variable URL has another value"]);
+    let ledger = project.read("target/ww/ledger");
+    assert!(!ledger.windows(6).any(|window| window == b"hunter"));
+    assert_eq!(fs::metadata(project.path("target/ww/ledger")).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
 #[test]
 fn what_does_not_depend_on_a_failure_is_built() {
     let project = project();

@@ -119,7 +119,11 @@ impl Book {
             self.file = Some(self.start()?);
         }
         let file = self.file.as_mut().expect("it was opened");
-        file.write_all(frame)?;
+        if let Err(error) = file.write_all(frame) {
+            // The next one begins where this one did.
+            self.file = None;
+            return Err(error);
+        }
         self.length += frame.len();
         Ok(())
     }

@@ -77,7 +77,7 @@ const OFFLINE_HELP: &str = "Let compilers use only what was downloaded before, a
 /// Builds.
 pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> Result<(), Failure> {
     if args.watch {
-        return watch::watch(&args.names, &mut Builds { args, verbose });
+        return watch::watch(&args.names, args.profile.as_deref(), &mut Builds { args, verbose });
     }
     let project = project::load(args.json)?;
     if args.plan {

@@ -102,7 +102,7 @@ fn dot(graph: &Graph) -> Vec<String> {
     lines
 }
 
-/// Documented in `docs/build.md`.
+/// Documented in `docs/freshness.md`.
 fn as_json(graph: &Graph) -> serde_json::Value {
     let node = |node: &Node| match node {
         Node::Image(name) => json!({ "kind": "image", "name": name.as_str() }),

@@ -48,7 +48,7 @@ fn try_run(given: &Path, sources: &SourceArgs, verbose: bool) -> Result<(), Fail
         }
     };
     let mut runs = Runs { names: vec![name.clone()], sources, verbose, running: None };
-    let ended = watch::watch(&[name], &mut runs);
+    let ended = watch::watch(&[name], None, &mut runs);
     runs.end();
     ended.map_err(of_run)
 }

@@ -100,7 +100,7 @@ fn ago(time: Duration) -> String {
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Documented in `docs/build.md`.
+/// Documented in `docs/freshness.md`.
 fn as_json(why: &Why) -> serde_json::Value {
     let (kind, name) = match &why.target {
         WhyTarget::Guest(name) => ("guest", name.as_str()),

@@ -214,20 +214,6 @@ pub(super) fn guests_of<'p>(project: &'p Project, image: &'p Image) -> BTreeSet<
     project.layers(image).into_iter().flat_map(Image::guests).collect()
 }
 
-/// What of some reasons is left, now that the guests that an image holds are built.
-pub(super) fn settle(
-    record: Option<&ImageRecord>,
-    reasons: &[Reason],
-    guests: &BTreeMap<GuestName, BuiltGuest>,
-) -> Vec<Reason> {
-    let is_same = |name: &String| {
-        let built = guests.iter().find(|(guest, _)| guest.as_str() == name).map(|(_, built)| built.digest);
-        built.is_some() && built == record.and_then(|record| record.guests.get(name)).copied()
-    };
-    let is_left = |reason: &&Reason| !matches!(reason, Reason::Guest { name } if is_same(name));
-    reasons.iter().filter(is_left).cloned().collect()
-}
-
 /// What was just assembled.
 pub(super) struct Assembled<'a> {
     pub(super) image: &'a Image,

@@ -144,7 +144,8 @@ pub fn build(
         Reading { project, stopped: &stopped, profile: Profile::default(), contents: &nothing, state: Some(&state) };
     let standing = Standings::of(project, &targets, environment.variables, &memory, reading)?;
     let is_lock_current = project.profile.is_some() || is_lock_current(project, &memory);
-    if let Some(built) = standing.as_built(project, &targets).filter(|_| is_lock_current) {
+    // Where the lock must hold it, what was made is held against the lock each time.
+    if let Some(built) = standing.as_built(project, &targets).filter(|_| is_lock_current && !options.locked) {
         note_stamps(&ledger, &memory, standing.entries);
         return Ok(built);
     }
@@ -184,7 +185,7 @@ pub fn build(
     let is_whole =
         |image: &&&Image| images::guests_of(project, image).into_iter().all(|name| guests.contains_key(name));
     let images: Vec<&Image> = targets.images.iter().filter(is_whole).copied().collect();
-    let stale = standing.stale_images(&images, &memory, &guests);
+    let stale = standing.stale_images(project, &images, &memory, reading, &guests)?;
     // Of the others the lock has what it needs already, unless somebody has changed it, or a guest was made of something
     // else and came out the same.
     let is_other = |name: &GuestName| {
@@ -194,9 +195,11 @@ pub fn build(
             .get(name)
             .is_none_or(|before| before.inputs != built.inputs.digest() || before.toolchain != built.toolchain.as_str())
     };
+    let fresh = |image: &Image| memory.images.get(&image.name).and_then(|record| built_image(image, record, project));
     let is_wanted = |image: &&&Image| {
         !is_lock_current
             || stale.contains_key(&image.name)
+            || fresh(image).is_none()
             || images::guests_of(project, image).into_iter().any(is_other)
     };
     let wanted: Vec<&Image> = images.iter().filter(is_wanted).copied().collect();
@@ -211,8 +214,7 @@ pub fn build(
     for image in &images {
         let tree = trees.iter().find(|tree| tree.plan.image.name == image.name);
         let reasons = stale.get(&image.name);
-        let fresh = memory.images.get(&image.name).and_then(|record| built_image(image, record, project));
-        built.push(match (tree, reasons, fresh) {
+        built.push(match (tree, reasons, fresh(image)) {
             (tree, None, Some(fresh)) if tree.is_none_or(|tree| tree.root.cid == fresh.cid) => fresh,
             (Some(tree), reasons, _) => {
                 let begin = Instant::now();
@@ -225,16 +227,22 @@ pub fn build(
             (None, ..) => unreachable!("what is not fresh is planned"),
         });
     }
+    let after = match frozen {
+        Some(lock) => lock.clone(),
+        None => lock::updated(locked.as_ref(), project, &guests, &trees),
+    };
     let lock = match frozen {
         Some(_) => LockChange::None,
         None if project.profile.is_some() => LockChange::None,
-        None => write_lock(project, locked.as_ref(), &lock::updated(locked.as_ref(), project, &guests, &trees))?,
+        None => write_lock(project, locked.as_ref(), &after)?,
     };
     let not_held = frozen.map(|lock| not_held(lock, &guests)).unwrap_or_default();
     note_stamps(&ledger, &memory, standing.entries);
-    let is_everything = targets.is_everything(project) || memory.settled.is_some();
+    // The lock says what it said before, or what was just built.
+    let is_everything =
+        targets.is_everything(project) || is_lock_current && ledger.with(|memory| memory.settled.is_some());
     if not_held.is_empty() && failures.is_empty() && is_everything && project.profile.is_none() {
-        settle_lock(&ledger, project);
+        settle_lock(&ledger, project, &after);
     }
     let is_guest = |name: &GuestName| project.guests.contains_key(name);
     // What is forgotten too late does no harm.
@@ -284,19 +292,24 @@ fn is_lock_current(project: &Project, memory: &Memory) -> bool {
     is_file && std::fs::read(&path).is_ok_and(|bytes| Digest::of(&bytes) == settled.lock)
 }
 
+/// What the lock depends on beside what is remembered of guests and images.
 fn names_of(project: &Project) -> Digest {
     let mut facts = Facts::default();
-    project.guests.keys().for_each(|name| facts.add(format!("guest {name}")));
+    project.guests.values().for_each(|guest| facts.add(format!("guest {} {}", guest.name, guest.reproducible)));
     project.images.keys().for_each(|name| facts.add(format!("image {name}")));
     facts.finish()
 }
 
 /// Remembers that the lock says all that is remembered. Without that the next build reads it again, and that is all.
-fn settle_lock(ledger: &Ledger, project: &Project) {
+fn settle_lock(ledger: &Ledger, project: &Project, lock: &Lock) {
     let path = project.root.join(LOCK_FILE_NAME);
-    let Ok(bytes) = std::fs::read(&path) else { return };
+    let Ok(text) = std::fs::read_to_string(&path) else { return };
+    // Somebody may have written another one meanwhile.
+    if !wetfile::lock::parse(&text).is_ok_and(|present| present == *lock) {
+        return;
+    }
     let stamp = Stamp::of_name(&path).ok().flatten().filter(|stamp| stamp.is_settled(SystemTime::now()));
-    let settled = Settled { lock: Digest::of(&bytes), stamp, names: names_of(project) };
+    let settled = Settled { lock: Digest::of(text.as_bytes()), stamp, names: names_of(project) };
     if ledger.with(|memory| memory.settled.as_ref() != Some(&settled)) {
         let _ = ledger.note(vec![Entry::Settled(settled)]);
     }

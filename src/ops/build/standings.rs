@@ -1,9 +1,8 @@
 //! Where guests and images stand: all that a build wants to know before it begins.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::images::{self, ImageStanding, ImageSurvey};
+use super::images::{ImageStanding, ImageSurvey};
 use super::targets::Targets;
 use super::{Built, BuiltImage, LockChange};
 use crate::build::ledger::{Entry, ImageRecord, Memory};
@@ -87,24 +86,33 @@ impl Standings {
         Some(Built { guests, images, lock: LockChange::None, not_held: BTreeMap::new() })
     }
 
-    /// Which images are to be assembled, and why, now that guests are built.
-    pub(super) fn stale_images(
+    /// Which images are to be assembled, and why, now that guests are built. Building them may have written what images take.
+    pub(super) fn stale_images<'a>(
         &self,
-        wanted: &[&Image],
-        memory: &Memory,
+        project: &'a Project,
+        wanted: &[&'a Image],
+        memory: &'a Memory,
+        reading: Reading<'a>,
         guests: &BTreeMap<GuestName, BuiltGuest>,
-    ) -> BTreeMap<ImageName, Vec<Reason>> {
+    ) -> Result<BTreeMap<ImageName, Vec<Reason>>, Error> {
+        let fresh = |(name, built): (&GuestName, &BuiltGuest)| (name.clone(), Standing::Fresh(Box::new(built.clone())));
+        let guests: BTreeMap<GuestName, Standing> = guests.iter().map(fresh).collect();
+        let was_built = self.guests.values().any(|standing| matches!(standing, Standing::Stale(_)));
+        let survey = ImageSurvey { reading: Reading { project, ..reading }, memory };
         let mut stale = BTreeMap::new();
         for image in wanted {
-            if let Some(ImageStanding::Stale(reasons)) = self.images.get(&image.name) {
-                let record = memory.images.get(&image.name).map(Arc::as_ref);
-                let left = images::settle(record, reasons, guests);
-                if !left.is_empty() {
-                    stale.insert(image.name.clone(), left);
+            let standing = match self.images.get(&image.name) {
+                Some(standing) if !was_built => standing.clone(),
+                _ => {
+                    let looked = survey.image(image, &guests, &mut Vec::new());
+                    looked.map_err(|source| Error::Listing { image: image.name.clone(), source })?
                 }
+            };
+            if let ImageStanding::Stale(reasons) = standing {
+                stale.insert(image.name.clone(), reasons);
             }
         }
-        stale
+        Ok(stale)
     }
 
     pub(super) fn as_plan(&self, project: &Project, targets: &Targets<'_>) -> BuildPlan {
