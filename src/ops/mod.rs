@@ -13,6 +13,7 @@ pub mod fetch;
 mod gateway;
 mod graph;
 mod image;
+mod init;
 mod inspect;
 mod library;
 mod listing;
@@ -48,6 +49,7 @@ pub use content::{ContentError, Details, EntryKind, ListedEntry, cat, file_size,
 pub use gateway::{GatewayError, serve_gateway};
 pub use graph::{EdgeKind, Graph, Node, graph};
 pub use image::{ImageSource, LeasedContent};
+pub use init::{InitError, Template, init};
 pub use inspect::{
     InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, is_of_wasi, snapshot,
 };

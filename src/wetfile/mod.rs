@@ -31,7 +31,7 @@ use crate::escape;
 
 pub use check::RESERVED_FOR_RUST;
 pub use diagnostic::{Code, DIAGNOSTICS_MAX, Diagnostic, Label, Position, Severity, Span};
-pub use name::{GuestName, ImageName, NAME_BYTES_MAX, NAME_RULE, NameError};
+pub use name::{GuestName, ImageName, NAME_BYTES_MAX, NAME_RULE, NameError, nearest_name};
 pub use path::{COMPONENT_BYTES_MAX, COMPONENTS_MAX, ImagePath, PATH_BYTES_MAX, PathError, ProjectPath};
 pub use project::{EnvValue, Guest, Image, Language, LanguageRecipe, Project, Recipe, Run, Source};
 pub use suggest::nearest as nearest_word;
