@@ -138,16 +138,17 @@ fn dep_variable(guest: &GuestName) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wetfile::{ProjectPath, Recipe};
+    use crate::wetfile::{CargoOptions, ProjectPath, Recipe};
 
     fn guest(env: &[(&str, EnvValue)]) -> Guest {
         Guest {
             name: GuestName::new("pid0").unwrap(),
             dir: ProjectPath::root(),
-            recipe: Recipe::Rust,
+            recipe: Recipe::Rust(CargoOptions::default()),
             embeds: vec![GuestName::new("child-echo").unwrap()],
-            env: env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            needs: Vec::new(),
             reproducible: true,
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         }
     }
 

@@ -40,7 +40,7 @@ pub use jobs::Jobs;
 pub use lang::doctor::{Fix, ToolProblem, ToolReport, tools as probe_tools};
 pub use process::Cancel;
 pub use reason::Reason;
-pub use state::{State, StateError, cached};
+pub use state::{State, StateError, cached, content};
 pub use survey::{Standing, Survey, limited, shortened, wetfile_reasons};
 
 use inputs::Found;
@@ -185,7 +185,7 @@ pub enum BuildError {
     },
     /// A package with several programs.
     #[error(
-        "{} has several programs ({}): name one of them as `default-run`",
+        "{} has several programs ({}): name one of them with `bin` in the Wetfile, or as `default-run`",
         escape::path(.manifest),
         escape::text(&.programs.join(", "))
     )]
@@ -193,6 +193,20 @@ pub enum BuildError {
         /// The package's `Cargo.toml`.
         manifest: PathBuf,
         /// The programs, sorted.
+        programs: Vec<String>,
+    },
+    /// A package without the program that the Wetfile names.
+    #[error(
+        "{} has no program `{bin}`{}",
+        escape::path(.manifest),
+        has(.programs)
+    )]
+    NoSuchProgram {
+        /// The package's `Cargo.toml`.
+        manifest: PathBuf,
+        /// The program.
+        bin: String,
+        /// The programs that there are, sorted.
         programs: Vec<String>,
     },
     /// `Cargo.toml` names no package: it is that of a workspace.
@@ -438,12 +452,13 @@ fn settle(
             Reason::Tool { .. } if !matches!(guest.recipe, Recipe::Command { .. }) => {
                 let artifacts = guest.embeds.iter().map(|name| (name.clone(), built[name].path.clone())).collect();
                 let environment = environment::of_guest(ctx.environment, guest, &artifacts);
-                let (identity, tools) = match lang::language::recipe_of(guest) {
-                    Some(recipe) => {
+                let (identity, tools) = match &guest.recipe {
+                    Recipe::Language(recipe) => {
                         let tool = lang::language::prepare(ctx, project, guest, recipe, environment)?;
                         (tool.identity, tool.tools)
                     }
-                    None => lang::rust::ask(ctx, guest, environment)?,
+                    Recipe::Rust(options) => lang::rust::ask(ctx, guest, options, environment)?,
+                    Recipe::Command { .. } => unreachable!("its program is told by its content"),
                 };
                 // Settings of its user change what it makes, and not what it is.
                 let is_same_settings = ctx.memory.tools(&record.tools).is_some_and(|used| used.has_settings_of(&tools));
@@ -504,7 +519,7 @@ fn compile(
     for attempt in 0..ATTEMPTS_MAX {
         let environment = environment::of_guest(ctx.environment, guest, &artifacts);
         let prepared = match &guest.recipe {
-            Recipe::Rust => Some(lang::rust::prepare(ctx, project, guest, environment.clone())?),
+            Recipe::Rust(options) => Some(lang::rust::prepare(ctx, project, guest, options, environment.clone())?),
             Recipe::Command { .. } | Recipe::Language(_) => None,
         };
         if let Some(prepared) = prepared.as_ref().filter(|_| attempt == 0) {
@@ -530,14 +545,14 @@ fn compile(
                     tools.map_err(BuildError::io("read", "a program of the guest's command"))?,
                 )
             }
-            (Recipe::Rust, Some(prepared)) => {
+            (Recipe::Rust(_), Some(prepared)) => {
                 (lang::rust::build(ctx, guest, prepared)?, prepared.identity.clone(), prepared.tools.clone())
             }
             (Recipe::Language(recipe), _) => {
                 let tool = lang::language::prepare(ctx, project, guest, recipe, environment)?;
                 (lang::language::build(ctx, project, guest, recipe, &tool)?, tool.identity, tool.tools)
             }
-            (Recipe::Rust, None) => unreachable!("Rust guests are prepared"),
+            (Recipe::Rust(_), None) => unreachable!("Rust guests are prepared"),
         };
         if find()?.inputs == before.inputs {
             let outside = prepared.map(|prepared| prepared.roots.outside).unwrap_or_default();
@@ -550,7 +565,7 @@ fn compile(
 /// What must not be compiled at the same time as a guest: what cargo would keep waiting anyway.
 pub fn exclusive(guest: &Guest) -> Option<String> {
     // As `State::cargo_target` has it.
-    let is_shared = guest.recipe == Recipe::Rust && guest.env.is_empty() && guest.embeds.is_empty();
+    let is_shared = matches!(guest.recipe, Recipe::Rust(_)) && guest.env.is_empty() && guest.embeds.is_empty();
     is_shared.then(|| "cargo".to_owned())
 }
 
@@ -622,6 +637,10 @@ fn ended(status: ExitStatus) -> String {
         (None, Some(signal)) => format!("was killed by signal {signal}"),
         (None, None) => "ended in an unknown way".to_owned(),
     }
+}
+
+fn has(programs: &[String]) -> String {
+    if programs.is_empty() { String::new() } else { format!(": it has {}", escape::text(&programs.join(", "))) }
 }
 
 fn at(path: Option<&Path>) -> String {

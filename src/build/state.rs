@@ -6,6 +6,7 @@
 //!   .gitignore         keeps the folder out of git
 //!   guests/NAME.wasm   artifacts
 //!   ledger             what builds remember of each other (see `ledger`)
+//!   content/CID        trees that images take by their CIDs; nothing is believed of them that they do not prove
 //!   cache/NAME         what was seen of files at the last build, so that they need not be read again
 //!   out/NAME/          where the command of a guest writes, while it runs
 //!   cargo/shared/      cargo's target folder for the Rust guests without an environment of their own
@@ -22,6 +23,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Cancel, Event, Events};
+use crate::dag::Cid;
 use crate::folder::{Folder, Kind};
 use crate::wetfile::GuestName;
 use crate::{atomic_file, escape};
@@ -30,7 +32,10 @@ use crate::{atomic_file, escape};
 const FORMAT: u32 = super::RECIPE;
 
 /// The folders of the state.
-const FOLDERS: [&str; 5] = ["guests", "out", "cargo", "cache", "tools"];
+const FOLDERS: [&str; 6] = ["guests", "out", "cargo", "cache", "tools", CONTENT];
+
+/// The folder of [`State::content`].
+const CONTENT: &str = "content";
 
 /// Largest file of `cache/` that is read, in bytes: some million files.
 const CACHE_BYTES_MAX: u64 = 256 << 20;
@@ -138,6 +143,37 @@ impl State {
         atomic_file::write(&self.dir.join("cache").join(name), bytes, FILE_MODE)
     }
 
+    /// Where the tree of a CID lies, if it was written there before.
+    pub fn content(&self, cid: &Cid) -> PathBuf {
+        content(&self.root, cid)
+    }
+
+    /// The names of all that lies where the trees of CIDs do.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the file system.
+    pub fn contents(&self) -> io::Result<Vec<String>> {
+        let names =
+            fs::read_dir(self.dir.join(CONTENT))?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.collect())
+    }
+
+    /// Removes the tree of a CID, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the file system.
+    pub fn remove_content(&self, cid: &Cid) -> io::Result<()> {
+        let path = self.content(cid);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => remove_folder(&path),
+            Ok(_) => fs::remove_file(&path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Cargo's target folder for a guest. `own` is a digest of what only its compiler sees, if there is any such thing.
     ///
     /// Cargo takes a crate that it finds compiled, whatever variables its build script has read without saying so.
@@ -208,6 +244,11 @@ impl State {
         atomic_file::write(&ignore, b"*\n", FILE_MODE).map_err(StateError::io("write", ignore))?;
         atomic_file::write(&path, format!("{FORMAT}\n").as_bytes(), FILE_MODE).map_err(StateError::io("write", path))
     }
+}
+
+/// Where a build of the project at `root` writes the tree of a CID. It needs no lock, and what is there is anybody's.
+pub fn content(root: &Path, cid: &Cid) -> PathBuf {
+    root.join("target").join("ww").join(CONTENT).join(cid.to_string())
 }
 
 /// What a build of the project at `root` has kept under a name, if there is any. It needs no lock.

@@ -12,9 +12,6 @@ use super::{BuildError, Call, Context, RECIPE, TARGET, Variables, run};
 use crate::wetfile::GuestName;
 use crate::wetfile::lock::{self, Digest, Facts};
 
-/// The only profile that guests are compiled with.
-const PROFILE: &str = "release";
-
 /// The programs, beside the compiler itself, that make a component: both come with it.
 const LINKERS: [&str; 2] = ["rust-lld", "wasm-component-ld"];
 
@@ -84,19 +81,19 @@ impl Toolchain {
         folders.map(|folder| (folder, format!("/rustc/{commit}"))).collect()
     }
 
-    /// What a guest's bytes depend on, its inputs aside: the compiler, the compiled standard library, the profile, and
+    /// What a guest's bytes depend on, its inputs aside: the compiler, the compiled standard library, cargo's profile, and
     /// the recipe of `ww`. The machine that the compiler runs on is none of it.
     ///
     /// The commit stands for the whole of a compiler that has one. Of one that has none, such as a distribution's, the
     /// linkers count on their own, since they may be of another origin.
-    pub(super) fn identity(&self) -> Result<lock::Toolchain, BuildError> {
+    pub(super) fn identity(&self, profile: &str) -> Result<lock::Toolchain, BuildError> {
         let standard = digits(self.standard_library()?);
         let compiler = match &self.version.commit {
             Some(commit) => commit.get(..DIGITS).unwrap_or(commit).to_owned(),
             None => format!("without commit, linkers {}", digits(self.linkers()?)),
         };
         let release = &self.version.release;
-        let text = format!("rustc {release} ({compiler}), {TARGET} std {standard}, {PROFILE}, recipe {RECIPE}");
+        let text = format!("rustc {release} ({compiler}), {TARGET} std {standard}, {profile}, recipe {RECIPE}");
         lock::Toolchain::new(&text).ok_or_else(|| short_answer("rustc -vV"))
     }
 
@@ -238,7 +235,7 @@ mod tests {
             let version = Version { release: "1.95.0".into(), commit: commit.map(str::to_owned), host: "host".into() };
             let sysroot = dir.path().to_owned();
             let toolchain = Toolchain { sysroot, target_libraries: libraries, cfgs: Vec::new(), version };
-            toolchain.identity().unwrap().to_string()
+            toolchain.identity("release").unwrap().to_string()
         };
         let commit = Some("59807616e1fa2540724bfbac14d7976d7e4a3860");
         let base = identity("x", "", commit);

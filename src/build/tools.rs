@@ -23,6 +23,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tools {
     files: Vec<ToolFile>,
+    /// Variables that say where such files lie, with the digests of their values.
+    variables: Vec<(String, Option<Digest>)>,
 }
 
 /// A file outside of the project.
@@ -73,12 +75,14 @@ impl Tools {
         self.add(None, path, Some(digest.unwrap_or(Digest::of(b""))))
     }
 
-    /// Whether the files that are told by their content are the same.
+    /// Adds a variable that says where such files lie.
+    pub(super) fn add_variable(&mut self, name: &str, environment: &Variables) {
+        self.variables.push((name.to_owned(), value_of(name, environment)));
+    }
+
+    /// Whether the files that are told by their content have the same, wherever they lie.
     pub(super) fn has_settings_of(&self, other: &Self) -> bool {
-        let settings = |tools: &Self| -> Vec<(Name, Option<Digest>)> {
-            let files = tools.files.iter().filter(|file| file.digest.is_some());
-            files.map(|file| (file.path.clone(), file.digest)).collect()
-        };
+        let settings = |tools: &Self| tools.files.iter().filter_map(|file| file.digest).collect::<Vec<_>>();
         settings(self) == settings(other)
     }
 
@@ -97,10 +101,17 @@ impl Tools {
             facts.add(file.path.as_os_str().as_encoded_bytes());
             facts.add(format!("{:?} {:?}", file.stamp, file.digest));
         }
+        for (name, value) in &self.variables {
+            facts.add(name);
+            facts.add(format!("{value:?}"));
+        }
         facts.finish()
     }
 
     fn state(&self, dir: &Path, environment: &Variables, stamps: &Stamps) -> ToolsState {
+        if let Some((name, _)) = self.variables.iter().find(|(name, value)| value_of(name, environment) != *value) {
+            return ToolsState::Changed(PathBuf::from(format!("${name}")));
+        }
         let mut present = self.clone();
         for file in &mut present.files {
             let path = PathBuf::from(file.path.as_os_str());
@@ -169,6 +180,10 @@ impl Stamps {
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         programs.entry(called.to_owned()).or_insert_with(|| find_program(called, dir, environment)).clone()
     }
+}
+
+fn value_of(name: &str, environment: &Variables) -> Option<Digest> {
+    environment.get(OsStr::new(name)).map(|value| Digest::of(value.as_encoded_bytes()))
 }
 
 /// Finds a program as the system does for a process in `dir` with this environment.
@@ -259,5 +274,16 @@ mod tests {
         assert_eq!(state(), ToolsState::Same);
         fs::write(dir.path().join("std"), "").unwrap();
         assert_eq!(state(), ToolsState::Changed(dir.path().join("std")));
+    }
+
+    #[test]
+    fn where_settings_lie_counts() {
+        let environment = |home: Option<&str>| home.map(|home| ("HOME".into(), home.into())).into_iter().collect();
+        let mut tools = Tools::default();
+        tools.add_variable("HOME", &environment(Some("/a")));
+        let state = |home| Toolbox::default().state(&tools.digest(), &tools, Path::new("/"), &environment(home));
+        assert_eq!(state(Some("/a")), ToolsState::Same);
+        assert_eq!(state(Some("/b")), ToolsState::Changed("$HOME".into()));
+        assert_eq!(state(None), ToolsState::Changed("$HOME".into()));
     }
 }

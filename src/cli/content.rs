@@ -7,6 +7,7 @@ use super::error::Failure;
 use super::sources::{self, SourceArgs};
 use super::{exit_code, store};
 use crate::blockstore::{DiskBlockstore, Hold, StoreError};
+use crate::build::Cancel;
 use crate::dag::unixfs::WalkError;
 use crate::dag::{Cid, ContentPath, Scope};
 use crate::escape;
@@ -42,7 +43,18 @@ pub(super) fn fetch(
     scope: Scope,
     sources: &SourceArgs,
 ) -> Result<Content, Failure> {
-    match sources::fetch_blocking(Arc::new(store.clone()), content, scope, sources) {
+    fetch_until(store, content, scope, sources, None)
+}
+
+/// As [`fetch`], for those that watch for signals, until something is cancelled.
+pub(super) fn fetch_until(
+    store: &DiskBlockstore,
+    content: &ContentPath,
+    scope: Scope,
+    sources: &SourceArgs,
+    cancel: Option<&Cancel>,
+) -> Result<Content, Failure> {
+    match sources::fetch_blocking(Arc::new(store.clone()), content, scope, sources, cancel) {
         Ok(Fetched { end, blocks, bytes, hold }) => {
             Ok(Content { store: store.clone(), hold: Some(hold), end, blocks, bytes })
         }

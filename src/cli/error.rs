@@ -144,17 +144,28 @@ impl From<PublishError> for Failure {
 impl From<ops::Error> for Failure {
     fn from(error: ops::Error) -> Self {
         let code = match &error {
-            ops::Error::UnknownTarget { .. } => exit_code::NOT_FOUND,
+            ops::Error::UnknownTarget { .. } | ops::Error::Content { .. } => exit_code::NOT_FOUND,
             ops::Error::State(_)
             | ops::Error::WriteLock { .. }
             | ops::Error::Ledger { .. }
             | ops::Error::Survey { .. } => exit_code::FAILURE,
             ops::Error::Build { .. } | ops::Error::Several(_) => exit_code::BUILD,
             ops::Error::Image { .. } | ops::Error::Listing { .. } => exit_code::IMAGE,
-            ops::Error::Lock(_) | ops::Error::LockMissing | ops::Error::OutOfDate(_) => exit_code::LOCK,
+            ops::Error::Lock(_)
+            | ops::Error::LockMissing
+            | ops::Error::OutOfDate(_)
+            | ops::Error::LockedProfile { .. } => exit_code::LOCK,
         };
         let failure = Self::new(code, &error);
         match error {
+            ops::Error::Content { source, .. } => match source.downcast::<Passed>() {
+                Ok(passed) => {
+                    let Passed(cause) = *passed;
+                    Self { code: cause.code, help: cause.help, ..failure }
+                }
+                Err(_) => failure,
+            },
+            ops::Error::LockedProfile { .. } => failure.with_help("build without --profile, or without --locked"),
             ops::Error::LockMissing => failure.with_help("`ww build` without --locked writes it; then commit it"),
             ops::Error::OutOfDate(_) => failure
                 .with_help("`ww build` without --locked brings it up to date; look at what changes, and commit it"),

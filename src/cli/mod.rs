@@ -40,6 +40,7 @@ mod status_file;
 mod store;
 mod ui;
 mod unrepeated;
+mod wanted_content;
 mod watch;
 
 /// Over the options that every command has.
@@ -84,6 +85,7 @@ enum Command {
     Pin(commands::pin::PinArgs),
     Publish(commands::publish::PublishArgs),
     Run(commands::run::RunArgs),
+    Schema(commands::schema::SchemaArgs),
     Store(commands::store::StoreArgs),
     Verify(commands::verify::VerifyArgs),
     Why(commands::why::WhyArgs),
@@ -145,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Pin(args) => end(commands::pin::run(args)),
         Command::Publish(args) => end(commands::publish::run(&args, cli.verbose, cli.quiet)),
         Command::Run(args) => commands::run::run(args, cli.verbose),
+        Command::Schema(args) => end(commands::schema::run(&args)),
         Command::Store(args) => end(commands::store::run(&args)),
         Command::Verify(args) => end_with(commands::verify::run(&args)),
         Command::Why(args) => end(commands::why::run(&args)),

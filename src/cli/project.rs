@@ -8,6 +8,8 @@ use serde_json::json;
 use super::cancel::CancelOnSignal;
 use super::error::Failure;
 use super::progress::{Progress, Shown};
+use super::sources::SourceArgs;
+use super::wanted_content::WantedContent;
 use super::{diagnostics, env, exit_code, ui};
 use crate::build::{Cancel, Event};
 use crate::dag::ContentPath;
@@ -154,12 +156,14 @@ fn content_meant(text: &str) -> Option<String> {
 /// A text that begins as CIDs do and is as long was meant to be one; the shortest with a hash of 256 bits have 46 characters.
 const CID_TEXT_BYTES_MIN: usize = 40;
 
-/// Builds what `names` say, with the progress on standard error. A signal stops the compilers, or whatever
+/// Builds what `names` say, with the progress on standard error. What images take by its CID, and is not here, comes from
+/// `sources`. A signal stops the compilers, or whatever
 /// else is being done, and then the build.
 pub(super) fn build(
     project: &Project,
     names: &[String],
     options: BuildOptions,
+    sources: &SourceArgs,
     shown: Shown,
 ) -> Result<Built, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(exit_code::FAILURE, error);
@@ -169,7 +173,9 @@ pub(super) fn build(
     let variables = env::variables();
     let mut progress = Progress::new(shown);
     let events = |event: Event<'_>| progress.show(&event);
-    let environment = ops::Environment { variables: &variables, ww: &ww, cancel: &cancel, events: &events };
+    let content = WantedContent { sources, cancel: &cancel };
+    let environment =
+        ops::Environment { variables: &variables, ww: &ww, cancel: &cancel, events: &events, content: &content };
     let options = BuildOptions { locked: options.locked || is_locked(), ..options };
     let built = ops::build(&environment, project, names, options).map_err(Failure::from);
     let finished = progress.finish();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -11,6 +12,7 @@ use super::meter::Meter;
 use super::unrepeated::Unrepeated;
 use super::{exit_code, ui};
 use crate::blockstore::Blockstore;
+use crate::build::Cancel;
 use crate::dag::unixfs::WalkError;
 use crate::dag::{ContentPath, Scope};
 use crate::escape;
@@ -36,6 +38,9 @@ pub(in crate::cli) struct SourceArgs {
     #[arg(long, value_name = "SIZE", default_value_t = Bytes(FetchLimits::BYTES), help_heading = HEADING)]
     pub(in crate::cli) fetch_max: Bytes,
 }
+
+/// How often it is asked whether a fetch is to be given up: no person sees the difference.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// What helps who has more than [`SourceArgs::fetch_max`].
 pub(in crate::cli) const MORE_HELP: &str = "--fetch-max SIZE allows more";
@@ -68,18 +73,40 @@ pub(in crate::cli) async fn fetch(
     fetched.map_err(|error| failure(content, args, error))
 }
 
-/// As [`fetch`], for commands that have no runtime. A signal ends the process while this runs, as it would without.
+/// As [`fetch`], for commands that have no runtime. Where nobody watches for signals (`cancel` is `None`), one ends the
+/// process while this runs, as it would without.
 pub(in crate::cli) fn fetch_blocking(
     store: Arc<dyn Blockstore>,
     content: &ContentPath,
     scope: Scope,
     args: &SourceArgs,
+    cancel: Option<&Cancel>,
 ) -> Result<Fetched, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
-    let fetched = runtime.block_on(fetch(store, content, scope, args));
+    let fetched = runtime.block_on(async {
+        tokio::select! {
+            fetched = fetch(store, content, scope, args) => fetched,
+            () = cancelled(cancel) => Err(Failure::message(exit_code::FAILURE, "stopped")),
+        }
+    });
     runtime.shutdown_background();
     fetched
+}
+
+/// Waits until something is cancelled; for ever if nothing can be.
+async fn cancelled(cancel: Option<&Cancel>) {
+    let Some(cancel) = cancel else { return std::future::pending().await };
+    while !cancel.is_cancelled() {
+        tokio::time::sleep(CANCEL_POLL).await;
+    }
+}
+
+impl SourceArgs {
+    /// The sources of a command that has options of its own for them.
+    pub(in crate::cli) fn new(kubo: KuboArgs, offline: bool) -> Self {
+        Self { kubo, gateway: Vec::new(), offline, fetch_max: Bytes(FetchLimits::BYTES) }
+    }
 }
 
 /// Whom the options name.

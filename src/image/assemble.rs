@@ -19,19 +19,18 @@
 //! Nothing is removed, renamed or replaced for its name alone: a marker, or a folder seen when the run began, must say
 //! that it is ours.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::ImageError;
 use super::layout::{self, Content, FileSource, Layout, Tree};
 use super::marker::{self, Found};
 use super::private_key::{self, KeyEvidence};
+use super::{ImageError, Parts};
 use crate::folder::{FILE_MODE, FOLDER_MODE, Folder, Kind};
 use crate::wasm_binary::{self, Kind as WasmKind};
-use crate::wetfile::{GuestName, Image, MAIN_PATH, ProjectPath};
+use crate::wetfile::{Image, MAIN_PATH, ProjectPath};
 
 /// Bytes that are read at a time when two files are compared.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -58,8 +57,7 @@ pub struct Assembled {
 
 /// Assembles an image at its `out`.
 ///
-/// `root` is the project's folder and `artifacts` has the file of every guest that the image uses. The caller holds
-/// the project's lock. `stopped` is asked all the time, and tells whether to give up.
+/// `root` is the project's folder. The caller holds the project's lock. `stopped` is asked all the time, and tells whether to give up.
 ///
 /// # Errors
 ///
@@ -67,14 +65,14 @@ pub struct Assembled {
 ///
 /// # Panics
 ///
-/// If `artifacts` lacks a guest of the image, or `out` is the project's root, which no checked project has.
+/// If `parts` lack something of the image, or `out` is the project's root, which no checked project has.
 pub fn assemble(
     root: &Path,
     image: &Image,
-    artifacts: &BTreeMap<GuestName, PathBuf>,
+    parts: &Parts<'_>,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Assembled, ImageError> {
-    assemble_checked(root, image, artifacts, stopped, &mut |_| Ok(()))
+    assemble_checked(root, image, parts, stopped, &mut |_| Ok(()))
 }
 
 /// As [`assemble`], but asks before anything is replaced: `check` is given the path of the whole tree that is to become the
@@ -90,12 +88,12 @@ pub fn assemble(
 pub fn assemble_checked(
     root: &Path,
     image: &Image,
-    artifacts: &BTreeMap<GuestName, PathBuf>,
+    parts: &Parts<'_>,
     stopped: &dyn Fn() -> bool,
     check: &mut Check<'_>,
 ) -> Result<Assembled, ImageError> {
     let sources = Sources { root: Folder::open(root).map_err(ImageError::io("open", root))?, stopped };
-    let layout = Layout::plan(&sources.root, image, artifacts)?;
+    let layout = Layout::plan(&sources.root, image, parts)?;
     let place = Place::open(&sources.root, root, image)?;
     place.recover()?;
     let present = place.present()?;
@@ -372,7 +370,7 @@ impl Sources<'_> {
         let mut file = source.open(&self.root).map_err(ImageError::io("open", source.path()))?;
         let mut head = match source {
             FileSource::Text(text) => text.clone().into_bytes(),
-            FileSource::Project(_) | FileSource::Artifact(_) => Vec::new(),
+            FileSource::Project(_) | FileSource::Artifact(_) | FileSource::Content { .. } => Vec::new(),
         };
         if let Some(file) = &mut file {
             let mut limited = Read::by_ref(file).take(private_key::CONTENT_BYTES_MAX + 1);
@@ -496,6 +494,7 @@ fn check_main(tree: &Folder) -> Result<(), ImageError> {
 mod tests {
     use super::*;
     use crate::wetfile::ImageName;
+    use std::collections::{BTreeMap, BTreeSet};
 
     /// Whatever the file system here can do, both ways end alike.
     #[test]
@@ -506,7 +505,13 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let root = Folder::open(dir.path()).unwrap();
             let out = ProjectPath::new("images/x").unwrap();
-            let image = Image { name: ImageName::new("x").unwrap(), out, files: BTreeMap::new() };
+            let image = Image {
+                name: ImageName::new("x").unwrap(),
+                out,
+                base: None,
+                files: BTreeMap::new(),
+                replaces: BTreeSet::new(),
+            };
             let place = Place::open(&root, dir.path(), &image).unwrap();
             let previous = place.parent.new_folder("x").unwrap();
             previous.new_file("one").unwrap();
@@ -528,7 +533,13 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let root = Folder::open(dir.path()).unwrap();
             let out = ProjectPath::new("x").unwrap();
-            let image = Image { name: ImageName::new("x").unwrap(), out, files: BTreeMap::new() };
+            let image = Image {
+                name: ImageName::new("x").unwrap(),
+                out,
+                base: None,
+                files: BTreeMap::new(),
+                replaces: BTreeSet::new(),
+            };
             let place = Place::open(&root, dir.path(), &image).unwrap();
             for path in before {
                 std::fs::create_dir_all(dir.path().join(path)).unwrap();

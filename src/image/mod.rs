@@ -4,6 +4,7 @@
 //! Nothing here compiles a guest, makes a CID or knows a blockstore.
 
 mod assemble;
+mod glob;
 mod inspect;
 mod layout;
 mod marker;
@@ -11,18 +12,35 @@ pub mod private_key;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::dag::Cid;
 use crate::escape;
 use crate::wasm_binary::{Kind, MalformedComponent};
-use crate::wetfile::{MAIN_PATH, ProjectPath};
+use crate::wetfile::{GuestName, Image, MAIN_PATH, ProjectPath};
 
 pub use assemble::{Assembled, Check, assemble, assemble_checked};
+pub use glob::glob_paths;
 pub use inspect::{Entry, EntryKind, inspect};
 pub use layout::STANDARD_FOLDERS;
 pub use private_key::KeyEvidence;
+
+/// What an image is assembled from, beside what its own table says.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The images that it is based on, each after the one that it is based on itself.
+    pub bases: &'a [&'a Image],
+    /// The artifact of every guest that any of these uses.
+    pub artifacts: &'a BTreeMap<GuestName, PathBuf>,
+    /// Where the tree of every CID that any of these takes was written: a folder, file or symlink in a folder, under a name
+    /// that is UTF-8.
+    pub contents: &'a BTreeMap<Cid, PathBuf>,
+    /// Where images of the project lie, into which no glob looks.
+    pub outs: &'a BTreeSet<ProjectPath>,
+}
 
 /// Why an image could not be assembled or read. The image's name is for the caller to add.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +94,37 @@ pub enum ImageError {
         first: String,
         /// The other.
         second: String,
+    },
+    /// A glob that fits no file.
+    #[error(
+        "nothing below {} fits `{}`, the glob of `{entry}`: mend it, or leave the entry out",
+        escape::text(.folder), escape::text(.glob)
+    )]
+    GlobFitsNothing {
+        /// The entry as listed.
+        entry: String,
+        /// The folder, relative to the project's root.
+        folder: String,
+        /// The glob.
+        glob: String,
+    },
+    /// More files and folders than are looked at for a glob.
+    #[error("there are more than {limit} files and folders where a glob looks")]
+    GlobTooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// The tree of a CID, which is not there any more.
+    #[error("what was written of {cid} is gone")]
+    MissingContent {
+        /// The CID.
+        cid: Box<Cid>,
+    },
+    /// A base that is a file or a symlink.
+    #[error("its base {cid} is not a directory")]
+    BaseNotFolder {
+        /// The CID.
+        cid: Box<Cid>,
     },
     /// A file that is probably somebody's private key.
     #[error(

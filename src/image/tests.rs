@@ -1,6 +1,6 @@
 //! Images assembled from trees in temporary folders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -12,12 +12,16 @@ use std::process::Command;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wetfile::{GuestName, Image, ImageName, ImagePath, Source};
+use crate::wetfile::{Base, Glob, GuestName, Image, ImageName, ImagePath, Source};
 
 /// A project with an image `pid0` at `images/pid0`, whose program is the artifact of the guest `pid0`.
 struct Fixture {
     dir: tempfile::TempDir,
     image: Image,
+    /// What it is based on.
+    bases: Vec<Image>,
+    /// Where trees of CIDs lie.
+    contents: BTreeMap<Cid, PathBuf>,
 }
 
 /// Does something to a folder.
@@ -39,9 +43,11 @@ impl Fixture {
         let image = Image {
             name: ImageName::new("pid0").unwrap(),
             out: ProjectPath::new("images/pid0").unwrap(),
+            base: None,
             files: BTreeMap::new(),
+            replaces: BTreeSet::new(),
         };
-        let fixture = Self { dir, image }.guest("bin/main.wasm", "pid0");
+        let fixture = Self { dir, image, bases: Vec::new(), contents: BTreeMap::new() }.guest("bin/main.wasm", "pid0");
         fixture.write("artifacts/pid0.wasm", program("one"));
         fixture
     }
@@ -75,7 +81,15 @@ impl Fixture {
     }
 
     fn assemble(&self) -> Result<Assembled, ImageError> {
-        assemble(self.dir.path(), &self.image, &self.artifacts(), &|| false)
+        self.assemble_until(&|| false)
+    }
+
+    fn assemble_until(&self, stopped: &dyn Fn() -> bool) -> Result<Assembled, ImageError> {
+        let artifacts = self.artifacts();
+        let outs = [ProjectPath::new("images/pid0").unwrap()].into();
+        let bases: Vec<&Image> = self.bases.iter().collect();
+        let parts = Parts { bases: &bases, artifacts: &artifacts, contents: &self.contents, outs: &outs };
+        assemble(self.dir.path(), &self.image, &parts, stopped)
     }
 
     /// The message of the error that assembling gives; nothing may then be left but what was there.
@@ -245,6 +259,129 @@ fn an_unchanged_image_is_left_alone_and_a_changed_one_is_restored() {
     }
 }
 
+fn glob(folder: &str, glob: &str) -> Source {
+    Source::Glob { folder: ProjectPath::new(folder).unwrap(), glob: Glob::new(glob).unwrap() }
+}
+
+#[test]
+fn what_a_glob_fits_is_laid_out_by_its_path() {
+    let mut fixture = Fixture::new();
+    fixture.image.files.insert(ImagePath::new("usr/share").unwrap(), glob("config", "**/*.txt"));
+    for path in ["a.txt", "b.md", "deep/er/c.txt", "deep/d.md", ".hidden.txt", ".git/e.txt", ".x.ww/f.txt"] {
+        fixture.write(&format!("config/{path}"), "x");
+    }
+    symlink("b.md", fixture.path("config/link.txt")).unwrap();
+    fixture.assemble().unwrap();
+    let listing = fixture.listing();
+    let found: Vec<_> = listing.iter().filter(|line| line.starts_with("usr/share/") && !line.ends_with('/')).collect();
+    let expected =
+        ["usr/share/.hidden.txt 1", "usr/share/a.txt 1", "usr/share/deep/er/c.txt 1", "usr/share/link.txt -> b.md"];
+    assert_eq!(found, expected);
+    assert!(!listing.contains(&"usr/share/.git/".to_owned()), "{listing:?}");
+
+    fixture.image.files.insert(ImagePath::new("usr/share").unwrap(), glob("config", "*.rs"));
+    assert_eq!(
+        fixture.error(),
+        "nothing below config fits `*.rs`, the glob of `usr/share`: mend it, or leave the entry out"
+    );
+    fixture.image.files.insert(ImagePath::new("usr/share").unwrap(), glob("config", "**/id_rsa"));
+    fixture.write("config/ssh/id_rsa", "x");
+    assert!(fixture.error().starts_with("config/ssh/id_rsa is a private key (by its name)"));
+}
+
+/// Neither images nor what `ww` keeps are what somebody meant.
+#[test]
+fn a_glob_of_the_whole_project_leaves_out_what_is_made() {
+    let mut fixture = Fixture::new();
+    fixture.image.files.insert(ImagePath::new("src").unwrap(), glob(".", "**/*.txt"));
+    for path in ["a.txt", "target/ww/b.txt", "target/c.txt", "images/d.txt"] {
+        fixture.write(path, "x");
+    }
+    for _ in 0..2 {
+        fixture.assemble().unwrap();
+        let files: Vec<_> = fixture.listing().into_iter().filter(|line| line.contains(".txt")).collect();
+        assert_eq!(files, ["src/a.txt 1", "src/images/d.txt 1", "src/target/c.txt 1"]);
+    }
+}
+
+/// An image that is based on another one, which has `etc/motd`, `etc/conf/a` and a file `data`.
+fn based() -> Fixture {
+    let base = Fixture::new().source("etc", "base/etc").source("data", "base/data").image;
+    let mut fixture = Fixture::new();
+    fixture.image.files.clear();
+    fixture.write("base/etc/motd", "base");
+    fixture.write("base/etc/conf/a", "a");
+    fixture.write("base/data", "data");
+    fixture.image.base = Some(Base::Image(ImageName::new("below").unwrap()));
+    fixture.bases.push(Image { name: ImageName::new("below").unwrap(), ..base });
+    fixture
+}
+
+#[test]
+fn files_are_laid_over_those_of_the_base() {
+    let fixture = based().source("etc/conf", "own");
+    fixture.write("own/b", "b");
+    fixture.assemble().unwrap();
+    fixture.check_main("one");
+    let files: Vec<_> = fixture.listing().into_iter().filter(|line| line.starts_with("etc/")).collect();
+    assert_eq!(files, ["etc/", "etc/conf/", "etc/conf/a 1", "etc/conf/b 1", "etc/motd 4"]);
+}
+
+#[test]
+fn what_is_in_both_is_an_error_unless_it_replaces() {
+    let mut fixture = based().source("etc", "own");
+    fixture.write("own/motd", "mine!");
+    let expected = "two sources give `etc/motd`: base/etc/motd of its base `below` and own/motd";
+    assert_eq!(fixture.error(), expected);
+    fixture.image.replaces.insert(ImagePath::new("etc").unwrap());
+    fixture.assemble().unwrap();
+    assert_eq!(fs::read_to_string(fixture.path("images/pid0/etc/motd")).unwrap(), "mine!");
+    assert!(fixture.path("images/pid0/etc/conf/a").exists());
+
+    // A file in the place of a folder, and the other way round.
+    for (place, source) in [("etc/conf", "own/motd"), ("data", "own")] {
+        let mut fixture = based().source(place, source);
+        fixture.write("own/motd", "mine!");
+        assert!(fixture.error().starts_with(&format!("two sources give `{place}`: ")), "{place}");
+        fixture.image.replaces.insert(ImagePath::new(place).unwrap());
+        fixture.assemble().unwrap();
+        assert_eq!(fixture.path(&format!("images/pid0/{place}")).is_dir(), source == "own");
+    }
+}
+
+#[test]
+fn trees_of_cids_are_files_folders_and_symlinks() {
+    let mut fixture = Fixture::new();
+    let content = |text: &str| text.parse::<Cid>().unwrap();
+    let cids = [
+        content("bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"),
+        content("bafybeihd4yzq7n5umhjngdum4r6k2to7egxfkf2jz6thvwzf6djus22cmq"),
+        content("bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"),
+    ];
+    for (cid, place) in cids.iter().zip(["file", "folder", "link"]) {
+        fixture.image.files.insert(ImagePath::new(place).unwrap(), Source::Content(*cid));
+        fixture.contents.insert(*cid, fixture.path(&format!("target/ww/content/{cid}")));
+    }
+    fixture.write(&format!("target/ww/content/{}", cids[0]), "hello world");
+    fixture.write(&format!("target/ww/content/{}/inner/x", cids[1]), "x");
+    symlink("file", fixture.path(&format!("target/ww/content/{}", cids[2]))).unwrap();
+    fixture.assemble().unwrap();
+    let listing = fixture.listing();
+    for line in ["file 11", "folder/inner/x 1", "link -> file"] {
+        assert!(listing.contains(&line.to_owned()), "{listing:?}");
+    }
+    assert!(!fixture.assemble().unwrap().changed);
+
+    fixture.image.base = Some(Base::Content(cids[0]));
+    assert_eq!(fixture.error(), format!("its base {} is not a directory", cids[0]));
+    fixture.image.base = Some(Base::Content(cids[1]));
+    fixture.assemble().unwrap();
+    assert!(fixture.listing().contains(&"inner/x 1".to_owned()));
+    fixture.write(&format!("target/ww/content/{}/folder", cids[1]), "x");
+    let error = fixture.error();
+    assert_eq!(error, format!("two sources give `folder`: {}/folder and {}", cids[1], cids[1]));
+}
+
 #[test]
 fn what_is_missing_or_not_storable_is_named() {
     let fixture = Fixture::new().source("etc/x", "assets/x.txt");
@@ -404,7 +541,7 @@ fn it_can_be_stopped_at_each_file() {
     for allowed in 0.. {
         let asked = std::cell::Cell::new(0);
         let stopped = || asked.replace(asked.get() + 1) >= allowed;
-        match assemble(fixture.dir.path(), &fixture.image, &fixture.artifacts(), &stopped) {
+        match fixture.assemble_until(&stopped) {
             Err(error) => assert!(matches!(error, ImageError::Cancelled), "{error}"),
             Ok(assembled) => {
                 assert!(assembled.changed && allowed > 20);

@@ -20,8 +20,12 @@ pub enum Node {
 pub enum EdgeKind {
     /// It is among its `embeds`.
     Embeds,
+    /// It is among its `needs`.
+    Needs,
     /// It is among its files.
     File,
+    /// It is its base.
+    Base,
 }
 
 /// What uses what; without cycles.
@@ -48,13 +52,15 @@ pub fn graph(project: &Project, names: &[String]) -> Result<Graph, Error> {
     let targets = Targets::of(project, names)?;
     let mut graph = Graph::default();
     for name in project.build_order(targets.guests.iter().copied()) {
-        let embeds = project.guests[name].embeds.iter();
-        let embeds = embeds.map(|embedded| (Node::Guest(embedded.clone()), EdgeKind::Embeds));
-        graph.nodes.insert(Node::Guest(name.clone()), embeds.collect());
+        let guest = &project.guests[name];
+        let embeds = guest.embeds.iter().map(|embedded| (Node::Guest(embedded.clone()), EdgeKind::Embeds));
+        let needs = guest.needs.iter().map(|needed| (Node::Guest(needed.clone()), EdgeKind::Needs));
+        graph.nodes.insert(Node::Guest(name.clone()), embeds.chain(needs).collect());
     }
     for image in &targets.images {
         let guests = image.guests().into_iter().map(|guest| (Node::Guest(guest.clone()), EdgeKind::File));
-        graph.nodes.insert(Node::Image(image.name.clone()), guests.collect());
+        let base = project.base_of(image).map(|base| (Node::Image(base.name.clone()), EdgeKind::Base));
+        graph.nodes.insert(Node::Image(image.name.clone()), guests.chain(base).collect());
     }
     Ok(graph)
 }

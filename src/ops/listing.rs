@@ -6,9 +6,12 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::dag::block::CODEC_RAW;
-use crate::dag::unixfs::{self, BuildError, DirectoryWalk, Entry, Node, NodeError, Profile, Subtree, WalkError};
+use crate::dag::unixfs::{
+    self, BuildError, DirectoryWalk, Entry, EntryName, Node, NodeError, Profile, Subtree, WalkError,
+};
 use crate::dag::{Block, Cid};
 use crate::escape;
+use crate::image::ImageError;
 use crate::tree::{self, BlockSink, BoxError, ImportError, ImportOptions, StatCache};
 use crate::wetfile::{COMPONENT_BYTES_MAX, COMPONENTS_MAX, PATH_BYTES_MAX};
 
@@ -72,6 +75,21 @@ pub enum ListingError {
     /// The paths and symlink targets in it are too long, all together.
     #[error("its paths and symlink targets have more than {TEXT_BYTES_MAX} bytes")]
     TooMuchText,
+    /// The tree of a CID is not at hand.
+    #[error("the content {cid} is not here: `ww build` brings it")]
+    NotHere {
+        /// The CID.
+        cid: Box<Cid>,
+    },
+    /// A base that is a file or a symlink.
+    #[error("its base {cid} is not a directory")]
+    BaseNotFolder {
+        /// The CID.
+        cid: Box<Cid>,
+    },
+    /// What a glob fits cannot be told, or is nothing.
+    #[error(transparent)]
+    Glob(#[from] ImageError),
     /// It cannot be named by its content.
     #[error("it cannot be named by its content")]
     Build(#[from] BuildError),
@@ -163,6 +181,24 @@ impl Listing {
         Self { root, objects: vec![file] }
     }
 
+    /// Lists a folder that has these files and symlinks at their paths, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// If a folder of it cannot be named by its content.
+    pub(super) fn of_leaves(profile: &Profile, leaves: Vec<Listed>) -> Result<Self, BuildError> {
+        let mut root = Branch::default();
+        for leaf in leaves {
+            let path = leaf.path.clone();
+            root.insert(&path, leaf);
+        }
+        let mut objects = Vec::new();
+        let root = root.list(profile, String::new(), &mut objects)?;
+        // A folder is not in itself.
+        objects.remove(0);
+        Ok(Self { root, objects })
+    }
+
     /// Lists a DAG. `block` gives its blocks, `None` for those that are not there; of files the first block is enough,
     /// and need not be there unless `is_whole` says so.
     ///
@@ -188,6 +224,40 @@ impl Listing {
     pub fn leaves(&self) -> BTreeMap<&str, &Cid> {
         let leaves = self.objects.iter().filter(|object| object.kind != ListedKind::Folder { is_empty: false });
         leaves.map(|object| (object.path.as_str(), &object.cid)).collect()
+    }
+}
+
+/// A folder that is put together. Paths are bounded in depth, so what recurses here ends.
+#[derive(Default)]
+struct Branch {
+    leaf: Option<Listed>,
+    inner: BTreeMap<String, Branch>,
+}
+
+impl Branch {
+    fn insert(&mut self, path: &str, leaf: Listed) {
+        let (name, rest) = path.split_once('/').unwrap_or((path, ""));
+        let branch = self.inner.entry(name.to_owned()).or_default();
+        if rest.is_empty() { branch.leaf = Some(leaf) } else { branch.insert(rest, leaf) }
+    }
+
+    fn list(self, profile: &Profile, path: String, objects: &mut Vec<Listed>) -> Result<Subtree, BuildError> {
+        if let Some(leaf) = self.leaf {
+            let root = Subtree { cid: leaf.cid, dag_size: leaf.dag_size };
+            objects.push(leaf);
+            return Ok(root);
+        }
+        let kind = ListedKind::Folder { is_empty: self.inner.is_empty() };
+        let (mut entries, mut inside) = (Vec::new(), Vec::new());
+        for (name, branch) in self.inner {
+            let inner = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+            let target = branch.list(profile, inner, &mut inside)?;
+            entries.push(Entry { name: EntryName::new(name)?, target });
+        }
+        let root = unixfs::directory(profile, entries, &mut |_| Ok::<_, BuildError>(()))?;
+        objects.push(Listed { path, cid: root.cid, dag_size: root.dag_size, kind });
+        objects.append(&mut inside);
+        Ok(root)
     }
 }
 

@@ -5,16 +5,17 @@
 //! build.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::listing::{Listing, ListingError};
-use super::plan::{Plan, holds_below, join};
+use super::listing::{Listed, Listing, ListingError};
+use super::plan::{Plan, PlannedBase, holds_below, join};
 use crate::build::{self, BuiltGuest, Variables};
+use crate::dag::Cid;
 use crate::dag::unixfs::{Profile, Subtree};
-use crate::escape;
 use crate::tree::{self, ImportOptions, RootSymlink, StatCache};
 use crate::wetfile::lock::{Digest, GuestLock, ImageLock, Inputs, Lock, LockedFile};
-use crate::wetfile::{GuestName, Image, ImageName, ImagePath, Project, ProjectPath, Source};
+use crate::wetfile::{Base, FILE_NAME, Glob, GuestName, Image, ImageName, ImagePath, Project, ProjectPath, Source};
+use crate::{escape, image};
 
 /// Files from which on it is worth remembering what was seen of them: fewer are read again in no time.
 const CACHED_FILES_MIN: usize = 256;
@@ -54,15 +55,22 @@ impl std::fmt::Display for OutOfDate {
 /// Where the sources of images are read, and how.
 #[derive(Clone, Copy)]
 pub(super) struct Reading<'a> {
-    pub(super) root: &'a Path,
+    pub(super) project: &'a Project,
     pub(super) stopped: &'a (dyn Fn() -> bool + Sync),
     /// How CIDs are made.
     pub(super) profile: Profile,
+    /// Where the trees lie that images take by their CIDs, as far as they are at hand.
+    pub(super) contents: &'a BTreeMap<Cid, PathBuf>,
     /// Keeps what was seen of files, where that is wanted.
     pub(super) state: Option<&'a build::State>,
 }
 
 impl<'a> Reading<'a> {
+    /// The project's folder.
+    pub(super) fn root(&self) -> &'a Path {
+        &self.project.root
+    }
+
     /// Names a tree by its content. What earlier builds have kept under `name` is made use of.
     pub(super) fn import(&self, path: &Path, name: &str) -> Result<Subtree, ListingError> {
         self.with_cache(name, |options, cache| Ok(tree::import(path, options, cache, None)?.subtree))
@@ -73,21 +81,65 @@ impl<'a> Reading<'a> {
         self.with_cache(name, |options, cache| Listing::of_disk(path, options, cache))
     }
 
-    /// Reads all sources of an image; the first that cannot be read is told.
-    pub(super) fn plan<'i>(&self, image: &'i Image) -> Result<Plan<'i>, (ProjectPath, ListingError)> {
+    /// Reads all sources of an image, and of those that it is based on; the first that cannot be read is told, with the file
+    /// of the project that it is about.
+    pub(super) fn plan(&self, image: &'a Image) -> Result<Plan<'a>, (ProjectPath, ListingError)> {
+        let of_wetfile = |error| (ProjectPath::new(FILE_NAME).expect("it is a path"), error);
         let mut sources = BTreeMap::new();
         for (place, source) in &image.files {
             let listing = match source {
                 Source::Guest(_) => continue,
                 Source::Path(source) => {
-                    let listing = self.list(&source.to_path(self.root), &source_cache(source));
+                    let listing = self.list(&source.to_path(self.root()), &source_cache(source));
                     listing.map_err(|error| (source.clone(), error))?
                 }
+                Source::Glob { folder, glob } => {
+                    self.list_glob(place, folder, glob).map_err(|error| (folder.clone(), error))?
+                }
                 Source::Text(text) => Listing::of_text(&self.profile, text),
+                Source::Content(cid) => self.list_content(cid).map_err(of_wetfile)?,
             };
             sources.insert(place.clone(), listing);
         }
-        Ok(Plan { image, profile: self.profile, sources })
+        let base = match &image.base {
+            None => PlannedBase::Nothing,
+            Some(Base::Image(name)) => PlannedBase::Image(Box::new(self.plan(&self.project.images[name])?)),
+            Some(Base::Content(cid)) => PlannedBase::Content(self.list_base(cid).map_err(of_wetfile)?),
+        };
+        Ok(Plan::new(image, self.profile, sources, base))
+    }
+
+    /// Lists what a glob fits, as a folder. It is read anew each time: a cache is for a whole tree.
+    pub(super) fn list_glob(
+        &self,
+        place: &ImagePath,
+        folder: &ProjectPath,
+        glob: &Glob,
+    ) -> Result<Listing, ListingError> {
+        let outs = self.project.images.values().map(|image| image.out.clone()).collect();
+        let mut leaves = Vec::new();
+        for path in image::glob_paths(self.root(), place, folder, glob, &outs)? {
+            let listing = Listing::of_disk(&folder.to_path(self.root()).join(&path), &self.options(), None)?;
+            leaves.extend(listing.objects.into_iter().next().map(|object| Listed { path, ..object }));
+        }
+        Ok(Listing::of_leaves(&self.profile, leaves)?)
+    }
+
+    fn list_content(&self, cid: &Cid) -> Result<Listing, ListingError> {
+        let path = self.contents.get(cid).ok_or_else(|| ListingError::NotHere { cid: Box::new(*cid) })?;
+        Listing::of_disk(path, &self.options(), None)
+    }
+
+    fn list_base(&self, cid: &Cid) -> Result<Listing, ListingError> {
+        let listing = self.list_content(cid)?;
+        match &listing.objects[..] {
+            [object] if object.path.is_empty() => Err(ListingError::BaseNotFolder { cid: Box::new(*cid) }),
+            _ => Ok(listing),
+        }
+    }
+
+    fn options(&self) -> ImportOptions<'a> {
+        ImportOptions { root_symlink: RootSymlink::Store, cancel: self.stopped, ..ImportOptions::new(self.profile) }
     }
 
     fn with_cache<T>(
@@ -95,12 +147,8 @@ impl<'a> Reading<'a> {
         name: &str,
         read: impl FnOnce(&ImportOptions<'a>, Option<&mut StatCache>) -> Result<T, ListingError>,
     ) -> Result<T, ListingError> {
-        let options = ImportOptions {
-            root_symlink: RootSymlink::Store,
-            cancel: self.stopped,
-            ..ImportOptions::new(self.profile)
-        };
-        let mut cache = build::cached(self.root, name)
+        let options = self.options();
+        let mut cache = build::cached(self.root(), name)
             .map_or_else(|| StatCache::new(&self.profile), |bytes| StatCache::decode(&self.profile, &bytes.into()));
         if self.state.is_none() && cache.is_empty() {
             // What would be seen is of use to nobody.
@@ -210,13 +258,24 @@ pub(super) fn stale_image(lock: &Lock, plan: &Plan<'_>) -> Vec<OutOfDate> {
     if locked.profile != planned.profile {
         found.push(OutOfDate::image(name, format!("the lock has it under the profile {}", locked.profile)));
     }
-    let entries = differing_entries(plan.image, locked);
+    if locked.base != planned.base {
+        found.push(OutOfDate::image(name, "its base is another than the lock has").with_path(FILE_NAME));
+    }
+    for (place, cid) in &planned.contents {
+        if locked.contents.get(place).is_some_and(|locked| locked != cid) {
+            let problem = format!("its entry `{}` takes another CID than the lock has", escape::text(place.as_str()));
+            found.push(OutOfDate::image(name, problem).with_path(FILE_NAME));
+        }
+    }
+    let layers = plan.layers();
+    let entries = differing_entries(&layers, locked);
     for (place, problem) in &entries {
         let problem = problem.replace("{}", &format!("`{}`", escape::text(place)));
         found.push(OutOfDate::image(name, problem).with_path("Wetfile.toml"));
     }
-    found.extend(differing_files(plan.image, locked, &planned, &entries));
+    found.extend(differing_files(&layers, locked, &planned, &entries));
     found.extend(differing_sources(plan.image, locked, &planned, &found));
+    let held = plan.guests();
     let guests: BTreeSet<&GuestName> = locked.guests.keys().chain(planned.guests.keys()).collect();
     for guest in guests {
         let problem = match (locked.guests.get(guest), planned.guests.get(guest)) {
@@ -224,7 +283,7 @@ pub(super) fn stale_image(lock: &Lock, plan: &Plan<'_>) -> Vec<OutOfDate> {
             (Some(_), Some(_)) => format!("it was not assembled since guest `{guest}` has changed"),
             (None, _) => format!("that it holds guest `{guest}` is not in the lock"),
             // That a guest is not in the lock is told of the guest.
-            (_, None) if plan.image.guests().contains(guest) => continue,
+            (_, None) if held.contains(guest) => continue,
             (_, None) => format!("it does not hold guest `{guest}`"),
         };
         found.push(OutOfDate::image(name, problem));
@@ -245,25 +304,31 @@ pub(super) fn unreadable_source(image: &Image, source: &ProjectPath, error: &Lis
 const CONTRADICTION: &str = "the lock does not say of it what a build would write";
 
 /// The entries of an image that either the Wetfile or the lock does not have, with what to say of them; `{}` is the place.
-fn differing_entries<'a>(image: &'a Image, locked: &'a ImageLock) -> BTreeMap<&'a str, &'static str> {
+/// `layers` are the image and those that it is based on, itself first.
+fn differing_entries<'a>(layers: &[&'a Image], locked: &'a ImageLock) -> BTreeMap<&'a str, &'static str> {
     let mut found = BTreeMap::new();
+    let Some(image) = layers.first() else { return found };
     for (place, source) in &image.files {
         let is_locked = match source {
             Source::Guest(guest) => locked.files.get(place.as_str()) == Some(&LockedFile::Guest(guest.clone())),
-            Source::Path(_) | Source::Text(_) => locked.sources.contains_key(place),
+            Source::Content(_) => locked.contents.contains_key(place),
+            Source::Path(_) | Source::Glob { .. } | Source::Text(_) => {
+                locked.sources.contains_key(place) && !locked.contents.contains_key(place)
+            }
         };
         if !is_locked {
             found.insert(place.as_str(), "its entry {} is not in the lock");
         }
     }
-    let is_listed = |path: &str, is_guest: bool| {
+    let is_listed = |image: &Image, path: &str, is_guest: bool| {
         let source = ImagePath::new(path).ok().and_then(|path| image.files.get(&path));
         source.is_some_and(|source| matches!(source, Source::Guest(_)) == is_guest)
     };
     let guests =
         locked.files.iter().filter(|(_, file)| matches!(file, LockedFile::Guest(_))).map(|(path, _)| path.as_str());
-    let gone = guests.filter(|path| !is_listed(path, true));
-    for path in gone.chain(locked.sources.keys().map(ImagePath::as_str).filter(|path| !is_listed(path, false))) {
+    let gone = guests.filter(|path| !layers.iter().any(|layer| is_listed(layer, path, true)));
+    let sources = locked.sources.keys().map(ImagePath::as_str);
+    for path in gone.chain(sources.filter(|path| !is_listed(image, path, false))) {
         found.insert(path, "the Wetfile does not list {} any more");
     }
     found
@@ -276,7 +341,7 @@ fn is_within(path: &str, folder: &str) -> bool {
 
 /// The files that the lock does not have as the sources do. What `entries` tell is not told again.
 fn differing_files(
-    image: &Image,
+    layers: &[&Image],
     locked: &ImageLock,
     planned: &ImageLock,
     entries: &BTreeMap<&str, &'static str>,
@@ -300,9 +365,14 @@ fn differing_files(
         if entries.keys().any(|place| is_within(path, place)) {
             continue;
         }
-        let owner = image.files.iter().filter(|(place, _)| is_within(path, place.as_str()));
-        found.push(match owner.max_by_key(|(place, _)| place.as_str().len()) {
-            Some((place, Source::Path(source))) => {
+        let Some(image) = layers.first() else { break };
+        // Of the topmost layer that lists something there.
+        let owner = layers.iter().find_map(|layer| {
+            let owners = layer.files.iter().filter(|(place, _)| is_within(path, place.as_str()));
+            owners.max_by_key(|(place, _)| place.as_str().len())
+        });
+        found.push(match owner {
+            Some((place, Source::Path(source) | Source::Glob { folder: source, .. })) => {
                 let below = path[place.as_str().len()..].trim_start_matches('/');
                 let path = join(source.as_str(), below);
                 let problem = format!("its source `{}` {problem}", escape::text(&path));
@@ -311,7 +381,7 @@ fn differing_files(
             Some((_, Source::Text(_))) => {
                 let problem =
                     format!("its file `{}`, of which the Wetfile says what is in it, {problem}", escape::text(path));
-                OutOfDate::image(&image.name, problem).with_path("Wetfile.toml")
+                OutOfDate::image(&image.name, problem).with_path(FILE_NAME)
             }
             _ => OutOfDate::image(&image.name, format!("its file `{}` {problem}", escape::text(path))),
         });
@@ -324,7 +394,8 @@ fn differing_sources(image: &Image, locked: &ImageLock, planned: &ImageLock, tol
     let mut found = Vec::new();
     for (place, cid) in &planned.sources {
         let is_changed = locked.sources.get(place).is_some_and(|locked| locked != cid);
-        if let Some(Source::Path(source)) = image.files.get(place).filter(|_| is_changed) {
+        let source = image.files.get(place).filter(|_| is_changed);
+        if let Some(Source::Path(source) | Source::Glob { folder: source, .. }) = source {
             let is_told = |told: &OutOfDate| told.path.as_ref().is_some_and(|path| is_within(path, source.as_str()));
             if !told.iter().any(is_told) {
                 let problem = format!("its source `{}` has changed", escape::text(source.as_str()));
@@ -361,7 +432,7 @@ pub(super) struct PlannedTree<'a> {
 
 impl PlannedTree<'_> {
     fn locked(&self, guests: &BTreeMap<GuestName, BuiltGuest>) -> ImageLock {
-        let inputs = self.plan.image.guests().into_iter().map(|name| (name.clone(), guests[name].inputs.digest()));
+        let inputs = self.plan.guests().into_iter().map(|name| (name.clone(), guests[&name].inputs.digest()));
         let toolchain = self.plan.toolchain(|name| &guests[name].toolchain);
         ImageLock { cids: [(toolchain, self.root.cid)].into(), ..self.plan.with_guests(inputs.collect()) }
     }
@@ -386,7 +457,7 @@ pub(super) fn differences(
         let problem = match locked.cids.get(&toolchain) {
             Some(cid) if *cid == tree.root.cid => continue,
             Some(_) => "its CID is not that of the lock",
-            None if tree.plan.image.guests().into_iter().all(is_held) => "the lock has no CID of it",
+            None if tree.plan.guests().iter().all(is_held) => "the lock has no CID of it",
             None => continue,
         };
         found.push(OutOfDate::image(&tree.plan.image.name, problem));
@@ -401,7 +472,7 @@ pub(super) fn differences(
             guest.outputs.remove(&built.toolchain);
         }
     }
-    for tree in images.iter().filter(|tree| !tree.plan.image.guests().into_iter().all(is_held)) {
+    for tree in images.iter().filter(|tree| !tree.plan.guests().iter().all(is_held)) {
         let toolchain = tree.plan.toolchain(|name| &guests[name].toolchain);
         if let Some(image) = after.images.get_mut(&tree.plan.image.name) {
             image.cids.remove(&toolchain);

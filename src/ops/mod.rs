@@ -9,6 +9,7 @@ pub mod car;
 mod cid;
 mod compile;
 mod content;
+mod contents;
 pub mod fetch;
 mod gateway;
 mod graph;
@@ -34,10 +35,12 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::build::{BuildError, InputsError, StateError};
+use crate::dag::Cid;
 use crate::escape;
 use crate::image::ImageError;
+use crate::tree::BoxError;
 use crate::wetfile::lock::{LOCK_FILE_NAME, LockError};
-use crate::wetfile::{GuestName, ImageName};
+use crate::wetfile::{GuestName, ImageName, ProfileName};
 
 pub use blocks::{GetBlock, ReadError, resolve};
 pub use build::{
@@ -46,6 +49,7 @@ pub use build::{
 pub use cid::cid;
 pub use compile::{CompileEvent, compile};
 pub use content::{ContentError, Details, EntryKind, ListedEntry, cat, file_size, get, look_up_details, ls};
+pub use contents::{BringContent, NoContent};
 pub use gateway::{GatewayError, serve_gateway};
 pub use graph::{EdgeKind, Graph, Node, graph};
 pub use image::{ImageSource, LeasedContent};
@@ -123,6 +127,21 @@ pub enum Error {
     /// Several guests could not be built.
     #[error("{} guests were not built{}", .0.len(), failed(.0))]
     Several(Vec<(GuestName, BuildError)>),
+    /// Content that images take by its CID cannot be had.
+    #[error("the content {cid}, which the Wetfile names, is not here")]
+    Content {
+        /// The CID.
+        cid: Box<Cid>,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+    /// The lock was to hold what is built under a profile, of which it says nothing.
+    #[error("{LOCK_FILE_NAME} says nothing of the profile `{profile}`: it is of builds without one")]
+    LockedProfile {
+        /// The profile.
+        profile: ProfileName,
+    },
     /// The lock is there and cannot be used.
     #[error(transparent)]
     Lock(#[from] LockError),

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::Error;
-use super::build::{Targets, source_of_image};
+use super::build::{Listed, Targets, source_of_image};
 use super::lock::Reading;
 use crate::build::ledger::Memory;
 use crate::build::{Survey, Variables};
 use crate::dag::unixfs::Profile;
 use crate::wetfile::lock::{Digest, Facts};
-use crate::wetfile::{GuestName, Project, Source};
+use crate::wetfile::{GuestName, Project};
 
 /// What is built from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,8 @@ pub fn sources(
 ) -> Result<Sources, Error> {
     let targets = Targets::of(project, names)?;
     let memory = Memory::of_project(&project.root);
-    let reading = Reading { root: &project.root, stopped, profile: Profile::default(), state: None };
+    let nothing = BTreeMap::new();
+    let reading = Reading { project, stopped, profile: Profile::default(), contents: &nothing, state: None };
     let survey = Survey::new(project, variables, &memory).map_err(|source| Error::Survey { source })?;
     let mut facts = Facts::default();
     let mut folders = BTreeSet::new();
@@ -52,13 +53,13 @@ pub fn sources(
     for image in &targets.images {
         for (place, source) in &image.files {
             facts.add(format!("image {} {place} {source:?}", image.name));
-            let Source::Path(path) = source else { continue };
-            match source_of_image(&reading, &memory, path) {
+            let Some(listed) = Listed::of(place, source) else { continue };
+            match source_of_image(&reading, &memory, listed) {
                 Ok(Some(seen)) => {
                     facts.add(seen.digest.to_string());
                     folders.extend(seen.folders().map(|folder| project.root.join(folder)));
                 }
-                Ok(None) => folders.extend(path.to_path(&project.root).parent().map(PathBuf::from)),
+                Ok(None) => folders.extend(listed.path().to_path(&project.root).parent().map(PathBuf::from)),
                 Err(source) => return Err(Error::Listing { image: image.name.clone(), source }),
             }
         }

@@ -58,9 +58,11 @@ codes! {
     TooMany = "too_many",
     /// A guest that does not exist.
     UnknownGuest = "unknown_guest",
-    /// A guest that is embedded twice by the same guest.
+    /// An image that does not exist.
+    UnknownImage = "unknown_image",
+    /// A guest that is named twice among what the same guest embeds and needs.
     DuplicateEmbed = "duplicate_embed",
-    /// Guests that embed each other in a cycle, or one that embeds itself.
+    /// Guests that embed or need each other in a cycle, images that are based on each other, or one that is on itself.
     Cycle = "cycle",
     /// A guest whose language cannot be told, or is another than stated.
     UnknownLanguage = "unknown_language",
@@ -236,6 +238,14 @@ impl<'t> Sink<'t> {
     pub(super) fn first_line(&self, code: Code) -> Option<usize> {
         let lines = self.diagnostics.iter().filter(|diagnostic| diagnostic.code == code);
         lines.map(|diagnostic| diagnostic.primary.span.from.line).min()
+    }
+
+    /// Drops what was added since there were `before`, and is word for word among those.
+    pub(super) fn drop_repeated(&mut self, before: usize) {
+        let added = self.diagnostics.split_off(before.min(self.diagnostics.len()));
+        let is_new = |diagnostic: &Diagnostic| !self.diagnostics.contains(diagnostic);
+        let new: Vec<Diagnostic> = added.into_iter().filter(is_new).collect();
+        self.diagnostics.extend(new);
     }
 
     /// Keeps what `keep` says.

@@ -12,7 +12,9 @@
 
 pub mod argument;
 mod check;
+mod cycles;
 mod diagnostic;
+mod glob;
 mod graph;
 pub mod lock;
 mod name;
@@ -31,9 +33,14 @@ use crate::escape;
 
 pub use check::RESERVED_FOR_RUST;
 pub use diagnostic::{Code, DIAGNOSTICS_MAX, Diagnostic, Label, Position, Severity, Span};
-pub use name::{GuestName, ImageName, NAME_BYTES_MAX, NAME_RULE, NameError, nearest_name};
+pub use glob::{Glob, GlobError, GlobMatcher, is_glob, split_glob};
+pub use name::{GuestName, ImageName, NAME_BYTES_MAX, NAME_RULE, NameError, ProfileName, nearest_name};
 pub use path::{COMPONENT_BYTES_MAX, COMPONENTS_MAX, ImagePath, PATH_BYTES_MAX, PathError, ProjectPath};
-pub use project::{EnvValue, Guest, Image, Language, LanguageRecipe, Project, Recipe, Run, Source};
+pub use project::{
+    BASES_MAX, Base, CargoOptions, EnvValue, Guest, Image, Language, LanguageRecipe, Project, Recipe, Run, Source,
+    TEXT_BYTES_MAX, UnknownProfile,
+};
+pub use schema::json_schema;
 pub use suggest::nearest as nearest_word;
 pub use tree::{Disk, Kind, LISTED_MAX, Tree};
 
@@ -140,23 +147,6 @@ pub fn parse(text: &str, file: &Path, tree: &dyn Tree) -> Result<Project, Vec<Di
     }
 }
 
-/// The characters by which a glob is known.
-const WILDCARDS: [char; 4] = ['*', '?', '[', '{'];
-
-/// Whether an input of a command guest is a glob and not a path: whether it has one of `*`, `?`, `[` and `{`.
-pub fn is_glob(input: &str) -> bool {
-    input.contains(WILDCARDS)
-}
-
-/// A glob taken apart: the folder before the component with its first wildcard, `.` if there is none, and the rest.
-pub fn split_glob(glob: &str) -> (&str, &str) {
-    let wildcard = glob.find(WILDCARDS).unwrap_or(glob.len());
-    match glob[..wildcard].rfind('/') {
-        Some(end) => (&glob[..end], &glob[end + 1..]),
-        None => (".", glob),
-    }
-}
-
 fn read_bounded(root: &Path, file: &Path) -> Result<Vec<u8>, WetfileError> {
     let read_error = |source| WetfileError::Read { path: file.to_owned(), source };
     match fs::metadata(file) {
@@ -172,20 +162,6 @@ fn read_bounded(root: &Path, file: &Path) -> Result<Vec<u8>, WetfileError> {
     let limit = FILE_BYTES_MAX as u64 + 1;
     File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(read_error)?;
     if bytes.len() > FILE_BYTES_MAX { Err(WetfileError::TooLarge { path: file.to_owned() }) } else { Ok(bytes) }
-}
-
-#[cfg(test)]
-mod glob_tests {
-    use super::split_glob;
-
-    #[test]
-    fn the_folder_of_a_glob() {
-        assert_eq!(split_glob("src/**/*.c"), ("src", "**/*.c"));
-        assert_eq!(split_glob("*.c"), (".", "*.c"));
-        assert_eq!(split_glob("a/b/c?.h"), ("a/b", "c?.h"));
-        assert_eq!(split_glob("a/b[c/d]"), ("a", "b[c/d]"));
-        assert_eq!(split_glob("../x/*.h"), ("../x", "*.h"));
-    }
 }
 
 // They look at diagnostics as the command line shows them.

@@ -17,58 +17,45 @@ pub const NAME_RULE: &str = "a name has lowercase letters, digits and single hyp
 #[error("`{}` is not a valid name: {NAME_RULE}", escape::text(.0))]
 pub struct NameError(String);
 
-/// The name of a guest: `[a-z][a-z0-9]*(-[a-z0-9]+)*`, at most [`NAME_BYTES_MAX`] bytes.
-///
-/// It is safe as a file name and in a terminal. That a guest of this name exists is not implied.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GuestName(String);
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident,)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
 
-/// The name of an image, by the same rule as [`GuestName`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ImageName(String);
+        impl $name {
+            /// Takes a name that follows the rule.
+            ///
+            /// # Errors
+            ///
+            /// [`NameError`] when it does not.
+            pub fn new(name: &str) -> Result<Self, NameError> {
+                checked(name).map(Self)
+            }
 
-impl GuestName {
-    /// Takes a name that follows the rule.
-    ///
-    /// # Errors
-    ///
-    /// [`NameError`] when it does not.
-    pub fn new(name: &str) -> Result<Self, NameError> {
-        checked(name).map(Self)
-    }
+            /// The name as written.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
 
-    /// The name as written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
+            }
+        }
+    )*};
 }
 
-impl ImageName {
-    /// Takes a name that follows the rule.
+names! {
+    /// The name of a guest: `[a-z][a-z0-9]*(-[a-z0-9]+)*`, at most [`NAME_BYTES_MAX`] bytes.
     ///
-    /// # Errors
-    ///
-    /// [`NameError`] when it does not.
-    pub fn new(name: &str) -> Result<Self, NameError> {
-        checked(name).map(Self)
-    }
-
-    /// The name as written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for GuestName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl fmt::Display for ImageName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
+    /// It is safe as a file name and in a terminal. That a guest of this name exists is not implied.
+    GuestName,
+    /// The name of an image, by the same rule as [`GuestName`].
+    ImageName,
+    /// The name of a profile of the Wetfile, by the same rule as [`GuestName`].
+    ProfileName,
 }
 
 fn checked(name: &str) -> Result<String, NameError> {

@@ -128,7 +128,7 @@ fn the_documentation_has_every_code_and_key() {
         assert!(page.contains(&format!("`{}`", code.as_str())), "docs/wetfile.md lacks {}", code.as_str());
     }
     for key in schema::ALL_KEYS.iter().copied().flatten() {
-        assert!(page.contains(&format!("`{key}`")), "docs/wetfile.md lacks {key}");
+        assert!(page.contains(&format!("`{}`", key.name)), "docs/wetfile.md lacks {}", key.name);
     }
 }
 
@@ -155,7 +155,8 @@ fn the_example_of_the_documentation_is_read_as_documented() {
     assert_eq!(project.root, Path::new("/project"));
     assert_eq!((project.name.as_str(), project.version.as_str()), ("wetware-examples", "0.1.0"));
     let pid0 = &project.guests[&guest("pid0")];
-    assert_eq!(pid0.recipe, Recipe::Rust);
+    let with_log = CargoOptions { features: ["log".to_owned()].into(), ..CargoOptions::default() };
+    assert_eq!(pid0.recipe, Recipe::Rust(with_log));
     assert_eq!(pid0.dir.as_str(), "guests/pid0");
     assert_eq!(pid0.embeds, [guest("child-echo"), guest("hello-c")]);
     let hello = &project.guests[&guest("hello-c")];
@@ -179,6 +180,14 @@ fn the_example_of_the_documentation_is_read_as_documented() {
     assert_eq!(image.guests().into_iter().cloned().collect::<Vec<_>>(), [guest("pid0"), guest("stub")]);
     let order: Vec<&str> = project.build_order([&guest("pid0")]).into_iter().map(GuestName::as_str).collect();
     assert_eq!(order, ["child-echo", "hello-c", "pid0"]);
+    let verbose = &project.images[&ImageName::new("verbose").unwrap()];
+    assert_eq!(verbose.base, Some(Base::Image(ImageName::new("pid0").unwrap())));
+    assert_eq!(verbose.replaces.iter().map(ImagePath::as_str).collect::<Vec<_>>(), ["etc/motd"]);
+    assert_eq!(verbose.contents().len(), 1);
+    let dev = project.with_profile("dev").unwrap();
+    assert_eq!(cargo_options(&dev, "pid0").profile, "dev");
+    assert_eq!(cargo_options(&dev, "pid0").features.len(), 2);
+    assert_eq!(dev.guests[&guest("stub")].env["LOG"], EnvValue::Set("debug".to_owned()));
 }
 
 /// A language is told by what lies in the folder, and so is the file that a program begins with.
@@ -192,7 +201,7 @@ fn languages_are_told_by_files() {
         let project = project.map_err(|errors| render(&errors, FILE_NAME, &text, false));
         let project = project.unwrap_or_else(|errors| panic!("{present:?}: {errors}"));
         match (&project.guests[&guest("x")].recipe, expected) {
-            (Recipe::Rust, None) => {}
+            (Recipe::Rust(_), None) => {}
             (Recipe::Language(recipe), Some((language, main, sources))) => {
                 assert_eq!((recipe.language, recipe.main.as_deref()), (language, main), "{present:?}");
                 assert_eq!(recipe.sources, sources, "{present:?}");
@@ -316,6 +325,146 @@ fn case_g2() {
     assert_eq!(order, ["base", "l", "r", "top"]);
 }
 
+/// Whatever makes a cycle is in it, and where one edge is enough to cut all of them, it is that one.
+#[test]
+fn cycles_that_hang_together_are_one_error() {
+    let text = guests_text(&["a", "b", "c", "d"], &[("a", "b"), ("b", "c"), ("c", "a"), ("b", "d"), ("d", "a")]);
+    check_errors(&text, &[("wetfile::cycle", 7)]);
+    let error = &errors(&text)[0];
+    assert_eq!(error.primary.text, "`a` embeds `b`");
+    assert_eq!(error.secondary.len(), 4);
+    assert_eq!(error.help, ["without `b` in the `embeds` of `a` (line 7) all of these cycles are cut"]);
+}
+
+#[test]
+fn needs_are_built_before() {
+    let text = with_head(
+        "[guest.a]\npath = 'guests/hello'\nneeds = ['c']\nembeds = ['b']\n[guest.b]\npath = 'guests/hello'\n\
+         [guest.c]\npath = 'guests/hello'\nneeds = ['b']\nreproducible = false\ndescription = 'x'\n",
+    );
+    let project = parsed(&text).unwrap();
+    let order: Vec<&str> = project.build_order([&guest("a")]).into_iter().map(GuestName::as_str).collect();
+    assert_eq!(order, ["b", "c", "a"]);
+    assert_eq!(
+        (&*project.guests[&guest("a")].needs, &*project.guests[&guest("a")].embeds),
+        (&[guest("c")][..], &[guest("b")][..])
+    );
+    assert!(project.guests[&guest("a")].reproducible && !project.guests[&guest("c")].reproducible);
+}
+
+/// The options of a Rust guest under a profile.
+fn cargo_options(project: &Project, name: &str) -> CargoOptions {
+    match &project.guests[&guest(name)].recipe {
+        Recipe::Rust(options) => options.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a profile does not say of a guest, it says for all; and what it does not say for all, the guest says itself.
+#[test]
+fn profiles_fall_back_key_by_key() {
+    let text = with_head(
+        "[guest.a]\npath = 'guests/hello'\nfeatures = ['own']\ntoolchain = '1.95.0'\nenv = { A = '1', B = '1', C = '1' }\n\
+         [guest.b]\npath = 'guests/child'\n\
+         [guest.c]\nbuild = ['cc', '{out}']\ninputs = ['hello.c']\n\
+         [profile.dev]\ncargo-profile = 'dev'\nenv = { B = '2', C = '2' }\n\
+         [profile.dev.guest.a]\nfeatures = ['x', 'y']\ndefault-features = false\nenv.C = '3'\nenv.D = { inherit = true }\n\
+         [profile.dev.guest.c]\nbuild = 'cc -g -o $WW_OUT hello.c'\n\
+         [profile.small.guest.a]\ncargo-profile = 'small'\nbin = 'tiny'\n",
+    );
+    let plain = parsed(&text).unwrap();
+    assert_eq!(plain.profile, None);
+    assert_eq!(cargo_options(&plain, "b"), CargoOptions::default());
+    let dev = plain.clone().with_profile("dev").unwrap();
+    assert_eq!(dev.profile.as_ref().map(ProfileName::as_str), Some("dev"));
+    let features = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let toolchain = Some("1.95.0".to_owned());
+    let expected = CargoOptions {
+        toolchain: toolchain.clone(),
+        features: features(&["x", "y"]),
+        default_features: false,
+        bin: None,
+        profile: "dev".to_owned(),
+    };
+    assert_eq!(cargo_options(&dev, "a"), expected);
+    assert_eq!(cargo_options(&dev, "b"), CargoOptions { profile: "dev".to_owned(), ..CargoOptions::default() });
+    let set = |value: &str| EnvValue::Set(value.to_owned());
+    let env = &dev.guests[&guest("a")].env;
+    let expected =
+        [("A", set("1")), ("B", set("2")), ("C", set("3")), ("D", EnvValue::Inherit), ("WW_PROFILE", set("dev"))];
+    assert_eq!(*env, expected.map(|(name, value)| (name.to_owned(), value)).into());
+    let Recipe::Command { run, inputs } = &dev.guests[&guest("c")].recipe else { panic!("it is a command") };
+    assert!(matches!(run, Run::Shell(line) if line.starts_with("cc -g")) && *inputs == ["hello.c"]);
+    let small = plain.clone().with_profile("small").unwrap();
+    let expected = CargoOptions {
+        toolchain,
+        features: features(&["own"]),
+        bin: Some("tiny".to_owned()),
+        profile: "small".to_owned(),
+        ..CargoOptions::default()
+    };
+    assert_eq!(cargo_options(&small, "a"), expected);
+    assert_eq!(cargo_options(&small, "b"), CargoOptions::default());
+    let error = plain.clone().with_profile("smal").unwrap_err();
+    assert_eq!(error.to_string(), "the Wetfile has no profile `smal`: it has dev, small");
+    let error = parsed(&guests_text(&["a"], &[])).unwrap().with_profile("dev").unwrap_err();
+    assert_eq!(error.to_string(), "the Wetfile has no profile `dev`: it has none, and `[profile.NAME]` makes one");
+}
+
+/// What is wrong with a guest itself is not told again for each profile.
+#[test]
+fn errors_of_guests_are_not_repeated_for_profiles() {
+    let text = with_head(
+        "[guest.a]\npath = 'nowhere'\nenv.WW_X = ''\n[profile.x.guest.a]\nfeatures = ['-x']\n[profile.y.guest.a]\nbin = 'x'\n",
+    );
+    check_errors(&text, &[("wetfile::missing_path", 6), ("wetfile::invalid_name", 7), ("wetfile::invalid_value", 9)]);
+}
+
+#[test]
+fn images_come_after_what_they_are_based_on() {
+    let text = with_head(
+        "[guest.a]\npath = 'guests/hello'\n[image.a]\nout = 'out/a'\nbase = { image = 'b' }\ngrants = ['connect']\n\
+         files.'etc/x' = { text = 'x' }\n[image.b]\nout = 'out/b'\nfiles.'bin/main.wasm' = { guest = 'a' }\n\
+         files.'etc/hello.c' = { path = '.', glob = '*.c' }\n",
+    );
+    let project = parsed(&text).unwrap();
+    let image = |name: &str| &project.images[&ImageName::new(name).unwrap()];
+    let names = |images: Vec<&Image>| images.into_iter().map(|image| image.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(project.image_order([image("a")])), ["b", "a"]);
+    assert_eq!(names(project.layers(image("a"))), ["b", "a"]);
+    let replaces: Vec<_> = image("a").replaces.iter().map(ImagePath::as_str).collect();
+    assert_eq!(replaces, ["etc/cell.toml"], "what an image asks for, it says whole");
+    assert!(matches!(&image("b").files[&ImagePath::new("etc/hello.c").unwrap()], Source::Glob { .. }));
+}
+
+#[test]
+fn images_are_based_on_so_many_others() {
+    let image = |at: usize, base: Option<usize>| {
+        let base = base.map(|base| format!("base = {{ image = 'i{base}' }}\n")).unwrap_or_default();
+        format!(
+            "[image.i{at}]\nout = 'out/{at}'\n{base}files.'bin/main.wasm' = {{ path = 'hello.c', replace = true }}\n"
+        )
+    };
+    let chain = |length: usize| -> String { (1..=length).map(|at| image(at, Some(at - 1))).collect() };
+    let first = image(0, None).replace(", replace = true", "");
+    parsed(&with_head(&format!("{first}{}", chain(BASES_MAX)))).unwrap();
+    let errors = errors(&with_head(&format!("{first}{}", chain(BASES_MAX + 1))));
+    let codes: Vec<_> = errors.iter().map(|error| error.code).collect();
+    assert_eq!(codes, [Code::TooMany]);
+}
+
+#[test]
+fn texts_are_bounded() {
+    let text = |length: usize| {
+        let text = "x".repeat(length);
+        with_head(&format!(
+            "[image.a]\nout = 'out'\nfiles = {{ 'bin/main.wasm' = {{ path = 'hello.c' }}, x = {{ text = '{text}' }} }}\n"
+        ))
+    };
+    parsed(&text(TEXT_BYTES_MAX)).unwrap();
+    check_errors(&text(TEXT_BYTES_MAX + 1), &[("wetfile::too_many", 7)]);
+}
+
 #[test]
 fn everything_is_reported_at_once_and_in_order() {
     let text = "wetfile = 1\nx = 1\n[project]\nname = 1\n[guest.A]\npath = 'nowhere'\n[image.i]\nout = '/'\n";
@@ -393,6 +542,21 @@ fn hostile_texts_end_quickly_in_errors() {
         with_head(&format!("[guest.a]\npath = '{}'", "../".repeat(FILE_BYTES_MAX / 3))),
         with_head(&format!("[image.a]\nfiles = {{{}}}", "'a/b'={guest='x'},".repeat(50_000))),
         with_head(&(0..40_000).map(|at| format!("[image.a{at}]\nout='x'\n")).collect::<String>()),
+        // Everything embeds everything.
+        with_head(
+            &(0..120)
+                .map(|at| {
+                    let embeds: String = (0..120).map(|other| format!("'g{other}',")).collect();
+                    format!("[guest.g{at}]\npath='guests/hello'\nembeds=[{embeds}]\n")
+                })
+                .collect::<String>(),
+        ),
+        // All profiles say of one guest with many inputs that it is as it is.
+        with_head(&format!(
+            "[guest.a]\nbuild=['x','{{out}}']\ninputs=[{}]\n{}",
+            "'nothing',".repeat(schema::ELEMENTS_MAX),
+            (0..schema::PROFILES_MAX).map(|at| format!("[profile.p{at}.guest.a]\nenv.A='1'\n")).collect::<String>()
+        )),
     ];
     for text in texts {
         let started = Instant::now();
@@ -420,7 +584,7 @@ fn load_reads_the_file_of_a_folder() {
     let project = load(dir.path()).unwrap();
     assert_eq!(project.root, fs::canonicalize(dir.path()).unwrap());
     assert_eq!(project.file, project.root.join(FILE_NAME));
-    assert_eq!(project.guests[&guest("a")].recipe, Recipe::Rust);
+    assert_eq!(project.guests[&guest("a")].recipe, Recipe::Rust(CargoOptions::default()));
 }
 
 #[test]
@@ -486,7 +650,14 @@ const PIECES: &[&str] = &[
     "[guest.a]\n",
     "[guest.b]\n",
     "[image.a]\n",
+    "[image.b]\n",
     "[image.a.files]\n",
+    "[profile.a]\n",
+    "[profile.a.guest.a]\n",
+    "needs = ['a', 'b']\n",
+    "features = ['x']\n",
+    "base = { image = 'a' }\n",
+    "'etc' = { path = 'src', glob = '*', replace = true }\n",
     "[[guest]]\n",
     "path = 'guests/hello'\n",
     "path",

@@ -203,7 +203,8 @@ fn several_programs_need_a_default() {
     project.package("g", "name = \"g\"", "src/bin/two.rs", "fn main() {}");
     project.write("g/src/bin/one.rs", "fn main() { println!(\"number one\"); }");
     let error = project.error(&[]);
-    let expected = "g/Cargo.toml has several programs (one, two): name one of them as `default-run`";
+    let expected =
+        "g/Cargo.toml has several programs (one, two): name one of them with `bin` in the Wetfile, or as `default-run`";
     assert!(error.starts_with("guest `x` was not built: ") && error.ends_with(expected), "{error}");
     project.package("g", "name = \"g\"\ndefault-run = \"one\"", "src/bin/two.rs", "fn main() {}");
     project.build(&[]).unwrap();

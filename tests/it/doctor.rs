@@ -1,8 +1,11 @@
 //! `ww doctor`, completions and man pages.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::thread;
 
 use tempfile::TempDir;
 
@@ -115,6 +118,33 @@ fn a_wetfile_with_errors_is_one_finding() {
     let done = doctor(dir.path(), &[]).expect(1);
     assert!(done.stdout.starts_with("error   Wetfile.toml: ") && done.stdout.contains("; fix: ww build --plan\n"));
     assert_eq!(done.stdout.matches("\nerror").count(), 0, "{}", done.stdout);
+}
+
+/// A node is found where its file says, and asked for its version; one that has gone is a warning.
+#[test]
+fn a_kubo_node_is_asked_for_its_version() {
+    let dir = project();
+    let node = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = node.local_addr().unwrap().port();
+    fs::write(dir.path().join("home/api"), format!("/ip4/127.0.0.1/tcp/{port}")).unwrap();
+    let serve = thread::spawn(move || {
+        let (mut stream, _) = node.accept().unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            asked.push(byte[0]);
+        }
+        let body = "{\"Version\":\"0.43.1\\u001b\"}";
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ";
+        stream.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+        String::from_utf8(asked).unwrap()
+    });
+    let said = doctor(dir.path(), &[]).stdout;
+    assert!(said.contains("\nok      Kubo: version 0.43.1\\u{1b} at "), "{said}");
+    assert!(serve.join().unwrap().starts_with("POST /api/v0/version"));
+    let said = doctor(dir.path(), &[]).stdout;
+    assert!(said.contains("\nwarning Kubo: ") && said.contains("; fix: ipfs daemon\n"), "{said}");
 }
 
 /// Shells ask `ww` itself, by a variable, for what may follow.

@@ -60,6 +60,7 @@ fn build_with(project: &Project, options: BuildOptions) -> (Vec<String>, Result<
         ww: Path::new(env!("CARGO_BIN_EXE_ww")),
         cancel: &project.cancel,
         events: &events,
+        content: &ops::NoContent,
     };
     let built = ops::build(&environment, &checked, &[], BuildOptions { offline: true, ..options });
     (started.into_inner().unwrap(), built)

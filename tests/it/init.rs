@@ -102,6 +102,6 @@ fn what_is_there_stays() {
     assert!(ww_in(dir.path(), &["init", "y", "--name", "vendor"]).expect(2).stderr.contains("--name"));
     assert!(!dir.path().join("y").exists());
     let done = ww_in(dir.path(), &["init", "y/z", "--lang", "command"]).expect(0);
-    let written = "y/z/.gitignore\ny/z/README.md\ny/z/Wetfile.toml\ny/z/guests/z/main.rs\n";
+    let written = "y/z/.gitignore\ny/z/README.md\ny/z/Wetfile.toml\ny/z/guests/z/main.rs\ny/z/wetfile.schema.json\n";
     assert_eq!((done.stdout.as_str(), done.stderr.as_str()), (written, "now: ww -C y/z run z\n"));
 }

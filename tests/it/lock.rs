@@ -307,6 +307,8 @@ fn what_is_not_reproducible_is_called_so() {
     project.write("random", "aaa");
     run(&project, &["build"]).expect(0);
     project.write("random", "bbb");
+    // What it is made of has not changed, and so it would not be built.
+    fs::remove_file(project.path("target/ww/guests/echo.wasm")).unwrap();
     check_refused(&project, "guest `echo`: not reproducible: the same inputs and toolchain");
     let done = run(&project, &["verify"]).expect(0);
     assert!(done.stdout.starts_with("image echo: ok"), "{}", done.stdout);

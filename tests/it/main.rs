@@ -24,6 +24,7 @@ mod languages;
 mod layout;
 mod lazy;
 mod lock;
+mod manifest;
 /// A server that plays what a test tells it; the unit tests of the clients have it, too.
 #[allow(dead_code, reason = "not every test wants all of it")]
 #[path = "../../src/remote/testing.rs"]

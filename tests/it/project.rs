@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use ww::build::{Cancel, Event, Variables};
-use ww::ops::{self, BuildOptions, Built, Environment};
+use ww::ops::{self, BuildOptions, Built, Environment, NoContent};
 
 /// A project in a folder of its own.
 pub(crate) struct Project {
@@ -104,6 +104,7 @@ impl Project {
             ww: Path::new(env!("CARGO_BIN_EXE_ww")),
             cancel: &self.cancel,
             events,
+            content: &NoContent,
         };
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         ops::build(&environment, &project, &names, BuildOptions { offline: true, ..BuildOptions::default() })

@@ -33,7 +33,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("annotate_snippets", &["cli"]),
     ("cargo_metadata", &["build"]),
-    ("globset", &["build"]),
+    ("globset", &["build", "wetfile"]),
     ("ignore", &["build"]),
     ("wasi_preview1_component_adapter_provider", &["build"]),
     ("wit_component", &["build"]),

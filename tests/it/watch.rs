@@ -156,7 +156,7 @@ fn an_edit_during_a_build_is_built_afterwards() {
 
 #[test]
 fn errors_are_waited_for() {
-    let project = project("test \"$(cat in.txt)\" != wrong; ");
+    let project = project("test \"$(cat in.txt)\" != wrong && ");
     let watching = Watching::build(&project);
     watching.built();
     project.write("a/in.txt", "wrong");
@@ -187,7 +187,7 @@ fn a_run_is_started_again() {
     const LISTENS: &str = "the node listens at ";
     let project = Project::new("p");
     project.wetfile(
-        "[guest.x]\nbuild = '''test \"$(cat in.txt)\" != wrong; cp program.wasm $WW_OUT'''\ninputs = [\"in.txt\"]\n\
+        "[guest.x]\nbuild = '''test \"$(cat in.txt)\" != wrong && cp program.wasm $WW_OUT'''\ninputs = [\"in.txt\"]\n\
          [image.i]\nout = \"out\"\n[image.i.files]\n\"bin/main.wasm\" = { guest = \"x\" }\n\"etc\" = { path = \"etc\" }\n",
     );
     fs::copy(guest("child-echo"), project.path("program.wasm")).unwrap();

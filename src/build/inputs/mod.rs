@@ -23,7 +23,9 @@ use std::sync::Arc;
 
 use crate::escape;
 use crate::wetfile::lock::{Digest, Facts, Inputs};
-use crate::wetfile::{EnvValue, Guest, GuestName, LanguageRecipe, Project, ProjectPath, Recipe, Run, is_glob};
+use crate::wetfile::{
+    CargoOptions, EnvValue, Guest, GuestName, LanguageRecipe, Project, ProjectPath, Recipe, Run, is_glob,
+};
 
 use super::Variables;
 use super::seen::Seen;
@@ -122,7 +124,7 @@ pub(super) fn find<'r>(
     embeds: &BTreeMap<GuestName, Digest>,
 ) -> Result<Found, InputsError> {
     let roots = match &guest.recipe {
-        Recipe::Rust => rust_roots(scanner, project, guest, roots)?,
+        Recipe::Rust(_) => rust_roots(scanner, project, guest, roots)?,
         Recipe::Command { inputs, .. } => command_roots(scanner, guest, inputs)?,
         Recipe::Language(recipe) => {
             let mut roots = command_roots(scanner, guest, &recipe.inputs)?;
@@ -146,7 +148,10 @@ pub(super) fn recipe(guest: &Guest) -> Digest {
     let mut facts = Facts::default();
     facts.add(guest.dir.as_str());
     match &guest.recipe {
-        Recipe::Rust => facts.add("rust"),
+        Recipe::Rust(options) => {
+            facts.add("rust");
+            cargo_options(options, &mut facts);
+        }
         Recipe::Language(recipe) => facts.add(recipe.language.key()),
         Recipe::Command { run: Run::Shell(line), .. } => {
             facts.add("shell");
@@ -189,7 +194,14 @@ pub(super) fn recipe_facts(guest: &Guest) -> Vec<(String, String)> {
     let list = |texts: &[String]| format!("{texts:?}");
     let mut facts = vec![("path".to_owned(), guest.dir.to_string())];
     let lang = match &guest.recipe {
-        Recipe::Rust => "rust",
+        Recipe::Rust(CargoOptions { toolchain, features, default_features, bin, profile }) => {
+            let optional = [("toolchain", toolchain), ("bin", bin)];
+            facts.extend(optional.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text.clone()?))));
+            facts.push(("features".to_owned(), format!("{features:?}")));
+            facts.push(("default-features".to_owned(), default_features.to_string()));
+            facts.push(("cargo-profile".to_owned(), profile.clone()));
+            "rust"
+        }
         Recipe::Command { run, inputs } => {
             let run = match run {
                 Run::Shell(line) => format!("{line:?}"),
@@ -218,6 +230,21 @@ pub(super) fn recipe_facts(guest: &Guest) -> Vec<(String, String)> {
         facts.push((format!("env.{name}"), value));
     }
     facts
+}
+
+/// What cargo is told, as far as it is other than what it is told anyway: then nothing is added.
+fn cargo_options(options: &CargoOptions, facts: &mut Facts) {
+    if *options == CargoOptions::default() {
+        return;
+    }
+    // What follows after a recipe begins with a number, so that this cannot be taken for it.
+    facts.add("cargo");
+    facts.add(options.toolchain.as_deref().unwrap_or_default());
+    facts.add(options.features.len().to_string());
+    options.features.iter().for_each(|feature| facts.add(feature));
+    facts.add(options.default_features.to_string());
+    facts.add(options.bin.as_deref().unwrap_or_default());
+    facts.add(&options.profile);
 }
 
 /// The values of the variables that a guest inherits.
@@ -251,7 +278,7 @@ fn rust_roots<'r>(
     given: impl IntoIterator<Item = &'r str>,
 ) -> Result<Roots, InputsError> {
     let mut pending: BTreeSet<String> = given.into_iter().map(str::to_owned).collect();
-    if guest.recipe == Recipe::Rust {
+    if matches!(guest.recipe, Recipe::Rust(_)) {
         let folders = std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes());
         pending.extend(folders.flat_map(|folder| scanner.settings(&folder)).map(|path| path.to_string()));
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::tool::{Known, Tool, version};
-use super::{go, javascript, python, zig};
+use super::{go, javascript, python, rust, zig};
 use crate::build::process::{self, LINE_BYTES_MAX, ProcessError, Stream};
 use crate::build::tools::find_program;
 use crate::build::{Cancel, TARGET, Variables, environment};
@@ -72,7 +72,8 @@ struct Asker<'a> {
 /// A tool that a guest may need, and where it is looked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wanted {
-    Rust(Option<ProjectPath>),
+    /// In a folder, with the toolchain that the Wetfile asks for.
+    Rust(Option<ProjectPath>, Option<String>),
     Zig,
     Go,
     JavaScript(Option<ProjectPath>),
@@ -93,7 +94,7 @@ pub fn tools(parent: &Variables, project: Option<&Project>, here: &Path, cancel:
     }
     let any = |is: fn(&Wanted) -> bool| wanted.keys().any(is);
     let others = [
-        (any(|wanted| matches!(wanted, Wanted::Rust(_))), Wanted::Rust(None)),
+        (any(|wanted| matches!(wanted, Wanted::Rust(..))), Wanted::Rust(None, None)),
         (any(|wanted| matches!(wanted, Wanted::Zig)), Wanted::Zig),
         (any(|wanted| matches!(wanted, Wanted::Go)), Wanted::Go),
         (any(|wanted| matches!(wanted, Wanted::JavaScript(_))), Wanted::JavaScript(None)),
@@ -106,7 +107,7 @@ pub fn tools(parent: &Variables, project: Option<&Project>, here: &Path, cancel:
 
 fn wanted_by(guest: &Guest) -> Wanted {
     match &guest.recipe {
-        Recipe::Rust => Wanted::Rust(Some(guest.dir.clone())),
+        Recipe::Rust(options) => Wanted::Rust(Some(guest.dir.clone()), options.toolchain.clone()),
         Recipe::Command { run: Run::Shell(_), .. } => Wanted::Shell,
         Recipe::Command { run: Run::Argv(arguments), .. } => {
             Wanted::Program(arguments.first().cloned().unwrap_or_default(), guest.dir.clone())
@@ -122,9 +123,14 @@ fn wanted_by(guest: &Guest) -> Wanted {
 
 impl Asker<'_> {
     fn report(&self, wanted: &Wanted, guests: &[&Guest]) -> ToolReport {
-        let environment = self.environment(guests.first().copied());
+        let mut environment = self.environment(guests.first().copied());
         let (tool, folder, found) = match wanted {
-            Wanted::Rust(folder) => ("rust".to_owned(), folder.clone(), self.rust(folder.as_ref(), environment)),
+            Wanted::Rust(folder, toolchain) => {
+                if let Some(toolchain) = toolchain {
+                    environment.insert(rust::TOOLCHAIN_VARIABLE.into(), toolchain.into());
+                }
+                ("rust".to_owned(), folder.clone(), self.rust(folder.as_ref(), environment))
+            }
             Wanted::Zig => {
                 let found = self.first_of(zig::ZIG, zig::candidates(), "version", self.here, &environment);
                 (zig::ZIG.name.to_owned(), None, found)
@@ -250,7 +256,7 @@ impl Asker<'_> {
     fn program(&self, program: &str, dir: &Path, environment: &Variables) -> Result<String, ToolProblem> {
         match find_program(program, dir, environment) {
             Some(path) => Ok(escape::path(&path)),
-            None => Err(ToolProblem { text: "not found".to_owned(), fix: None }),
+            None => Err(ToolProblem { text: "not found in a folder of PATH".to_owned(), fix: None }),
         }
     }
 

@@ -133,7 +133,7 @@ pub(in crate::build) fn warn(ctx: &Context<'_>, guest: &Guest, recipe: &Language
 pub(in crate::build) fn recipe_of(guest: &Guest) -> Option<&LanguageRecipe> {
     match &guest.recipe {
         Recipe::Language(recipe) => Some(recipe),
-        Recipe::Rust | Recipe::Command { .. } => None,
+        Recipe::Rust(_) | Recipe::Command { .. } => None,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::build::rustc_wrapper::{CARGO_PREFIX, MODE_VARIABLE, PROJECT_PREFIX, P
 use crate::build::toolchain::Toolchain;
 use crate::build::tools::Tools;
 use crate::build::{self, BuildError, Call, Context, Event, TARGET, Variables};
-use crate::wetfile::{Guest, Project, lock};
+use crate::wetfile::{CargoOptions, Guest, Project, lock};
 use crate::{escape, wasm_binary};
 
 /// Largest answer of `cargo metadata` in bytes; it is one line, with some hundred bytes for each file that is a target.
@@ -26,6 +26,9 @@ const METADATA_BYTES_MAX: usize = 64 << 20;
 const CARGO_VARIABLES: [(&str, &str); 3] =
     [("CARGO_TERM_COLOR", "never"), ("CARGO_TERM_PROGRESS_WHEN", "never"), ("CARGO_INCREMENTAL", "0")];
 
+/// The variable by which rustup is told a toolchain.
+pub(super) const TOOLCHAIN_VARIABLE: &str = "RUSTUP_TOOLCHAIN";
+
 /// Flags for the compiler, in the two forms that cargo takes from the environment. A Wetfile may declare either.
 const FLAGS_VARIABLES: [&str; 2] = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"];
 
@@ -35,6 +38,7 @@ pub(in crate::build) struct Prepared {
     toolchain: Toolchain,
     package: FoundPackage,
     target_dir: PathBuf,
+    options: CargoOptions,
     /// What the package is made of.
     pub(in crate::build) roots: CargoRoots,
     /// What compiles it.
@@ -47,18 +51,23 @@ pub(in crate::build) struct Prepared {
 pub(in crate::build) fn ask(
     ctx: &Context<'_>,
     guest: &Guest,
+    options: &CargoOptions,
     mut environment: Variables,
 ) -> Result<(lock::Toolchain, Tools), BuildError> {
     let dir = guest.dir.to_path(ctx.state.root());
     environment.extend(CARGO_VARIABLES.map(|(name, value)| (name.into(), value.into())));
+    if let Some(toolchain) = &options.toolchain {
+        environment.insert(TOOLCHAIN_VARIABLE.into(), toolchain.into());
+    }
     let toolchain = Toolchain::of_folder(ctx, &guest.name, &dir, &environment)?;
-    Ok((toolchain.identity()?, tools(ctx, &toolchain, &dir, &environment)?))
+    Ok((toolchain.identity(&options.profile)?, tools(ctx, &toolchain, &dir, &environment)?))
 }
 
 /// The files of a toolchain, those by which it is chosen, and the settings of cargo that are not the project's.
 fn tools(ctx: &Context<'_>, toolchain: &Toolchain, dir: &Path, environment: &Variables) -> Result<Tools, BuildError> {
     let add = || {
         let mut tools = Tools::default();
+        ["HOME", "CARGO_HOME", "RUSTUP_HOME"].iter().for_each(|name| tools.add_variable(name, environment));
         tools.add_compiler("rustc", dir, environment)?;
         tools.add_compiler("cargo", dir, environment)?;
         let above = || ctx.state.root().ancestors().skip(1);
@@ -87,6 +96,7 @@ pub(in crate::build) fn prepare(
     ctx: &Context<'_>,
     project: &Project,
     guest: &Guest,
+    options: &CargoOptions,
     mut environment: Variables,
 ) -> Result<Prepared, BuildError> {
     let dir = guest.dir.to_path(ctx.state.root());
@@ -94,8 +104,12 @@ pub(in crate::build) fn prepare(
     let target_dir = ctx.state.cargo_target(&guest.name, own.as_deref());
     let target_dir = target_dir.map_err(BuildError::io("use", ctx.state.root().join("target/ww/cargo")))?;
     environment.extend(CARGO_VARIABLES.map(|(name, value)| (name.into(), value.into())));
+    if let Some(toolchain) = &options.toolchain {
+        // Over what the folder asks for, as a `+toolchain` on the command line is.
+        environment.insert(TOOLCHAIN_VARIABLE.into(), toolchain.into());
+    }
     let toolchain = Toolchain::of_folder(ctx, &guest.name, &dir, &environment)?;
-    let identity = toolchain.identity()?;
+    let identity = toolchain.identity(&options.profile)?;
     let tools = tools(ctx, &toolchain, &dir, &environment)?;
     if !FLAGS_VARIABLES.iter().any(|name| environment.contains_key(OsStr::new(name))) {
         // Set, and be it to nothing, so that the flags of the user's own configuration do not count.
@@ -103,13 +117,15 @@ pub(in crate::build) fn prepare(
         environment.insert("CARGO_ENCODED_RUSTFLAGS".into(), flags.join("\x1f").into());
     }
     let manifest = dir.join("Cargo.toml");
-    let package = FoundPackage::choose(&metadata(ctx, guest, &manifest, &environment)?, manifest)?;
+    let package =
+        FoundPackage::choose(&metadata(ctx, guest, &manifest, &environment)?, manifest, options.bin.as_deref())?;
     let roots = cargo_roots(project, guest, &mut |manifest: &Path| metadata(ctx, guest, manifest, &environment))?;
     let mut prefixes = toolchain.library_sources();
     prefixes.extend(own_prefixes(ctx.state.root(), &environment));
     environment.insert(MODE_VARIABLE.into(), Prefixes::new(prefixes).encode());
     environment.insert("RUSTC_WRAPPER".into(), ctx.ww.into());
-    Ok(Prepared { environment, toolchain, package, target_dir, roots, identity, tools })
+    let options = options.clone();
+    Ok(Prepared { environment, toolchain, package, target_dir, options, roots, identity, tools })
 }
 
 /// Compiles the package in the guest's folder and returns the bytes of its program, or else of its `cdylib`.
@@ -129,7 +145,7 @@ pub(in crate::build) fn build(ctx: &Context<'_>, guest: &Guest, prepared: &Prepa
         (ctx.events)(event);
     };
     let ctx = &Context { events: &events, ..*ctx };
-    let arguments = package.arguments(ctx, prepared.target_dir.clone());
+    let arguments = package.arguments(ctx, prepared.target_dir.clone(), &prepared.options);
     let call = Call { program: "cargo", arguments: &arguments, dir: &dir, environment, line_bytes_max: LINE_BYTES_MAX };
     let result = build::run(ctx, &guest.name, &call, &mut |line| match serde_json::from_str(line) {
         Ok(Message::CompilerArtifact(message)) => {
@@ -232,21 +248,22 @@ struct FoundPackage {
 }
 
 impl FoundPackage {
-    fn choose(metadata: &Metadata, manifest: PathBuf) -> Result<Self, BuildError> {
+    fn choose(metadata: &Metadata, manifest: PathBuf, bin: Option<&str>) -> Result<Self, BuildError> {
         let is_locked = metadata.workspace_root.join("Cargo.lock").is_file();
         let is_ours = |package: &&Package| package.manifest_path.as_std_path() == manifest;
         let Some(package) = metadata.packages.iter().find(is_ours) else {
             return Err(BuildError::NoPackage { manifest });
         };
-        let target = choose_target(package, &manifest)?;
+        let target = choose_target(package, &manifest, bin)?;
         let workspace = metadata.workspace_root.clone().into_std_path_buf();
         Ok(Self { id: package.id.clone(), manifest, target, workspace, is_locked })
     }
 
     /// The arguments of the build. They select one target, so that a program and a `cdylib` of the same name, whose
     /// files would overwrite each other, are not both built.
-    fn arguments(&self, ctx: &Context<'_>, target_dir: PathBuf) -> Vec<OsString> {
-        let fixed = ["build", "--release", "--target", TARGET, "--message-format=json-render-diagnostics"];
+    fn arguments(&self, ctx: &Context<'_>, target_dir: PathBuf, options: &CargoOptions) -> Vec<OsString> {
+        let fixed =
+            ["build", "--profile", &options.profile, "--target", TARGET, "--message-format=json-render-diagnostics"];
         let mut arguments: Vec<OsString> = fixed.map(OsString::from).into();
         arguments.extend(["--target-dir".into(), target_dir.into()]);
         arguments.extend(["--manifest-path".into(), self.manifest.clone().into()]);
@@ -255,6 +272,13 @@ impl FoundPackage {
             arguments.extend(["--bin".into(), self.target.name.clone().into()]);
         } else {
             arguments.push("--lib".into());
+        }
+        if !options.features.is_empty() {
+            let features: Vec<&str> = options.features.iter().map(String::as_str).collect();
+            arguments.extend(["--features".into(), features.join(",").into()]);
+        }
+        if !options.default_features {
+            arguments.push("--no-default-features".into());
         }
         if self.is_locked {
             arguments.push("--locked".into());
@@ -278,9 +302,21 @@ impl FoundPackage {
     }
 }
 
-/// The target of a package that is the guest: its only program, or that of `default-run`, or else its `cdylib`.
-fn choose_target(package: &Package, manifest: &Path) -> Result<Target, BuildError> {
+/// The target of a package that is the guest: the program `bin` if one is named; else its only program, or that of
+/// `default-run`, or else its `cdylib`.
+fn choose_target(package: &Package, manifest: &Path, bin: Option<&str>) -> Result<Target, BuildError> {
     let programs: Vec<&Target> = package.targets.iter().filter(|target| target.is_kind(TargetKind::Bin)).collect();
+    let names = || {
+        let mut names: Vec<String> = programs.iter().map(|target| target.name.clone()).collect();
+        names.sort();
+        names
+    };
+    if let Some(bin) = bin {
+        let named = programs.iter().find(|target| target.name == bin).map(|target| (*target).clone());
+        let missing =
+            || BuildError::NoSuchProgram { manifest: manifest.to_owned(), bin: bin.to_owned(), programs: names() };
+        return named.ok_or_else(missing);
+    }
     let is_default = |target: &&&Target| package.default_run.as_ref() == Some(&target.name);
     match programs.as_slice() {
         [] => {
@@ -288,11 +324,11 @@ fn choose_target(package: &Package, manifest: &Path) -> Result<Target, BuildErro
             cdylib.cloned().ok_or_else(|| BuildError::NoTarget { manifest: manifest.to_owned() })
         }
         [only] => Ok((*only).clone()),
-        several => several.iter().find(is_default).map(|target| (*target).clone()).ok_or_else(|| {
-            let mut programs: Vec<String> = several.iter().map(|target| target.name.clone()).collect();
-            programs.sort();
-            BuildError::SeveralPrograms { manifest: manifest.to_owned(), programs }
-        }),
+        several => several
+            .iter()
+            .find(is_default)
+            .map(|target| (*target).clone())
+            .ok_or_else(|| BuildError::SeveralPrograms { manifest: manifest.to_owned(), programs: names() }),
     }
 }
 

@@ -12,11 +12,12 @@ use crate::build::{Cancel, Reason};
 use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::{Failure, chain};
 use crate::cli::progress::{Shown, of_reason};
+use crate::cli::sources::SourceArgs;
 use crate::cli::watch::{self, Watching};
 use crate::cli::{compiler, complete, env, exit_code, project, ui};
 use crate::escape;
 use crate::ops::{self, BuildOptions, Built, BuiltImage, LockChange};
-use crate::wetfile::Project;
+use crate::wetfile::{ProfileName, Project};
 
 /// Build guests and assemble images
 ///
@@ -27,14 +28,15 @@ use crate::wetfile::Project;
 /// Writes into Wetfile.lock what was built from what. Prints one line for each image, with its CID. Programs of images that
 /// have changed are compiled for this machine, so that their first run need not. What compilers say is shown when one fails, or with --verbose.
 #[derive(Debug, Args)]
+#[command(mut_arg("offline", |offline| offline.help(OFFLINE_HELP)))]
 pub(in crate::cli) struct BuildArgs {
     /// Guests and images to build; all of them where there is no name
     #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::targets))]
     names: Vec<String>,
 
-    /// Let compilers use only what was downloaded before
-    #[arg(long)]
-    offline: bool,
+    /// Build guests as this profile of the Wetfile says, `[profile.NAME]`; Wetfile.lock is then left alone
+    #[arg(long, value_name = "NAME", conflicts_with = "locked")]
+    profile: Option<String>,
 
     /// Refuse to change Wetfile.lock, as in CI; WW_LOCKED=1 in the environment says the same
     #[arg(long)]
@@ -63,7 +65,14 @@ pub(in crate::cli) struct BuildArgs {
     /// Write what took how long to this file, as a trace for chrome://tracing or ui.perfetto.dev
     #[arg(long, value_name = "FILE", conflicts_with = "plan")]
     timings: Option<PathBuf>,
+
+    #[command(flatten)]
+    sources: SourceArgs,
 }
+
+/// What `--offline` means here.
+const OFFLINE_HELP: &str = "Let compilers use only what was downloaded before, and ask nobody for content that images take by \
+                            its CID and that is not in the local blockstore";
 
 /// Builds.
 pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> Result<(), Failure> {
@@ -72,9 +81,17 @@ pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> Result<(), Failure
     }
     let project = project::load(args.json)?;
     if args.plan {
-        return plan(args, &project);
+        return plan(args, &under_profile(args, project)?);
     }
-    build(args, &project, verbose)
+    build(args, project, verbose)
+}
+
+/// The project under the profile that was chosen, if one was.
+fn under_profile(args: &BuildArgs, project: Project) -> Result<Project, Failure> {
+    match &args.profile {
+        Some(profile) => project.with_profile(profile).map_err(|error| Failure::new(exit_code::NOT_FOUND, &error)),
+        None => Ok(project),
+    }
 }
 
 /// Builds whenever something has changed.
@@ -85,19 +102,20 @@ struct Builds<'a> {
 
 impl Watching for Builds<'_> {
     fn build(&mut self, project: &Project) -> Result<(), Failure> {
-        build(self.args, project, self.verbose)
+        build(self.args, project.clone(), self.verbose)
     }
 }
 
-fn build(args: &BuildArgs, project: &Project, verbose: bool) -> Result<(), Failure> {
+fn build(args: &BuildArgs, project: Project, verbose: bool) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
+    let project = under_profile(args, project)?;
     let after_failure = if args.keep_going { AfterFailure::KeepGoing } else { AfterFailure::Stop };
-    let options = BuildOptions { offline: args.offline, locked: args.locked, jobs: args.jobs, after_failure };
+    let options = BuildOptions { offline: args.sources.offline, locked: args.locked, jobs: args.jobs, after_failure };
     let shown = Shown { verbose, events: args.json, timings: args.timings.clone() };
-    let built = project::build(project, &args.names, options, shown)?;
+    let built = project::build(&project, &args.names, options, &args.sources, shown)?;
     compile(&built)?;
     if args.json {
-        return ui::result_line(&escape::json(&as_json(&built).to_string())).map_err(failed);
+        return ui::result_line(&escape::json(&as_json(&project, &built).to_string())).map_err(failed);
     }
     let here = env::working_directory().map_err(failed)?;
     for image in &built.images {
@@ -166,7 +184,7 @@ fn line(image: &BuiltImage, here: &Path) -> String {
 }
 
 /// Documented in `docs/build.md`.
-fn as_json(built: &Built) -> serde_json::Value {
+fn as_json(project: &Project, built: &Built) -> serde_json::Value {
     let guests: Vec<_> = built
         .guests
         .iter()
@@ -197,5 +215,13 @@ fn as_json(built: &Built) -> serde_json::Value {
         .iter()
         .map(|(guest, toolchain)| json!({ "guest": guest.as_str(), "toolchain": toolchain.as_str() }))
         .collect();
-    json!({ "event": "built", "guests": guests, "images": images, "lock": lock, "not_held": not_held })
+    let profile = project.profile.as_ref().map(ProfileName::as_str);
+    json!({
+        "event": "built",
+        "profile": profile,
+        "guests": guests,
+        "images": images,
+        "lock": lock,
+        "not_held": not_held,
+    })
 }

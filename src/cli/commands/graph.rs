@@ -117,6 +117,8 @@ fn as_json(graph: &Graph) -> serde_json::Value {
 fn kind_text(kind: EdgeKind) -> &'static str {
     match kind {
         EdgeKind::Embeds => "embeds",
+        EdgeKind::Needs => "needs",
         EdgeKind::File => "file",
+        EdgeKind::Base => "base",
     }
 }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use serde_json::json;
 
 use crate::cli::error::Failure;
-use crate::cli::{env, exit_code, project, ui};
+use crate::cli::{env, exit_code, project, shell, ui};
 use crate::escape;
 use crate::ops::{self, InitError, Template};
 use crate::wetfile::{self, GuestName, Language};
@@ -105,7 +105,7 @@ pub(in crate::cli) fn run(args: &InitArgs) -> Result<(), Failure> {
     }
     let directory = match root == here {
         true => String::new(),
-        false => format!("-C {} ", project::shown(&root, &here)),
+        false => format!("-C {} ", shell::arguments([project::shown(&root, &here).as_str()])),
     };
     ui::progress(&format!("now: ww {directory}run {name}"));
     Ok(())

@@ -17,6 +17,7 @@ pub(super) mod pin;
 pub(super) mod publish;
 pub(super) mod run;
 mod run_watch;
+pub(super) mod schema;
 pub(super) mod store;
 pub(super) mod verify;
 pub(super) mod why;

@@ -14,6 +14,7 @@ use crate::cli::error::Failure;
 use crate::cli::kubo::{Kubo, KuboArgs};
 use crate::cli::meter::Meter;
 use crate::cli::progress::Shown;
+use crate::cli::sources::SourceArgs;
 use crate::cli::{env, exit_code, project, store, ui};
 use crate::dag::unixfs::Profile;
 use crate::escape;
@@ -122,7 +123,9 @@ fn items(args: &PublishArgs, verbose: bool) -> Result<(Vec<Target>, Vec<PublishI
     let built = match &project {
         Some(project) if !images.is_empty() => {
             let options = BuildOptions { offline: args.offline, locked: args.locked, ..BuildOptions::default() };
-            project::build(project, &images, options, Shown { verbose, ..Shown::default() })?.images
+            let sources = SourceArgs::new(args.kubo.clone(), args.offline);
+            let shown = Shown { verbose, ..Shown::default() };
+            project::build(project, &images, options, &sources, shown)?.images
         }
         _ => Vec::new(),
     };

@@ -168,7 +168,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
 /// Runs the image and returns what the process is to end with.
 pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
     if args.watch {
-        return run_watch::run(&args.image, verbose);
+        return run_watch::run(&args.image, &args.sources, verbose);
     }
     let others = [
         ("--identity", args.identity.as_deref()),
@@ -438,7 +438,8 @@ fn image(args: &RunArgs, verbose: bool) -> Result<Image, Failure> {
         return Err(project::no_such_image(exit_code::RUN_NOT_FOUND, &name, &project));
     };
     let options = BuildOptions { offline: args.sources.offline, ..BuildOptions::default() };
-    project::build(&project, &[name.to_string()], options, Shown { verbose, ..Shown::default() }).map_err(of_run)?;
+    let shown = Shown { verbose, ..Shown::default() };
+    project::build(&project, &[name.to_string()], options, &args.sources, shown).map_err(of_run)?;
     Ok(Image::Folder(image.out.to_path(&project.root)))
 }
 

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal};
 use crate::cli::error::Failure;
 use crate::cli::progress::Shown;
 use crate::cli::project::{self, GivenImage};
+use crate::cli::sources::SourceArgs;
 use crate::cli::watch::{self, Watching};
 use crate::cli::{env, exit_code, ui};
 use crate::ops::BuildOptions;
@@ -24,8 +25,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
 
 /// Runs an image of the Wetfile until a signal comes.
-pub(super) fn run(given: &Path, verbose: bool) -> ExitCode {
-    match try_run(given, verbose) {
+pub(super) fn run(given: &Path, sources: &SourceArgs, verbose: bool) -> ExitCode {
+    match try_run(given, sources, verbose) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             ui::failure(&failure);
@@ -34,7 +35,7 @@ pub(super) fn run(given: &Path, verbose: bool) -> ExitCode {
     }
 }
 
-fn try_run(given: &Path, verbose: bool) -> Result<(), Failure> {
+fn try_run(given: &Path, sources: &SourceArgs, verbose: bool) -> Result<(), Failure> {
     let of_run = |failure: Failure| match failure.code {
         code if code > exit_code::SIGNAL_BASE => failure,
         _ => Failure { code: exit_code::RUN_FAILURE, ..failure },
@@ -46,23 +47,24 @@ fn try_run(given: &Path, verbose: bool) -> Result<(), Failure> {
             return Err(Failure::message(exit_code::RUN_FAILURE, message));
         }
     };
-    let mut runs = Runs { names: vec![name.clone()], verbose, running: None };
+    let mut runs = Runs { names: vec![name.clone()], sources, verbose, running: None };
     let ended = watch::watch(&[name], &mut runs);
     runs.end();
     ended.map_err(of_run)
 }
 
 /// What runs the image that was built last.
-struct Runs {
+struct Runs<'a> {
     names: Vec<String>,
+    sources: &'a SourceArgs,
     verbose: bool,
     running: Option<Child>,
 }
 
-impl Watching for Runs {
+impl Watching for Runs<'_> {
     fn build(&mut self, project: &Project) -> Result<(), Failure> {
         let shown = Shown { verbose: self.verbose, ..Shown::default() };
-        let built = project::build(project, &self.names, BuildOptions::default(), shown)?;
+        let built = project::build(project, &self.names, BuildOptions::default(), self.sources, shown)?;
         let is_changed = built.images.iter().any(|image| image.changed);
         if self.running.is_some() && !is_changed {
             return Ok(());
@@ -86,7 +88,7 @@ impl Watching for Runs {
     }
 }
 
-impl Runs {
+impl Runs<'_> {
     /// Ends what runs: asks, waits, and kills.
     fn end(&mut self) {
         let Some(mut child) = mem::take(&mut self.running) else { return };
@@ -104,7 +106,7 @@ impl Runs {
     }
 }
 
-impl Drop for Runs {
+impl Drop for Runs<'_> {
     fn drop(&mut self) {
         self.end();
     }

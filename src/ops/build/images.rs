@@ -1,6 +1,8 @@
 //! Which images would be assembled, and why; and what is remembered of those that were.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,9 +13,10 @@ use crate::build::{BuiltGuest, Reason, Standing, limited, wetfile_reasons};
 use crate::dag::Cid;
 use crate::ops::listing::{ListedKind, Listing, ListingError};
 use crate::ops::lock::{Reading, source_cache};
+use crate::ops::plan::Plan;
 use crate::tree::ImportError;
 use crate::wetfile::lock::{Digest, Facts};
-use crate::wetfile::{GuestName, Image, ImagePath, ProjectPath, Source};
+use crate::wetfile::{Base, Glob, GuestName, Image, ImagePath, Project, ProjectPath, Source};
 
 /// Where an image stands.
 #[derive(Clone, Debug)]
@@ -42,14 +45,17 @@ impl ImageSurvey<'_> {
         let Some(record) = self.memory.images.get(&image.name) else {
             return Ok(ImageStanding::Stale(vec![Reason::NeverBuilt]));
         };
-        let facts = facts(image);
+        let project = self.reading.project;
+        let facts = facts(project, image);
         let mut reasons = wetfile_reasons(record.recipe, &record.facts, digest_of(&facts), &facts);
-        for (place, source) in &image.files {
-            if let Source::Path(path) = source {
-                reasons.extend(self.source(place.as_str(), path, record, entries)?);
+        for layer in project.layers(image) {
+            for (place, source) in &layer.files {
+                if let Some(listed) = Listed::of(place, source) {
+                    reasons.extend(self.source(&place_of(layer, place), listed, record, entries)?);
+                }
             }
         }
-        for name in image.guests() {
+        for name in guests_of(project, image) {
             let artifact = match guests.get(name) {
                 Some(Standing::Fresh(built)) => Some(built.digest),
                 _ => None,
@@ -69,19 +75,19 @@ impl ImageSurvey<'_> {
     fn source(
         &self,
         place: &str,
-        path: &ProjectPath,
+        listed: Listed<'_>,
         record: &ImageRecord,
         entries: &mut Vec<Entry>,
     ) -> Result<Vec<Reason>, ListingError> {
-        let input = |change| vec![Reason::Input { root: path.to_string(), change }];
+        let input = |change| vec![Reason::Input { root: listed.to_string(), change }];
         let Some((key, before)) = record.sources.get(place) else { return Ok(input(Change::Added)) };
-        if *key != source_key(path) {
+        if *key != listed.key() {
             // The Wetfile says something else, which is told.
             return Ok(Vec::new());
         }
-        let Some(seen) = source_of_image(&self.reading, self.memory, path)? else {
+        let Some(seen) = source_of_image(&self.reading, self.memory, listed)? else {
             // Whoever assembles it is told why that cannot be read.
-            let is_there = path.to_path(self.reading.root).symlink_metadata().is_ok();
+            let is_there = listed.path().to_path(self.reading.root()).symlink_metadata().is_ok();
             return Ok(input(if is_there { Change::Changed } else { Change::Removed }));
         };
         if seen.digest == *before {
@@ -102,10 +108,10 @@ impl ImageSurvey<'_> {
     fn out(&self, image: &Image, record: &ImageRecord, entries: &mut Vec<Entry>) -> Result<Vec<Reason>, ListingError> {
         let key = out_key(image);
         let known = self.memory.root_with(&key, &record.out);
-        if known.as_ref().is_some_and(|seen| seen.is_tree_unchanged(self.reading.root)) {
+        if known.as_ref().is_some_and(|seen| seen.is_tree_unchanged(self.reading.root())) {
             return Ok(Vec::new());
         }
-        let full = image.out.to_path(self.reading.root);
+        let full = image.out.to_path(self.reading.root());
         let result = |change| vec![Reason::Result { path: image.out.to_string(), change }];
         if !full.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
             return Ok(result(Change::Removed));
@@ -116,7 +122,7 @@ impl ImageSurvey<'_> {
             Err(error @ ListingError::Import(ImportError::Cancelled)) => return Err(error),
             Err(_) => return Ok(result(Change::Changed)),
         };
-        let Ok(seen) = seen_of(self.reading.root, Path::new(image.out.as_str()), &listing, start) else {
+        let Ok(seen) = seen_of(self.reading.root(), Path::new(image.out.as_str()), &listing, start) else {
             return Ok(result(Change::Changed));
         };
         if seen.digest == record.out {
@@ -131,22 +137,81 @@ impl ImageSurvey<'_> {
     }
 }
 
+/// A source of an image that is read from the project.
+#[derive(Clone, Copy)]
+pub(in crate::ops) enum Listed<'a> {
+    /// A file, folder or symlink.
+    Path(&'a ProjectPath),
+    /// What a glob fits in a folder; with its place in the image, below which paths have to be short enough.
+    Glob(&'a ImagePath, &'a ProjectPath, &'a Glob),
+}
+
+impl<'a> Listed<'a> {
+    pub(in crate::ops) fn of(place: &'a ImagePath, source: &'a Source) -> Option<Self> {
+        match source {
+            Source::Path(path) => Some(Self::Path(path)),
+            Source::Glob { folder, glob } => Some(Self::Glob(place, folder, glob)),
+            // Guests are built, and the Wetfile says the rest.
+            Source::Guest(_) | Source::Text(_) | Source::Content(_) => None,
+        }
+    }
+
+    /// The file or folder.
+    pub(in crate::ops) fn path(self) -> &'a ProjectPath {
+        match self {
+            Self::Path(path) | Self::Glob(_, path, _) => path,
+        }
+    }
+
+    /// Under what is remembered what was seen of it.
+    fn key(self) -> String {
+        match self {
+            Self::Path(path) => format!("source:{path}"),
+            Self::Glob(place, folder, glob) => format!("fitting:{place}:{folder}:{glob}"),
+        }
+    }
+}
+
+/// `etc` or `etc/*.toml`.
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(formatter, "{path}"),
+            Self::Glob(_, folder, glob) => write!(formatter, "{folder}/{glob}"),
+        }
+    }
+}
+
 /// What is at a source of an image; `None` if it cannot be read.
 pub(in crate::ops) fn source_of_image(
     reading: &Reading<'_>,
     memory: &Memory,
-    path: &ProjectPath,
+    listed: Listed<'_>,
 ) -> Result<Option<Arc<Seen>>, ListingError> {
-    let known = memory.root(&source_key(path)).filter(|seen| seen.is_tree_unchanged(reading.root));
-    if known.is_some() {
-        return Ok(known);
-    }
     let start = SystemTime::now();
-    match reading.list(&path.to_path(reading.root), &source_cache(path)) {
-        Ok(listing) => Ok(seen_of(reading.root, Path::new(path.as_str()), &listing, start).ok().map(Arc::new)),
+    let listing = match listed {
+        Listed::Path(path) => {
+            let known = memory.root(&listed.key()).filter(|seen| seen.is_tree_unchanged(reading.root()));
+            if known.is_some() {
+                return Ok(known);
+            }
+            reading.list(&path.to_path(reading.root()), &source_cache(path))
+        }
+        // Of what else is in the folder nothing is remembered, so it is read each time.
+        Listed::Glob(place, folder, glob) => reading.list_glob(place, folder, glob),
+    };
+    match listing {
+        Ok(listing) => {
+            Ok(seen_of(reading.root(), Path::new(listed.path().as_str()), &listing, start).ok().map(Arc::new))
+        }
         Err(error) if error.is_stop() => Err(error),
         Err(_) => Ok(None),
     }
+}
+
+/// The guests that an image holds, from those that it is based on as well.
+pub(super) fn guests_of<'p>(project: &'p Project, image: &'p Image) -> BTreeSet<&'p GuestName> {
+    project.layers(image).into_iter().flat_map(Image::guests).collect()
 }
 
 /// What of some reasons is left, now that the guests that an image holds are built.
@@ -181,28 +246,29 @@ pub(super) struct Assembled<'a> {
 ///
 /// If something of it is not there any more.
 pub(super) fn entries(
-    root: &Path,
+    project: &Project,
     assembled: Assembled<'_>,
-    sources: &BTreeMap<ImagePath, Listing>,
+    plan: &Plan<'_>,
     out: &Listing,
     guests: &BTreeMap<GuestName, BuiltGuest>,
-) -> std::io::Result<Vec<Entry>> {
+) -> io::Result<Vec<Entry>> {
     let Assembled { image, cid, files, size_bytes, reasons, start, built_at } = assembled;
     let mut entries = Vec::new();
     let mut records = BTreeMap::new();
-    for (place, source) in &image.files {
-        let (Source::Path(path), Some(listing)) = (source, sources.get(place)) else { continue };
-        let seen = seen_of(root, Path::new(path.as_str()), listing, start)?;
-        records.insert(place.to_string(), (source_key(path), seen.digest));
-        entries.push(Entry::Root(source_key(path), Arc::new(seen)));
+    for plan in plan.and_bases() {
+        for (place, source) in &plan.image.files {
+            let (Some(listed), Some(listing)) = (Listed::of(place, source), plan.sources.get(place)) else { continue };
+            let seen = seen_of(&project.root, Path::new(listed.path().as_str()), listing, start)?;
+            records.insert(place_of(plan.image, place), (listed.key(), seen.digest));
+            entries.push(Entry::Root(listed.key(), Arc::new(seen)));
+        }
     }
-    let seen = seen_of(root, Path::new(image.out.as_str()), out, start)?;
-    let held: BTreeSet<&GuestName> = image.guests();
-    let facts = facts(image);
+    let seen = seen_of(&project.root, Path::new(image.out.as_str()), out, start)?;
+    let facts = facts(project, image);
     let record = ImageRecord {
         recipe: digest_of(&facts),
         facts,
-        guests: held.into_iter().map(|name| (name.to_string(), guests[name].digest)).collect(),
+        guests: guests_of(project, image).into_iter().map(|name| (name.to_string(), guests[name].digest)).collect(),
         sources: records,
         out: seen.digest,
         cid: cid.to_string(),
@@ -216,15 +282,16 @@ pub(super) fn entries(
     Ok(entries)
 }
 
-fn source_key(path: &ProjectPath) -> String {
-    format!("source:{path}")
+/// A place in a layer of an image.
+fn place_of(layer: &Image, place: &ImagePath) -> String {
+    format!("{} {place}", layer.name)
 }
 
 fn out_key(image: &Image) -> String {
     format!("out:{}", image.out)
 }
 
-fn seen_of(root: &Path, path: &Path, listing: &Listing, start: SystemTime) -> std::io::Result<Seen> {
+fn seen_of(root: &Path, path: &Path, listing: &Listing, start: SystemTime) -> io::Result<Seen> {
     let digest = |cid: &Cid| Digest::of(&cid.to_bytes());
     let objects = listing.objects.iter().map(|object| {
         let seen = match object.kind {
@@ -237,16 +304,34 @@ fn seen_of(root: &Path, path: &Path, listing: &Listing, start: SystemTime) -> st
     Seen::of_tree(root, path, digest(&listing.root.cid), objects, start)
 }
 
-/// What the Wetfile says of an image, key by key.
-fn facts(image: &Image) -> Vec<(String, String)> {
+/// What the Wetfile says of an image and of those that it is based on, key by key.
+fn facts(project: &Project, image: &Image) -> Vec<(String, String)> {
     let mut facts = vec![("out".to_owned(), image.out.to_string())];
-    for (place, source) in &image.files {
-        let text = match source {
-            Source::Guest(name) => format!("{{ guest = \"{name}\" }}"),
-            Source::Path(path) => format!("{{ path = {:?} }}", path.to_string()),
-            Source::Text(text) => format!("{{ text = {text:?} }}"),
-        };
-        facts.push((format!("files.\"{place}\""), text));
+    for layer in project.layers(image) {
+        let before = if layer.name == image.name { String::new() } else { format!("image.{}.", layer.name) };
+        if let Some(base) = &layer.base {
+            let base = match base {
+                Base::Image(name) => format!("{{ image = \"{name}\" }}"),
+                Base::Content(cid) => format!("{{ cid = \"{cid}\" }}"),
+            };
+            facts.push((format!("{before}base"), base));
+        }
+        for (place, source) in &layer.files {
+            let text = match source {
+                Source::Guest(name) => format!("{{ guest = \"{name}\" }}"),
+                Source::Path(path) => format!("{{ path = {:?} }}", path.to_string()),
+                Source::Glob { folder, glob } => {
+                    format!("{{ path = {:?}, glob = {:?} }}", folder.to_string(), glob.to_string())
+                }
+                Source::Text(text) => format!("{{ text = {text:?} }}"),
+                Source::Content(cid) => format!("{{ cid = \"{cid}\" }}"),
+            };
+            let text = match layer.replaces.contains(place) {
+                true => format!("{}, replace = true }}", text.trim_end_matches(" }")),
+                false => text,
+            };
+            facts.push((format!("{before}files.\"{place}\""), text));
+        }
     }
     facts
 }

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Error;
+use super::contents::{self, BringContent};
 use super::listing::{Listing, ListingError};
 use super::lock::{self, OutOfDate, PlannedTree, Reading};
+use crate::atomic_file;
 use crate::build::ledger::{Entry, Ledger, Memory, Settled};
 use crate::build::queue::{self, AfterFailure, Step};
 use crate::build::{
@@ -20,13 +22,13 @@ use crate::build::{
 use crate::dag::Cid;
 use crate::dag::unixfs::{Profile, Subtree};
 use crate::folder::Stamp;
+use crate::image::{self, Parts};
 use crate::wetfile::lock::{Digest, Facts, LOCK_BYTES_MAX, LOCK_FILE_NAME, Lock, Toolchain};
 use crate::wetfile::{self, GuestName, Image, ImageName, Project};
-use crate::{atomic_file, image};
 
 pub use standings::{BuildPlan, PlannedTarget};
 
-pub(super) use images::source_of_image;
+pub(super) use images::{Listed, source_of_image};
 pub(super) use targets::Targets;
 
 use standings::{Standings, built_image};
@@ -49,6 +51,8 @@ pub struct Environment<'a> {
     pub cancel: &'a Cancel,
     /// Where events go.
     pub events: Events<'a>,
+    /// Who brings what images take by its CID, where it is not here.
+    pub content: &'a dyn BringContent,
 }
 
 /// How to build.
@@ -112,7 +116,8 @@ pub struct BuiltImage {
 ///
 /// A name that a guest and an image share means both. The build holds the project's lock from beginning to end, and
 /// stops at the first error: guests and images that were done before it stay. At last it brings `Wetfile.lock` up to date:
-/// the entries of what was built, and no others except that those of guests and images that are no more are dropped.
+/// the entries of what was built, and no others except that those of guests and images that are no more are dropped. Under a
+/// profile of the Wetfile it writes nothing there: what a lock says is of builds without one, and would be taken for it.
 ///
 /// # Errors
 ///
@@ -126,13 +131,18 @@ pub fn build(
     options: BuildOptions,
 ) -> Result<Built, Error> {
     let targets = Targets::of(project, names)?;
+    if let Some(profile) = project.profile.as_ref().filter(|_| options.locked) {
+        return Err(Error::LockedProfile { profile: profile.clone() });
+    }
     let state = State::open(&project.root, environment.cancel, environment.events)?;
     let ledger = Ledger::open(&state).map_err(|source| Error::Ledger { source })?;
     let memory = ledger.memory();
     let stopped = || environment.cancel.is_cancelled();
-    let reading = Reading { root: &project.root, stopped: &stopped, profile: Profile::default(), state: Some(&state) };
+    let nothing = BTreeMap::new();
+    let reading =
+        Reading { project, stopped: &stopped, profile: Profile::default(), contents: &nothing, state: Some(&state) };
     let standing = Standings::of(project, &targets, environment.variables, &memory, reading)?;
-    let is_lock_current = is_lock_current(project, &memory);
+    let is_lock_current = project.profile.is_some() || is_lock_current(project, &memory);
     if let Some(built) = standing.as_built(project, &targets).filter(|_| is_lock_current) {
         note_stamps(&ledger, &memory, standing.entries);
         return Ok(built);
@@ -143,6 +153,10 @@ pub fn build(
         (None, true) => return Err(Error::LockMissing),
         (_, false) => None,
     };
+    // Only what is to be done anyway is worth asking others for content.
+    let wanted = contents::wanted(project, targets.images.iter().copied());
+    let contents = contents::bring(project, &state, &wanted, environment.content, &stopped)?;
+    let reading = Reading { contents: &contents, ..reading };
     if let Some(lock) = frozen {
         let mut found = lock::leftovers(project, lock);
         let (present, unreadable) = lock::present_inputs(project, lock, &targets.guests, environment.variables);
@@ -166,7 +180,8 @@ pub fn build(
     if !failures.is_empty() && options.after_failure == AfterFailure::Stop {
         return Err(Error::of(failures));
     }
-    let is_whole = |image: &&&Image| image.guests().into_iter().all(|name| guests.contains_key(name));
+    let is_whole =
+        |image: &&&Image| images::guests_of(project, image).into_iter().all(|name| guests.contains_key(name));
     let images: Vec<&Image> = targets.images.iter().filter(is_whole).copied().collect();
     let stale = standing.stale_images(&images, &memory, &guests);
     // Of the others the lock has what it needs already, unless somebody has changed it, or a guest was made of something
@@ -179,14 +194,17 @@ pub fn build(
             .is_none_or(|before| before.inputs != built.inputs.digest() || before.toolchain != built.toolchain.as_str())
     };
     let is_wanted = |image: &&&Image| {
-        !is_lock_current || stale.contains_key(&image.name) || image.guests().into_iter().any(is_other)
+        !is_lock_current
+            || stale.contains_key(&image.name)
+            || images::guests_of(project, image).into_iter().any(is_other)
     };
     let wanted: Vec<&Image> = images.iter().filter(is_wanted).copied().collect();
     let start = SystemTime::now();
     let trees = plan(&reading, &wanted, &guests)?;
     match frozen {
         Some(lock) => refuse(lock::differences(lock, project, &guests, &trees))?,
-        None => warn_of_differences(&ctx, locked.as_ref(), &guests),
+        None if project.profile.is_none() => warn_of_differences(&ctx, locked.as_ref(), &guests),
+        None => {}
     }
     let mut built = Vec::new();
     for image in &images {
@@ -200,7 +218,7 @@ pub fn build(
                 let made = assemble(&reading, tree, &guests)?;
                 let (elapsed, changed) = (begin.elapsed(), made.image.changed);
                 (ctx.events)(Event::Assembled { image: &image.name, elapsed, changed });
-                note_image(&ctx, tree, &made, reasons.map_or(&[], Vec::as_slice), &guests, start);
+                note_image(&ctx, project, tree, &made, reasons.map_or(&[], Vec::as_slice), &guests, start);
                 made.image
             }
             (None, ..) => unreachable!("what is not fresh is planned"),
@@ -208,12 +226,13 @@ pub fn build(
     }
     let lock = match frozen {
         Some(_) => LockChange::None,
+        None if project.profile.is_some() => LockChange::None,
         None => write_lock(project, locked.as_ref(), &lock::updated(locked.as_ref(), project, &guests, &trees))?,
     };
     let not_held = frozen.map(|lock| not_held(lock, &guests)).unwrap_or_default();
     note_stamps(&ledger, &memory, standing.entries);
     let is_everything = targets.is_everything(project) || memory.settled.is_some();
-    if not_held.is_empty() && failures.is_empty() && is_everything {
+    if not_held.is_empty() && failures.is_empty() && is_everything && project.profile.is_none() {
         settle_lock(&ledger, project);
     }
     let is_guest = |name: &GuestName| project.guests.contains_key(name);
@@ -239,7 +258,8 @@ pub fn plan_build(
 ) -> Result<BuildPlan, Error> {
     let targets = Targets::of(project, names)?;
     let memory = Memory::of_project(&project.root);
-    let reading = Reading { root: &project.root, stopped, profile: Profile::default(), state: None };
+    let nothing = BTreeMap::new();
+    let reading = Reading { project, stopped, profile: Profile::default(), contents: &nothing, state: None };
     let standing = Standings::of(project, &targets, variables, &memory, reading)?;
     Ok(standing.as_plan(project, &targets))
 }
@@ -298,10 +318,10 @@ fn refuse(found: Vec<OutOfDate>) -> Result<(), Error> {
 
 /// Adds where the lock differs from what images are to hold, as far as their sources tell it. What cannot be read is an
 /// error of its own where nothing is out of date.
-fn add_stale_images(
-    reading: &Reading<'_>,
+fn add_stale_images<'a>(
+    reading: &Reading<'a>,
     lock: &Lock,
-    images: &[&Image],
+    images: &[&'a Image],
     found: &mut Vec<OutOfDate>,
 ) -> Result<(), Error> {
     let mut is_stale = !found.is_empty();
@@ -329,20 +349,20 @@ fn add_stale_images(
 
 /// Tells what images are to be, before any of them is written.
 fn plan<'a>(
-    reading: &Reading<'_>,
+    reading: &Reading<'a>,
     images: &[&'a Image],
     guests: &BTreeMap<GuestName, BuiltGuest>,
 ) -> Result<Vec<PlannedTree<'a>>, Error> {
     let (mut artifacts, mut trees) = (BTreeMap::<GuestName, Subtree>::new(), Vec::new());
     for &image in images {
         let failed = |source: ListingError| Error::Listing { image: image.name.clone(), source };
-        for name in image.guests() {
-            if !artifacts.contains_key(name) {
-                let artifact = reading.import(&guests[name].path, &format!("guest-{name}")).map_err(failed)?;
-                artifacts.insert(name.clone(), artifact);
+        let plan = reading.plan(image).map_err(|(_, error)| failed(error))?;
+        for name in plan.guests() {
+            if !artifacts.contains_key(&name) {
+                let artifact = reading.import(&guests[&name].path, &format!("guest-{name}")).map_err(failed)?;
+                artifacts.insert(name, artifact);
             }
         }
-        let plan = reading.plan(image).map_err(|(_, error)| failed(error))?;
         let root = plan.root(&artifacts).map_err(|error| failed(error.into()))?;
         trees.push(PlannedTree { plan, root });
     }
@@ -393,7 +413,7 @@ fn build_guests(
                 let guest = &project.guests[name];
                 let cost = ctx.memory.guests.get(name).map_or(UNKNOWN_COST, |record| record.elapsed());
                 let exclusive = build::exclusive(guest);
-                steps.insert(name.clone(), Step { after: guest.embeds.iter().cloned().collect(), cost, exclusive });
+                steps.insert(name.clone(), Step { after: guest.built_before().cloned().collect(), cost, exclusive });
             }
         }
     }
@@ -422,6 +442,10 @@ fn assemble(
 ) -> Result<Made, Error> {
     let artifacts = guests.iter().map(|(name, built)| (name.clone(), built.path.clone())).collect();
     let (image, planned) = (tree.plan.image, tree.root.cid);
+    let outs = reading.project.images.values().map(|image| image.out.clone()).collect();
+    let mut bases = reading.project.layers(image);
+    bases.pop();
+    let parts = Parts { bases: &bases, artifacts: &artifacts, contents: reading.contents, outs: &outs };
     let mut out = None;
     let mut check = |path: &Path| {
         let made = reading.list(path, &format!("image-{}", image.name))?;
@@ -429,11 +453,11 @@ fn assemble(
         out = Some(made);
         if is_planned { Ok(()) } else { Err("a source of it changed meanwhile".into()) }
     };
-    let assembled = image::assemble_checked(reading.root, image, &artifacts, reading.stopped, &mut check);
+    let assembled = image::assemble_checked(reading.root(), image, &parts, reading.stopped, &mut check);
     let assembled = assembled.map_err(|source| Error::Image { image: image.name.clone(), source })?;
     let image = BuiltImage {
         name: image.name.clone(),
-        out: image.out.to_path(reading.root),
+        out: image.out.to_path(reading.root()),
         files: assembled.files,
         size_bytes: assembled.size_bytes,
         changed: assembled.changed,
@@ -446,6 +470,7 @@ fn assemble(
 /// Remembers an image. Without that the next build looks at it again, and that is all.
 fn note_image(
     ctx: &Context<'_>,
+    project: &Project,
     tree: &PlannedTree<'_>,
     made: &Made,
     reasons: &[Reason],
@@ -462,8 +487,7 @@ fn note_image(
         start,
         built_at: build::seconds_since_1970(),
     };
-    let root = ctx.state.root();
-    if let Ok(entries) = images::entries(root, assembled, &tree.plan.sources, out, guests) {
+    if let Ok(entries) = images::entries(project, assembled, &tree.plan, out, guests) {
         let _ = ctx.ledger.note(entries);
     }
 }

@@ -16,7 +16,8 @@ impl<'a> Targets<'a> {
     /// Those of these names; everything if there are none. A name that a guest and an image share means both.
     pub(in crate::ops) fn of(project: &'a Project, names: &[String]) -> Result<Self, Error> {
         if names.is_empty() {
-            return Ok(Self { guests: project.guests.keys().collect(), images: project.images.values().collect() });
+            let images = project.image_order(project.images.values());
+            return Ok(Self { guests: project.guests.keys().collect(), images });
         }
         let mut targets = Self { guests: BTreeSet::new(), images: Vec::new() };
         for name in names.iter().collect::<BTreeSet<_>>() {
@@ -28,6 +29,8 @@ impl<'a> Targets<'a> {
             targets.guests.extend(guest);
             targets.images.extend(image);
         }
+        // An image is made after the one that it is based on, which is made for its own sake, too.
+        targets.images = project.image_order(targets.images);
         targets.guests.extend(targets.images.iter().flat_map(|image| image.guests()));
         Ok(targets)
     }

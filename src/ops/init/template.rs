@@ -1,7 +1,7 @@
 //! What is in a new project.
 
 use super::vendor;
-use crate::wetfile::{GuestName, Language};
+use crate::wetfile::{self, GuestName, Language};
 
 /// Which kind of guest a project begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,9 @@ pub enum Template {
     /// A language whose tool `ww` knows.
     Language(Language),
 }
+
+/// The file by which editors check the Wetfile.
+const SCHEMA: &str = "wetfile.schema.json";
 
 /// Names that are those of folders in a project: `ww run NAME` would mean the folder.
 const FOLDERS: [&str; 4] = ["guests", "images", "target", "vendor"];
@@ -44,6 +47,7 @@ impl Template {
             ("Wetfile.toml".to_owned(), self.wetfile(name)),
             (".gitignore".to_owned(), self.ignored()),
             ("README.md".to_owned(), self.readme(name)),
+            (SCHEMA.to_owned(), wetfile::json_schema()),
         ];
         for (path, text) in self.sources() {
             files.push((format!("guests/{name}/{path}"), with_name(text, name)));
@@ -62,7 +66,7 @@ impl Template {
             Self::Rust | Self::Language(_) => "",
         };
         format!(
-            "wetfile = 1\n\n[project]\nname = \"{name}\"\nversion = \"0.1.0\"\n\n\
+            "#:schema ./{SCHEMA}\nwetfile = 1\n\n[project]\nname = \"{name}\"\nversion = \"0.1.0\"\n\n\
              [guest.{name}]\npath = \"guests/{name}\"\n{more}\n\
              [image.{name}]\nout = \"images/{name}\"\n[image.{name}.files]\n\"bin/main.wasm\" = {{ guest = \"{name}\" }}\n"
         )

@@ -12,8 +12,8 @@ use crate::folder::Folder;
 use crate::ops::listing::{ListedKind, Listing};
 use crate::ops::lock::NOT_REPRODUCIBLE;
 use crate::wasm_binary;
-use crate::wetfile::GuestName;
 use crate::wetfile::lock::{Digest, ImageLock, LOCK_FILE_NAME, Lock, LockedFile, Toolchain};
+use crate::wetfile::{GuestName, Project};
 
 /// Reads a file of the tree at `root` whole, following no symlink.
 pub(in crate::ops) fn read_file(root: &Path, path: &str) -> io::Result<Vec<u8>> {
@@ -32,6 +32,7 @@ pub(super) fn check_programs(subject: &str, root: &Path, listing: &Listing, find
 
 /// Holds an image against its entry in the lock.
 pub(super) struct Comparison<'a> {
+    pub(super) project: &'a Project,
     /// What builds on this machine remember of what they have made.
     pub(super) memory: &'a Memory,
     pub(super) lock: &'a Lock,
@@ -120,7 +121,9 @@ impl Comparison<'_> {
         Err(match record {
             None => altered(&format!("is not what guest `{guest}` compiles to")),
             Some((inputs, _)) if inputs != locked.inputs.digest() => {
-                altered(&format!("was built from other sources of guest `{guest}` than the lock has"))
+                // Which of the two it was, only who built it knows.
+                let or_profile = if self.project.profiles.is_empty() { "" } else { ", or under a profile" };
+                altered(&format!("was built from other sources of guest `{guest}` than the lock has{or_profile}"))
             }
             Some((_, toolchain)) if locked.outputs.contains_key(&toolchain) => {
                 altered(&format!("of guest `{guest}` is {NOT_REPRODUCIBLE}"))

@@ -10,6 +10,7 @@ use super::{Checked, Finding, FindingKind, Report, Stopped};
 use crate::build::Variables;
 use crate::build::ledger::Memory;
 use crate::dag::unixfs::Profile;
+use crate::ops::contents;
 use crate::ops::listing::{ListedKind, Listing, ListingError};
 use crate::ops::lock::{self, OutOfDate, Reading, with_causes};
 use crate::tree::{ImportError, ImportOptions};
@@ -70,7 +71,7 @@ fn verify_images(
     if let Some(lock) = &lock {
         let guests: BTreeSet<&GuestName> = match images.is_empty() {
             true => project.guests.keys().collect(),
-            false => wanted.iter().flat_map(|image| image.guests()).collect(),
+            false => wanted.iter().flat_map(|image| project.layers(image)).flat_map(Image::guests).collect(),
         };
         let mut found = lock::leftovers(project, lock);
         let (present, unreadable) = lock::present_inputs(project, lock, &guests, environment);
@@ -120,11 +121,18 @@ fn verify_image(
     let locked = lock.and_then(|lock| lock.images.get(&image.name));
     // Under another profile everything can agree, but for the profile.
     let profile = locked.map_or_else(Profile::default, |locked| locked.profile);
-    let reading = Reading { root: &project.root, stopped, profile, state: None };
+    let contents = contents::present(&project.root, &contents::wanted(project, [image]), stopped);
+    let reading = Reading { project, stopped, profile, contents: &contents, state: None };
     if let Some(lock) = lock {
         match reading.plan(image) {
             Ok(plan) => report.findings.extend(lock::stale_image(lock, &plan).into_iter().map(of_lock)),
             Err((_, error)) if error.is_stop() => return Err(Stopped),
+            Err((path, error @ ListingError::NotHere { .. })) => {
+                let message = format!("what it is made of cannot be told: {}", with_causes(&error));
+                report
+                    .findings
+                    .push(Finding::new(FindingKind::Inconclusive, &subject, message).with_path(path.as_str()));
+            }
             Err((path, error)) => {
                 let OutOfDate { problem, .. } = lock::unreadable_source(image, &path, &error);
                 report.findings.push(Finding::new(FindingKind::Lock, &subject, problem).with_path(path.as_str()));
@@ -158,7 +166,8 @@ fn verify_image(
     });
     if let (Some(lock), Some(locked)) = (lock, locked) {
         let shown = image.out.as_str();
-        let comparison = Comparison { memory, lock, locked, subject: &subject, root: &root, shown, listing: &listing };
+        let comparison =
+            Comparison { project, memory, lock, locked, subject: &subject, root: &root, shown, listing: &listing };
         comparison.check(&mut report.findings);
     }
     let mut programs = Vec::new();

@@ -3,20 +3,17 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Context, Input, guest_name, language, place};
+use super::cycles::{self, Edge};
+use super::{Context, Input, cargo, guest_name, language, place};
 use crate::wetfile::argument::{Piece, PlaceholderError, pieces};
-use crate::wetfile::diagnostic::{Code, Diagnostic, Label, Sink, quoted};
-use crate::wetfile::graph;
+use crate::wetfile::diagnostic::{Code, Diagnostic, Sink, listed, quoted};
 use crate::wetfile::name::GuestName;
 use crate::wetfile::path::ProjectPath;
 use crate::wetfile::project::{EnvValue, Guest, Language, Recipe, Run};
-use crate::wetfile::schema::{Build, Field, GuestTable, Variable, Written};
+use crate::wetfile::schema::{Build, Field, GuestTable, LANGUAGES, Variable, Written};
 use crate::wetfile::suggest::nearest;
 use crate::wetfile::tree::Kind;
 use crate::wetfile::{is_glob, split_glob};
-
-/// Most names that the message about a cycle spells out; the labels show every edge.
-const CYCLE_NAMES_MAX: usize = 16;
 
 /// The file by which a Rust guest is known.
 const CARGO_MANIFEST: &str = "Cargo.toml";
@@ -33,7 +30,7 @@ pub(super) const NUL_HELP: &str = "leave it out: no program can be given one";
 
 /// What compiles a guest.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Compiler {
+pub(super) enum Compiler {
     Cargo,
     Command,
     Of(Language),
@@ -46,7 +43,7 @@ pub(super) fn check(
     inputs: &mut Vec<Input>,
     sink: &mut Sink<'_>,
 ) -> Option<Guest> {
-    let embeds = embeds(ctx, table, sink);
+    let (embeds, needs) = others(ctx, table, sink);
     let stated = compiler(table, sink);
     let dir = stated.and_then(|compiler| dir(ctx, table, compiler, inputs, sink));
     let compiler = match &dir {
@@ -56,18 +53,22 @@ pub(super) fn check(
         _ => stated,
     };
     let env = table.env.iter().filter_map(|(name, value)| variable(name, value, compiler, sink)).collect();
-    let recipe = match compiler? {
+    let compiler = compiler?;
+    if compiler != Compiler::Cargo {
+        cargo::refuse(table, sink);
+    }
+    let recipe = match compiler {
         Compiler::Cargo => rust(ctx, table, dir.as_ref(), sink),
         Compiler::Command => command(ctx, table, dir.as_ref(), inputs, sink),
         Compiler::Of(language) => language::recipe(ctx, table, language, dir.as_ref(), inputs, sink),
     };
-    let reproducible = table.reproducible.given().is_none_or(|written| written.value);
-    Some(Guest { name: GuestName::new(&table.name.value).ok()?, dir: dir?, recipe: recipe?, embeds, env, reproducible })
+    let name = GuestName::new(&table.name.value).ok()?;
+    let reproducible = table.reproducible.given().is_none_or(|reproducible| reproducible.value);
+    Some(Guest { name, dir: dir?, recipe: recipe?, embeds, needs, env, reproducible })
 }
 
 /// What the Wetfile states; cargo where it states nothing.
 fn compiler(table: &GuestTable, sink: &mut Sink<'_>) -> Option<Compiler> {
-    let keys = || ["rust", "command"].into_iter().chain(Language::ALL.map(Language::key));
     match &table.lang {
         Field::Invalid => None,
         Field::Absent if table.build.is_absent() => Some(Compiler::Cargo),
@@ -81,11 +82,11 @@ fn compiler(table: &GuestTable, sink: &mut Sink<'_>) -> Option<Compiler> {
                 }
                 let label = sink.label(&lang.span, "not a language that ww knows");
                 let message = format!("unknown language {} of guest {}", quoted(other), quoted(&table.name.value));
-                let help = match nearest(other, keys()) {
+                let help = match nearest(other, LANGUAGES.iter().copied()) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => {
-                        let keys: Vec<String> = keys().map(|key| format!("`{key}`")).collect();
-                        format!("{} are known; `command` goes with any compiler", keys.join(", "))
+                        let known = listed(LANGUAGES);
+                        format!("there are {known}; for any other say with `build` which command compiles the guest")
                     }
                 };
                 sink.push(Diagnostic::error(Code::InvalidValue, message, label, help));
@@ -143,10 +144,11 @@ fn rust(ctx: &Context<'_>, table: &GuestTable, dir: Option<&ProjectPath>, sink: 
         sink.push(diagnostic);
     }
     language::without_keys(table, "Rust", sink);
+    let options = cargo::options(table, sink);
     let (dir, text) = (dir?, table.path.given()?);
     let manifest = dir.join(CARGO_MANIFEST).ok()?;
     if let place::Found::Kind(Kind::File | Kind::Symlink) = place::look(ctx.tree, &manifest) {
-        return Some(Recipe::Rust);
+        return options.map(Recipe::Rust);
     }
     let missing = match table.lang.is_absent() {
         true => "nothing in here tells it".to_owned(),
@@ -303,29 +305,46 @@ pub(super) fn check_input(
     }
 }
 
-fn embeds(ctx: &Context<'_>, table: &GuestTable, sink: &mut Sink<'_>) -> Vec<GuestName> {
+/// The guests that a guest embeds, and those that it needs: each is in one of the two, once.
+fn others(ctx: &Context<'_>, table: &GuestTable, sink: &mut Sink<'_>) -> (Vec<GuestName>, Vec<GuestName>) {
     let mut first = BTreeMap::new();
-    let mut names = Vec::new();
-    for embed in table.embeds() {
-        let guest = quoted(&table.name.value);
-        if let Some(earlier) = first.insert(embed.value.as_str(), &embed.span) {
-            let label = sink.label(&embed.span, "again here");
-            let earlier = sink.label(earlier, "first here");
-            let message = format!("guest {guest} embeds {} twice", quoted(&embed.value));
-            let diagnostic = Diagnostic::error(Code::DuplicateEmbed, message, label, "remove one of the two");
-            sink.push(diagnostic.with_secondary([earlier]));
-        } else if embed.value == table.name.value {
-            let label = sink.label(&embed.span, "the guest itself");
-            let message = format!("guest {guest} embeds itself");
-            sink.push(Diagnostic::error(Code::Cycle, message, label, format!("remove {guest} from its own `embeds`")));
-        } else {
-            names.extend(guest_name(ctx, embed, sink));
+    let mut names = [Vec::new(), Vec::new()];
+    let lists = [("embeds", table.embeds()), ("needs", table.needs())];
+    for ((verb, list), names) in lists.into_iter().zip(&mut names) {
+        for name in list {
+            if sink.is_full() {
+                break;
+            }
+            let guest = quoted(&table.name.value);
+            if let Some((earlier_verb, earlier)) = first.insert(name.value.as_str(), (verb, &name.span)) {
+                let label = sink.label(&name.span, "again here");
+                let earlier = sink.label(earlier, "first here");
+                let (message, help) = if earlier_verb == verb {
+                    (format!("guest {guest} {verb} {} twice", quoted(&name.value)), "remove one of the two")
+                } else {
+                    let message = format!("guest {guest} both {earlier_verb} and {verb} {}", quoted(&name.value));
+                    (message, "remove it from `needs`: what is embedded is built first anyway")
+                };
+                let diagnostic = Diagnostic::error(Code::DuplicateEmbed, message, label, help);
+                sink.push(diagnostic.with_secondary([earlier]));
+            } else if name.value == table.name.value {
+                let label = sink.label(&name.span, "the guest itself");
+                let message = format!("guest {guest} {verb} itself");
+                sink.push(Diagnostic::error(
+                    Code::Cycle,
+                    message,
+                    label,
+                    format!("remove {guest} from its own `{verb}`"),
+                ));
+            } else {
+                names.extend(guest_name(ctx, name, sink));
+            }
         }
     }
-    names
+    names.into()
 }
 
-fn variable(
+pub(super) fn variable(
     name: &Written<String>,
     value: &Variable,
     compiler: Option<Compiler>,
@@ -370,44 +389,18 @@ fn is_variable_name(name: &str) -> bool {
 
 /// Reports the cycles among guests, each with every edge that makes it.
 pub(super) fn check_cycles(ctx: &Context<'_>, sink: &mut Sink<'_>) {
-    let edges = |name: &str| -> Vec<&str> {
-        let embeds = ctx.guests[name].embeds().iter().map(|embed| embed.value.as_str());
-        embeds
-            .filter(|embed| *embed != name)
-            .filter_map(|embed| ctx.guests.get_key_value(embed))
-            .map(|(name, _)| *name)
-            .collect()
+    let edges_of = |name: &'_ str| -> Vec<Edge<'_>> {
+        let (from, table) = ctx.guests.get_key_value(name).expect("it is one of them");
+        let kinds = [("embeds", table.embeds()), ("needs", table.needs())];
+        let known = kinds.into_iter().flat_map(|(key, list)| list.iter().map(move |name| (key, name)));
+        let known =
+            known.filter_map(|(key, name)| Some((key, ctx.guests.get_key_value(name.value.as_str())?.0, &name.span)));
+        known.map(|(key, to, span)| Edge { from, to, span, key, verb: key }).collect()
     };
-    for cycle in graph::walk(ctx.guests.keys().copied(), edges).cycles {
-        report_cycle(ctx, &cycle, sink);
-    }
-}
-
-fn report_cycle(ctx: &Context<'_>, cycle: &[&str], sink: &mut Sink<'_>) {
-    let mut labels: Vec<Label> = Vec::new();
-    for (at, from) in cycle.iter().enumerate() {
-        let to = cycle[(at + 1) % cycle.len()];
-        if let Some(embed) = ctx.guests[from].embeds().iter().find(|embed| embed.value == to) {
-            labels.push(sink.label(&embed.span, format!("{} embeds {}", quoted(from), quoted(to))));
-        }
-    }
-    let (Some(last), Some(from), Some(to)) = (labels.pop(), cycle.last(), cycle.first()) else { return };
-    let (from, to) = (quoted(from), quoted(to));
-    let message = format!("guests embed each other in a cycle: {}", chain(cycle));
-    let help = format!(
-        "one of these edges must go; without {to} in the `embeds` of {from} (line {}) this cycle is cut",
-        last.span.from.line
-    );
-    sink.push(Diagnostic::error(Code::Cycle, message, last, help).with_secondary(labels));
-}
-
-/// `a -> b -> a`, with the middle of a long cycle left out.
-fn chain(cycle: &[&str]) -> String {
-    let mut names: Vec<&str> = cycle.iter().take(CYCLE_NAMES_MAX).copied().collect();
-    if names.len() < cycle.len() {
-        names.push("…");
-    }
-    names.extend(cycle.first());
-    let shown: Vec<String> = names.iter().map(|name| crate::escape::text(name).into_owned()).collect();
-    shown.join(" -> ")
+    let edges: Vec<Edge<'_>> = ctx.guests.keys().flat_map(|name| edges_of(name)).collect();
+    let what = |edges: &[&Edge<'_>]| match edges.iter().all(|edge| edge.key == "embeds") {
+        true => "guests embed each other",
+        false => "guests wait for each other",
+    };
+    cycles::report(ctx.guests.keys().copied(), &edges, what, sink);
 }

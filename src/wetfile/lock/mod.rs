@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::name::{GuestName, ImageName};
 use super::path::ImagePath;
+use super::project::Base;
 use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
 use crate::escape;
@@ -242,6 +243,10 @@ pub struct ImageLock {
     pub guests: BTreeMap<GuestName, Digest>,
     /// The entries of the Wetfile that are copied, by their place in the image, each with the CID of its source.
     pub sources: BTreeMap<ImagePath, Cid>,
+    /// Those of [`ImageLock::sources`] that the Wetfile takes by a CID, with that CID, which may be of another profile.
+    pub contents: BTreeMap<ImagePath, Cid>,
+    /// What it begins as.
+    pub base: Option<Base>,
     /// Everything in it but the folders that hold something, by path.
     pub files: BTreeMap<String, LockedFile>,
     /// The CID of the whole image by what compiled its guests.

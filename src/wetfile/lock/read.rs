@@ -15,6 +15,7 @@ use crate::escape;
 use crate::wetfile::diagnostic::quoted;
 use crate::wetfile::name::{GuestName, ImageName};
 use crate::wetfile::path::{COMPONENTS_MAX, ImagePath, PATH_BYTES_MAX};
+use crate::wetfile::project::Base;
 use crate::wetfile::syntax;
 
 /// Why a text is not a lock.
@@ -135,7 +136,7 @@ impl Reader<'_> {
     }
 
     fn image(&self, table: &DeTable<'_>, place: &Range<usize>) -> Result<ImageLock, ParseError> {
-        self.check_keys(table, &["profile", "guests", "sources", "files", "cids"])?;
+        self.check_keys(table, &["profile", "base", "guests", "sources", "contents", "files", "cids"])?;
         let profile = self.required(table, "profile", place)?;
         let name = self.string(profile)?;
         let profile = name
@@ -146,9 +147,24 @@ impl Reader<'_> {
             profile,
             guests: self.map(table, "guests", |key| GuestName::new(key).ok(), |value| self.digest(value))?,
             sources: self.map(table, "sources", image_path, |value| self.cid(value))?,
+            contents: self.map(table, "contents", image_path, |value| self.cid(value))?,
+            base: table.get("base").map(|value| self.base(value)).transpose()?,
             files: self.map(table, "files", path, |value| self.file(value))?,
             cids: self.map(table, "cids", Toolchain::new, |value| self.cid(value))?,
         })
+    }
+
+    fn base(&self, value: &Value<'_>) -> Result<Base, ParseError> {
+        let table = self.table(value)?;
+        self.check_keys(table, &["image", "cid"])?;
+        match (table.get("image"), table.get("cid")) {
+            (Some(image), None) => {
+                let name = ImageName::new(self.string(image)?);
+                name.map(Base::Image).map_err(|error| self.error(&image.span(), &error.to_string()))
+            }
+            (None, Some(cid)) => self.cid(cid).map(Base::Content),
+            _ => Err(self.error(&value.span(), "one of `image` and `cid` is needed here")),
+        }
     }
 
     fn file(&self, value: &Value<'_>) -> Result<LockedFile, ParseError> {

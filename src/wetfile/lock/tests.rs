@@ -41,6 +41,8 @@ fn example() -> Lock {
         profile: Profile::default(),
         guests: [(guest_name("parent"), parent.inputs.digest())].into(),
         sources: [(ImagePath::new("etc").unwrap(), cid("etc"))].into(),
+        contents: [(ImagePath::new("etc").unwrap(), cid("given"))].into(),
+        base: Some(Base::Image(ImageName::new("below").unwrap())),
         files: [
             ("bin/main.wasm".to_owned(), LockedFile::Guest(guest_name("parent"))),
             ("etc/a\n\u{202e}\u{9b}b".to_owned(), LockedFile::Copied(cid("odd"))),
@@ -119,9 +121,11 @@ fn what_is_not_a_lock_is_refused_with_its_line() {
     );
     check(
         ("\"bin/main.wasm\"", "\"bin/../main.wasm\""),
-        "line 38: `bin/../main.wasm` is not allowed as a key of `files`",
+        "line 42: `bin/../main.wasm` is not allowed as a key of `files`",
     );
-    check(("{ guest = \"parent\" }", "{ guest = 1 }"), "line 38: a string is needed here");
+    check(("base = { image = \"below\" }", "base = {}"), "line 30: one of `image` and `cid` is needed here");
+    check(("base = { image = \"below\" }", "base = { cid = \"x\" }"), "line 30: not a CID in its usual form");
+    check(("{ guest = \"parent\" }", "{ guest = 1 }"), "line 42: a string is needed here");
     check(
         ("[guest.child.inputs]", "<<<<<<< HEAD\n[guest.child.inputs]"),
         "line 9 has the mark of a merge conflict: take either side, then `ww build` puts it right",

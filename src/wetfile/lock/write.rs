@@ -4,6 +4,7 @@ use std::fmt::{Display, Write};
 
 use super::{FORMAT, FORMAT_SINCE, GuestLock, ImageLock, Lock, LockedFile};
 use crate::escape;
+use crate::wetfile::project::Base;
 
 impl Lock {
     /// The text: the same for equal locks, and read back as the same lock.
@@ -45,10 +46,17 @@ fn render_guest(text: &mut String, name: &str, guest: &GuestLock) {
 fn render_image(text: &mut String, name: &str, image: &ImageLock) {
     table(text, &format!("image.{name}"));
     line(text, "profile", &image.profile);
+    match &image.base {
+        Some(Base::Image(name)) => add(text, format_args!("base = {{ image = \"{name}\" }}\n")),
+        Some(Base::Content(cid)) => add(text, format_args!("base = {{ cid = \"{cid}\" }}\n")),
+        None => {}
+    }
     let guests = image.guests.iter().map(|(guest, digest)| (guest.to_string(), digest));
     lines(text, &format!("image.{name}.guests"), guests);
     let sources = image.sources.iter().map(|(path, cid)| (quoted(path.as_str()), cid));
     lines(text, &format!("image.{name}.sources"), sources);
+    let contents = image.contents.iter().map(|(path, cid)| (quoted(path.as_str()), cid));
+    lines(text, &format!("image.{name}.contents"), contents);
     if !image.files.is_empty() {
         table(text, &format!("image.{name}.files"));
     }

@@ -1,0 +1,140 @@
+//! Entries of an image that are what a glob fits: which files these are.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::ImageError;
+use super::layout::{Content, Node, Origin, Tree, join, open_parents, read_object, utf8};
+use crate::folder::{Folder, Kind};
+use crate::wetfile::{Glob, GlobMatcher, ImagePath, ProjectPath, split_glob};
+
+/// Most files and folders that are looked at for one glob. A bound on what a mistaken one costs, far above what people lay
+/// out.
+const OBJECTS_MAX: usize = 1_000_000;
+
+/// Names that are nobody's sources, wherever they are.
+const SKIPPED_NAME: &str = ".git";
+
+/// The folder of build states, at the root of the project.
+const SKIPPED_PATH: &str = "target/ww";
+
+/// The files and symlinks below a folder of the project at `root` that a glob fits, sorted by bytes; not in those that
+/// `outs` has, and nothing of git or of `ww`.
+///
+/// # Errors
+///
+/// [`ImageError`], also if nothing fits.
+pub fn glob_paths(
+    root: &Path,
+    entry: &ImagePath,
+    folder: &ProjectPath,
+    glob: &Glob,
+    outs: &BTreeSet<ProjectPath>,
+) -> Result<BTreeSet<String>, ImageError> {
+    let origin = Origin { folder: Folder::open(root).map_err(ImageError::io("open", root))?, content: None };
+    let mut paths = BTreeSet::new();
+    if let Content::Folder(tree) = read(&origin, entry, folder, glob, outs)?.content {
+        collect(&tree, "", &mut paths);
+    }
+    Ok(paths)
+}
+
+fn collect(tree: &Tree, folder: &str, paths: &mut BTreeSet<String>) {
+    for (name, node) in tree {
+        let path = join(folder, name);
+        match &node.content {
+            Content::Folder(inner) => collect(inner, &path, paths),
+            Content::File(_) | Content::Symlink(_) => drop(paths.insert(path)),
+        }
+    }
+}
+
+/// Reads what fits, as a folder that has it at its paths below `folder`.
+pub(super) fn read(
+    origin: &Origin<'_>,
+    entry: &ImagePath,
+    folder: &ProjectPath,
+    glob: &Glob,
+    outs: &BTreeSet<ProjectPath>,
+) -> Result<Node, ImageError> {
+    let missing = || ImageError::MissingSource { entry: entry.to_string(), path: folder.to_string() };
+    let (opened, path) = open_parents(origin, folder.components())?.ok_or_else(missing)?;
+    let mut walk = Walk { origin, matcher: glob.matcher(), depth_max: glob.components_max(), outs, objects: 0 };
+    // Nothing fits that is not below the part without wildcards.
+    let start = split_glob(glob.as_str()).0.split('/').filter(|component| !matches!(*component, "" | "."));
+    let start: Vec<&str> = start.collect();
+    let tree = walk.folder(&opened, &path, "", (&start, entry.components().count()))?;
+    if tree.is_empty() {
+        return Err(ImageError::GlobFitsNothing {
+            entry: entry.to_string(),
+            folder: folder.to_string(),
+            glob: glob.to_string(),
+        });
+    }
+    Ok(Node::new(Content::Folder(tree), path))
+}
+
+struct Walk<'w> {
+    origin: &'w Origin<'w>,
+    matcher: GlobMatcher,
+    /// How many components a path that fits has at most.
+    depth_max: Option<usize>,
+    outs: &'w BTreeSet<ProjectPath>,
+    objects: usize,
+}
+
+impl Walk<'_> {
+    /// What fits in a folder at `path`, which is `below` the one of the glob. On the way along `start` other names are left
+    /// out; `depth` counts components inside the image.
+    fn folder(
+        &mut self,
+        folder: &Folder,
+        path: &str,
+        below: &str,
+        (start, depth): (&[&str], usize),
+    ) -> Result<Tree, ImageError> {
+        let mut tree = Tree::new();
+        for name in folder.names().map_err(ImageError::io("read", path))? {
+            // Names that are not UTF-8 fit nothing.
+            let Ok(name) = utf8(name, path) else { continue };
+            if start.first().is_some_and(|first| *first != name) {
+                continue;
+            }
+            let (path, below) = (join(path, &name), join(below, &name));
+            if self.skips(&name, &path) {
+                continue;
+            }
+            self.objects += 1;
+            if self.objects > OBJECTS_MAX {
+                return Err(ImageError::GlobTooMany { limit: OBJECTS_MAX });
+            }
+            let kind = folder.stat(&name).map_err(ImageError::io("read", &path))?.map(|stat| stat.kind);
+            match kind {
+                Some(Kind::Folder) if self.depth_max.is_none_or(|max| below.split('/').count() < max) => {
+                    let inner = folder.folder(&name).map_err(ImageError::io("open", &path))?;
+                    let rest = start.split_first().map_or(&[][..], |(_, rest)| rest);
+                    let inner = self.folder(&inner, &path, &below, (rest, depth + 1))?;
+                    if !inner.is_empty() {
+                        tree.insert(name, Node::new(Content::Folder(inner), path));
+                    }
+                }
+                Some(Kind::File | Kind::Symlink) if self.matcher.fits(&below) => {
+                    if let Some(node) = read_object(self.origin, folder, &name, path, depth + 1)? {
+                        tree.insert(name, node);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(tree)
+    }
+
+    /// Whether something is a source of nobody.
+    fn skips(&self, name: &str, path: &str) -> bool {
+        let as_path = || ProjectPath::new(path).ok();
+        name == SKIPPED_NAME
+            || path == SKIPPED_PATH
+            || ProjectPath::new(name).is_ok_and(|name| name.reserved_component().is_some())
+            || as_path().is_some_and(|path| self.outs.contains(&path))
+    }
+}
