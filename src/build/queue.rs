@@ -118,7 +118,7 @@ fn serve<K, T, E>(
         state.running += 1;
         state.busy.extend(steps[&key].exclusive.clone());
         let before =
-            all_before(steps, &key).into_iter().filter_map(|key| Some((key.clone(), state.done.get(&key)?.clone())));
+            all_before(steps, &key).into_iter().filter_map(|key| Some((key.clone(), state.done.get(key)?.clone())));
         let before = before.collect();
         drop(state);
         // A panic must not leave others waiting.

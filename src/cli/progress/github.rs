@@ -66,6 +66,9 @@ pub(super) fn annotations(lines: &[String]) -> Vec<Annotation> {
         }
         if line.starts_with("error") && line.contains(": ") {
             message = Some(line.as_str());
+        } else if line.starts_with("warning") {
+            // The place below is that of the warning.
+            message = None;
         } else if let Some(place) = line.trim_start().strip_prefix("--> ") {
             if let (Some(text), Some((file, line))) = (message.take(), place_of(place)) {
                 found.push(Annotation { file, line: Some(line), message: escape::text(text).into_owned() });

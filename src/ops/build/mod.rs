@@ -5,6 +5,7 @@ mod standings;
 mod targets;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::Vacant;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -176,7 +177,7 @@ pub fn build(
         cancel: environment.cancel,
         events: environment.events,
     };
-    let (guests, failures) = build_guests(&ctx, project, &standing.guests, options.after_failure)?;
+    let (guests, failures) = build_guests(&ctx, project, &standing.guests, options.after_failure);
     if !failures.is_empty() && options.after_failure == AfterFailure::Stop {
         return Err(Error::of(failures));
     }
@@ -358,9 +359,10 @@ fn plan<'a>(
         let failed = |source: ListingError| Error::Listing { image: image.name.clone(), source };
         let plan = reading.plan(image).map_err(|(_, error)| failed(error))?;
         for name in plan.guests() {
-            if !artifacts.contains_key(&name) {
-                let artifact = reading.import(&guests[&name].path, &format!("guest-{name}")).map_err(failed)?;
-                artifacts.insert(name, artifact);
+            if let Vacant(vacant) = artifacts.entry(name) {
+                let name = vacant.key();
+                let artifact = reading.import(&guests[name].path, &format!("guest-{name}")).map_err(failed)?;
+                vacant.insert(artifact);
             }
         }
         let root = plan.root(&artifacts).map_err(|error| failed(error.into()))?;
@@ -403,7 +405,7 @@ fn build_guests(
     project: &Project,
     standings: &BTreeMap<GuestName, Standing>,
     after_failure: AfterFailure,
-) -> Result<(BTreeMap<GuestName, BuiltGuest>, Vec<(GuestName, BuildError)>), Error> {
+) -> (BTreeMap<GuestName, BuiltGuest>, Vec<(GuestName, BuildError)>) {
     let mut built = BTreeMap::new();
     let mut steps = BTreeMap::new();
     for (name, standing) in standings {
@@ -426,7 +428,7 @@ fn build_guests(
     };
     let outcome = queue::run(&steps, ctx.jobs.count(), after_failure, work);
     built.extend(outcome.done);
-    Ok((built, outcome.failed))
+    (built, outcome.failed)
 }
 
 /// An image with what was seen of it.

@@ -283,13 +283,18 @@ async fn requests_end_with_those_who_want_them() {
         timeout(PATIENCE, wait).await.unwrap();
     };
     let payer = Arc::new(Payer::of(Account::new(Limits::default())));
+    let mut wish = Box::pin(fixture.session.block(*wanted.cid(), Vec::new(), &payer));
+    let both_are_asked_for = async {
+        asked_for(1).await;
+        fixture.session.expect(vec![*expected.cid()], &payer);
+        asked_for(2).await;
+    };
     tokio::select! {
-        _ = fixture.session.block(*wanted.cid(), Vec::new(), &payer) => panic!("nobody gives it"),
-        () = asked_for(1) => {}
+        _ = &mut wish => panic!("nobody gives it"),
+        () = both_are_asked_for => {}
     }
-    fixture.session.expect(vec![*expected.cid()], &payer);
-    asked_for(2).await;
     assert_eq!(source.live(), 2);
+    drop(wish);
     drop(payer);
     let ended = async {
         while source.live() > 0 {
