@@ -85,13 +85,12 @@ const PASSED: [&str; 47] = [
 /// `parent` is the environment of this process; `artifacts` has the path of every guest that is embedded, which the
 /// build sees as `WW_DEP_` and the name in capitals, with `_` for `-`.
 pub(super) fn of_guest(parent: &Variables, guest: &Guest, artifacts: &BTreeMap<GuestName, PathBuf>) -> Variables {
-    let mut variables: Variables = FIXED.map(|(name, value)| (name.into(), value.into())).into();
+    let mut variables = of_any_guest(parent);
     let mut pass = |name: &str| {
         if let Some((name, value)) = parent.get_key_value(&OsString::from(name)) {
             variables.insert(name.clone(), value.clone());
         }
     };
-    PASSED.into_iter().for_each(&mut pass);
     for name in guest.env.iter().filter(|(_, value)| **value == EnvValue::Inherit).map(|(name, _)| name) {
         pass(name);
     }
@@ -104,6 +103,13 @@ pub(super) fn of_guest(parent: &Variables, guest: &Guest, artifacts: &BTreeMap<G
         variables.insert(dep_variable(dep).into(), artifacts[dep].clone().into());
     }
     variables
+}
+
+/// What the compiler of every guest sees of it.
+pub(super) fn of_any_guest(parent: &Variables) -> Variables {
+    let passed = PASSED.into_iter().filter_map(|name| parent.get_key_value(&OsString::from(name)));
+    let passed = passed.map(|(name, value)| (name.clone(), value.clone()));
+    FIXED.map(|(name, value)| (name.into(), value.into())).into_iter().chain(passed).collect()
 }
 
 /// A digest of those variables that not every guest's compiler sees, such as the Wetfile declares; `None` if there are

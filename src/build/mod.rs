@@ -37,6 +37,7 @@ use crate::wetfile::{Guest, GuestName, ImageName, Project, Recipe};
 pub use environment::Variables;
 pub use inputs::{InputsError, digest as digest_inputs};
 pub use jobs::Jobs;
+pub use lang::doctor::{Fix, ToolProblem, ToolReport, tools as probe_tools};
 pub use process::Cancel;
 pub use reason::Reason;
 pub use state::{State, StateError, cached, content};

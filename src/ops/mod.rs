@@ -14,6 +14,7 @@ pub mod fetch;
 mod gateway;
 mod graph;
 mod image;
+mod init;
 mod inspect;
 mod library;
 mod listing;
@@ -52,6 +53,7 @@ pub use contents::{BringContent, NoContent};
 pub use gateway::{GatewayError, serve_gateway};
 pub use graph::{EdgeKind, Graph, Node, graph};
 pub use image::{ImageSource, LeasedContent};
+pub use init::{InitError, Template, init};
 pub use inspect::{
     InspectError, Inspected, InspectedKind, InspectedObject, inspect, inspect_dag, is_of_wasi, snapshot,
 };

@@ -105,6 +105,15 @@ impl SwarmError {
     }
 }
 
+/// Whether a node could listen on a port of all interfaces. The port is free again when this returns.
+///
+/// # Errors
+///
+/// The first address that cannot be had; see [`SwarmError::is_port_busy`].
+pub fn check_port(port: u16) -> Result<(), SwarmError> {
+    listen::claim(&Listen::Port { port, fallback: false }).map(drop)
+}
+
 /// A handle of a running node. Clones are handles of the same node, and it ends with the last of them.
 #[derive(Clone, Debug)]
 pub struct Swarm {

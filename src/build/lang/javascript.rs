@@ -1,7 +1,7 @@
 //! JavaScript, by componentize-js, which puts a module and an engine that has read it into one component.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::language::{Compilation, Prepared};
 use super::tool::{Known, Tool, first_of};
@@ -12,14 +12,24 @@ use crate::wetfile::{Guest, Project, ProjectPath};
 /// The tool's name, as a program.
 pub(super) const NAME: &str = "componentize-js";
 
-const COMPONENTIZE_JS: Known = Known {
+pub(super) const COMPONENTIZE_JS: Known = Known {
     name: NAME,
     install: "run `npm install --save-dev @bytecodealliance/componentize-js` in the guest's folder, or with `--global` \
               for all; it needs Node.js 20 or newer",
+    fix: "npm install --save-dev @bytecodealliance/componentize-js",
 };
 
 /// What the engine could do that no cell offers: without it nothing of it is imported.
 const DISABLED: [&str; 2] = ["http", "fetch-event"];
+
+/// Where componentize-js may be, for a guest in a folder of a project.
+pub(super) fn candidates(root: &Path, dir: &ProjectPath) -> Vec<Tool> {
+    let mut folders: Vec<ProjectPath> = std::iter::once(ProjectPath::root()).chain(dir.prefixes()).collect();
+    folders.reverse();
+    let installed = folders.iter().map(|folder| folder.to_path(root).join("node_modules/.bin").join(NAME));
+    let installed = installed.filter(|path| path.is_file()).filter_map(|path| path.into_os_string().into_string().ok());
+    installed.map(|path| Tool::new(path, &[])).chain([Tool::new(NAME, &[])]).collect()
+}
 
 /// Finds componentize-js: that of the guest's own `node_modules`, or of those above up to the project's, else on `PATH`.
 pub(super) fn prepare(
@@ -28,12 +38,7 @@ pub(super) fn prepare(
     guest: &Guest,
     environment: Variables,
 ) -> Result<Prepared, BuildError> {
-    let mut folders: Vec<ProjectPath> = std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes()).collect();
-    folders.reverse();
-    let installed = folders.iter().map(|folder| folder.to_path(&project.root).join("node_modules/.bin").join(NAME));
-    let installed = installed.filter(|path| path.is_file()).filter_map(|path| path.into_os_string().into_string().ok());
-    let mut candidates: Vec<Tool> = installed.map(|path| Tool::new(path, &[])).collect();
-    candidates.push(Tool::new(NAME, &[]));
+    let candidates = candidates(&project.root, &guest.dir);
     let (tool, version) = first_of(ctx, guest, &environment, COMPONENTIZE_JS, candidates, &["--version"])?;
     Prepared::new((ctx, guest), tool, environment, NAME, &format!("{NAME} {version}"), "wasi 0.2")
 }

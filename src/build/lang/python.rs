@@ -13,7 +13,8 @@ use crate::wetfile::Guest;
 /// The tool's name, as a program.
 pub(super) const NAME: &str = "componentize-py";
 
-const COMPONENTIZE_PY: Known = Known { name: NAME, install: "run `pip install componentize-py`" };
+pub(super) const COMPONENTIZE_PY: Known =
+    Known { name: NAME, install: "run `pip install componentize-py`", fix: "pip install componentize-py" };
 
 /// The folder of a guest where its packages are, as `python3 -m venv` makes one.
 const OWN_PACKAGES: &str = ".venv";
@@ -21,11 +22,16 @@ const OWN_PACKAGES: &str = ".venv";
 /// The variable that names such a folder.
 const PACKAGES: &str = "VIRTUAL_ENV";
 
+/// Where componentize-py may be, for a guest in a folder.
+pub(super) fn candidates(dir: &Path) -> Vec<Tool> {
+    let own = Some(dir.join(OWN_PACKAGES).join("bin").join(NAME)).filter(|path| path.is_file());
+    let own = own.and_then(|path| path.into_os_string().into_string().ok());
+    own.map(|path| Tool::new(path, &[])).into_iter().chain([Tool::new(NAME, &[])]).collect()
+}
+
 /// Finds componentize-py: that of the guest's own packages, else on `PATH`.
 pub(super) fn prepare(ctx: &Context<'_>, guest: &Guest, environment: Variables) -> Result<Prepared, BuildError> {
-    let own = guest.dir.to_path(ctx.state.root()).join(OWN_PACKAGES).join("bin").join(NAME);
-    let own = Some(own).filter(|path| path.is_file()).and_then(|path| path.into_os_string().into_string().ok());
-    let candidates = own.map(|path| Tool::new(path, &[])).into_iter().chain([Tool::new(NAME, &[])]).collect();
+    let candidates = candidates(&guest.dir.to_path(ctx.state.root()));
     let (tool, version) = first_of(ctx, guest, &environment, COMPONENTIZE_PY, candidates, &["--version"])?;
     Prepared::new((ctx, guest), tool, environment, NAME, &format!("{NAME} {version}"), "wasi 0.2")
 }

@@ -27,7 +27,7 @@ const CARGO_VARIABLES: [(&str, &str); 3] =
     [("CARGO_TERM_COLOR", "never"), ("CARGO_TERM_PROGRESS_WHEN", "never"), ("CARGO_INCREMENTAL", "0")];
 
 /// The variable by which rustup is told a toolchain.
-const TOOLCHAIN_VARIABLE: &str = "RUSTUP_TOOLCHAIN";
+pub(super) const TOOLCHAIN_VARIABLE: &str = "RUSTUP_TOOLCHAIN";
 
 /// Flags for the compiler, in the two forms that cargo takes from the environment. A Wetfile may declare either.
 const FLAGS_VARIABLES: [&str; 2] = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"];

@@ -19,6 +19,8 @@ pub(super) struct Known {
     pub(super) name: &'static str,
     /// The command that installs it, and what else can be done, to stand after "it was not found:".
     pub(super) install: &'static str,
+    /// The command alone.
+    pub(super) fix: &'static str,
 }
 
 impl Known {
@@ -45,6 +47,11 @@ impl Tool {
     /// The program, as it is called.
     pub(super) fn program(&self) -> &str {
         &self.program
+    }
+
+    /// The arguments that stand before all others.
+    pub(super) fn first(&self) -> &[OsString] {
+        &self.first
     }
 
     /// Adds the program, of which it is asked what it is when it has changed.
@@ -130,7 +137,7 @@ pub(super) fn first_of(
     Err(known.missing())
 }
 
-fn version(lines: &[String]) -> Option<String> {
+pub(super) fn version(lines: &[String]) -> Option<String> {
     let word = lines.first()?.split_whitespace().last()?;
     let is_version = word.len() <= VERSION_BYTES_MAX && word.bytes().all(|byte| byte.is_ascii_graphic());
     is_version.then(|| word.to_owned())

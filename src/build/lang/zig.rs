@@ -11,7 +11,11 @@ use crate::wetfile::Guest;
 /// What is compiled for: WASI 0.1.
 pub(super) const TARGET: &str = "wasm32-wasi";
 
-const ZIG: Known = Known { name: "zig", install: "run `pip install ziglang`, or put a `zig` into a folder of PATH" };
+pub(super) const ZIG: Known = Known {
+    name: "zig",
+    install: "run `pip install ziglang`, or put a `zig` into a folder of PATH",
+    fix: "pip install ziglang",
+};
 
 /// What has Zig as a module, where that is installed.
 const PYTHON: &str = "python3";
@@ -23,13 +27,16 @@ const LOCAL_CACHE: &str = "ZIG_LOCAL_CACHE_DIR";
 /// Small code, as for Rust guests, and no debug information, which would have paths.
 const OPTIMIZE: &str = "ReleaseSmall";
 
+/// Where a Zig may be.
+pub(super) fn candidates() -> Vec<Tool> {
+    vec![Tool::new("zig", &[]), Tool::new(PYTHON, &["-m", "ziglang"])]
+}
+
 /// Finds a Zig: the one on `PATH`, else that of the Python package `ziglang`.
 pub(super) fn prepare(ctx: &Context<'_>, guest: &Guest, mut environment: Variables) -> Result<Prepared, BuildError> {
     let cache = ctx.state.tool_cache("zig").map_err(BuildError::io("use", ctx.state.root().join("target/ww/tools")))?;
     environment.entry(OsString::from(LOCAL_CACHE)).or_insert(cache.into());
-    let python = Tool::new(PYTHON, &["-m", "ziglang"]);
-    let candidates = vec![Tool::new("zig", &[]), python];
-    let (mut tool, version) = first_of(ctx, guest, &environment, ZIG, candidates, &["version"])?;
+    let (mut tool, version) = first_of(ctx, guest, &environment, ZIG, candidates(), &["version"])?;
     if tool.program() == PYTHON {
         // Zig may be replaced under it.
         let asked = Tool::new(PYTHON, &["-c", "import ziglang; print(ziglang.__file__)"]);

@@ -29,7 +29,7 @@ use crate::swarm::{AddressError, Identity, Listen, Multiaddr, SwarmConfig};
 use crate::wetfile::ImageName;
 
 /// The port of the node where none is asked for.
-const DEFAULT_PORT: u16 = 2020;
+pub(super) const DEFAULT_PORT: u16 = 2020;
 
 /// How many flags that an image asks for are shown with a run, and how many bytes of them: two lines of a terminal.
 const FLAGS_SHOWN_MAX: usize = 8;
