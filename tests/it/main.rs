@@ -32,6 +32,7 @@ mod project;
 mod pty;
 mod publish;
 mod raw_rpc;
+mod rebuild;
 mod run;
 mod store;
 mod support;
