@@ -86,13 +86,16 @@ const PASSED: [&str; 47] = [
 /// build sees as `WW_DEP_` and the name in capitals, with `_` for `-`.
 pub(super) fn of_guest(parent: &Variables, guest: &Guest, artifacts: &BTreeMap<GuestName, PathBuf>) -> Variables {
     let mut variables = of_any_guest(parent);
-    let mut pass = |name: &str| {
+    let pass = |variables: &mut Variables, name: &str| {
         if let Some((name, value)) = parent.get_key_value(&OsString::from(name)) {
             variables.insert(name.clone(), value.clone());
         }
     };
+    if let Some(toolchain) = parent.get(OsStr::new(&toolchain_variable(&guest.name))) {
+        variables.insert("RUSTUP_TOOLCHAIN".into(), toolchain.clone());
+    }
     for name in guest.env.iter().filter(|(_, value)| **value == EnvValue::Inherit).map(|(name, _)| name) {
-        pass(name);
+        pass(&mut variables, name);
     }
     for (name, value) in &guest.env {
         if let EnvValue::Set(value) = value {
@@ -110,6 +113,12 @@ pub(super) fn of_any_guest(parent: &Variables) -> Variables {
     let passed = PASSED.into_iter().filter_map(|name| parent.get_key_value(&OsString::from(name)));
     let passed = passed.map(|(name, value)| (name.clone(), value.clone()));
     FIXED.map(|(name, value)| (name.into(), value.into())).into_iter().chain(passed).collect()
+}
+
+/// The variable by which `ww` tells another `ww`, which builds a guest in a folder that is not its own, which Rust toolchain
+/// its own folder chooses.
+pub fn toolchain_variable(guest: &GuestName) -> String {
+    format!("WW_RUSTUP_TOOLCHAIN_{}", in_capitals(guest))
 }
 
 /// A digest of those variables that not every guest's compiler sees, such as the Wetfile declares; `None` if there are
@@ -132,7 +141,11 @@ pub(super) fn digest_of_own(guest: &Guest, variables: &Variables) -> Option<Stri
 }
 
 fn dep_variable(guest: &GuestName) -> String {
-    format!("WW_DEP_{}", guest.as_str().to_ascii_uppercase().replace('-', "_"))
+    format!("WW_DEP_{}", in_capitals(guest))
+}
+
+fn in_capitals(guest: &GuestName) -> String {
+    guest.as_str().to_ascii_uppercase().replace('-', "_")
 }
 
 #[cfg(test)]
@@ -178,6 +191,13 @@ mod tests {
             ("WW_DEP_CHILD_ECHO", "/p/child-echo.wasm"),
         ];
         assert_eq!(variables, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    }
+
+    #[test]
+    fn the_toolchain_of_another_folder_is_handed_to_its_guest_alone() {
+        let variables = of(&[("WW_RUSTUP_TOOLCHAIN_PID0", "1.95"), ("WW_RUSTUP_TOOLCHAIN_X", "nightly")], &[]);
+        assert_eq!(variables["RUSTUP_TOOLCHAIN"], "1.95");
+        assert!(variables.keys().all(|name| !name.starts_with("WW_RUSTUP")));
     }
 
     #[test]

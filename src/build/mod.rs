@@ -34,8 +34,8 @@ use crate::wetfile::argument::PlaceholderError;
 use crate::wetfile::lock::{Digest, Inputs, Toolchain};
 use crate::wetfile::{Guest, GuestName, ImageName, Project, Recipe};
 
-pub use environment::Variables;
-pub use inputs::{InputsError, digest as digest_inputs};
+pub use environment::{Variables, toolchain_variable};
+pub use inputs::{GuestFiles, InputsError, digest as digest_inputs, guest_files, rustup_toolchain};
 pub use jobs::Jobs;
 pub use lang::doctor::{Fix, ToolProblem, ToolReport, tools as probe_tools};
 pub use process::Cancel;

@@ -25,6 +25,8 @@ pub(super) const STORE_DAMAGED: u8 = 9;
 pub(super) const LOCK: u8 = 10;
 /// `ww verify`: a file is not what it was, is missing, or is too much.
 pub(super) const ALTERED: u8 = 11;
+/// `ww verify --rebuild`: two builds of the same differ, or differ from the lock. It comes before those that follow.
+pub(super) const NOT_REPRODUCIBLE: u8 = 18;
 /// `ww verify`: a program is empty or no component.
 pub(super) const NOT_COMPONENT: u8 = 12;
 /// `ww verify`: `bin/main.wasm` does not export `wasi:cli/run`.

@@ -35,6 +35,7 @@ mod project;
 mod pty;
 mod publish;
 mod raw_rpc;
+mod rebuild;
 mod run;
 mod store;
 mod support;

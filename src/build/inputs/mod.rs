@@ -11,6 +11,7 @@
 //! its lock.
 
 mod cargo;
+mod copied;
 mod files;
 mod walk;
 
@@ -31,6 +32,7 @@ use super::Variables;
 use super::seen::Seen;
 
 pub(super) use cargo::{CargoRoots, cargo_roots};
+pub use copied::{GuestFiles, guest_files, rustup_toolchain};
 pub(super) use files::files_of;
 pub(super) use walk::Scanner;
 

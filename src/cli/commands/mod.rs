@@ -15,6 +15,7 @@ pub(super) mod inspect;
 pub(super) mod ls;
 pub(super) mod pin;
 pub(super) mod publish;
+mod rebuild;
 pub(super) mod run;
 mod run_watch;
 pub(super) mod schema;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use super::rebuild;
 use crate::cli::error::Failure;
 use crate::cli::project::GivenImage;
 use crate::cli::store::HeldContent;
@@ -14,8 +15,8 @@ use crate::dag::unixfs::Profile;
 use crate::dag::{Cid, parse_cid_text};
 use crate::escape;
 use crate::ops::verify::{
-    Checked, DagTarget, Finding, FindingKind, Report, Stopped, verify_archive, verify_cid, verify_dag, verify_folder,
-    verify_project,
+    Checked, DagTarget, Finding, FindingKind, Rebuilt, Report, Stopped, verify_archive, verify_cid, verify_dag,
+    verify_folder, verify_project,
 };
 
 /// Check that images, Wetfile.lock and sources agree
@@ -24,8 +25,11 @@ use crate::ops::verify::{
 /// that is no image of the Wetfile, a CAR, and a CID in the local blockstore, is looked at by itself. Nothing is built, nothing is run, and nothing is
 /// fetched.
 ///
+/// With --rebuild, images of the Wetfile and their guests are built instead, twice and from nothing, in copies of their sources elsewhere,
+/// and compared with each other and with the lock.
+///
 /// Prints one line for each image, and whatever does not agree; of several findings the first in this order decides the
-/// exit code: 10 the lock is missing or out of date, 11 a file was altered, is missing or extra, 12 a program is empty or no
+/// exit code: 10 the lock is missing or out of date, 11 a file was altered, is missing or extra, 18 two builds differ, or differ from the lock, 12 a program is empty or no
 /// component, 13 bin/main.wasm does not export wasi:cli/run, 14 a program imports what no cell has, 17 what the image asks for in etc/cell.toml cannot be told, 15 a CID was made under
 /// another profile, 16 a guest was compiled by a toolchain that the lock does not know.
 #[derive(Debug, Args)]
@@ -41,6 +45,10 @@ pub(in crate::cli) struct VerifyArgs {
     /// Profile under which folders, CARs and CIDs must be built, and of what --cid says; unixfs-v1-2025 if there is none
     #[arg(long, value_name = "PROFILE")]
     profile: Option<Profile>,
+
+    /// Build images of the Wetfile twice, as differently as can be, and compare them
+    #[arg(long, conflicts_with_all = ["cid", "profile"])]
+    rebuild: bool,
 
     /// How to show findings; `github` where GITHUB_ACTIONS=true, otherwise `text`
     #[arg(long, value_enum, conflicts_with = "json")]
@@ -61,9 +69,15 @@ enum Format {
 
 /// Verifies; gives the exit code of what was found.
 pub(in crate::cli) fn run(args: &VerifyArgs) -> Result<u8, Failure> {
-    let report = verify(args)?;
+    let (report, rebuilt) = match args.rebuild {
+        true => {
+            let mut rebuilt = rebuild::run(&args.images, args.json)?;
+            (std::mem::take(&mut rebuilt.report), Some(rebuilt))
+        }
+        false => (verify(args)?, None),
+    };
     let code = report.verdict().map_or(exit_code::SUCCESS, code);
-    show(args, &report, code).map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
+    show(args, &report, rebuilt.as_ref(), code).map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
     Ok(code)
 }
 
@@ -145,6 +159,7 @@ fn code(kind: FindingKind) -> u8 {
     match kind {
         FindingKind::Lock => exit_code::LOCK,
         FindingKind::Altered => exit_code::ALTERED,
+        FindingKind::NotReproducible => exit_code::NOT_REPRODUCIBLE,
         FindingKind::NotComponent => exit_code::NOT_COMPONENT,
         FindingKind::NotProgram => exit_code::NOT_PROGRAM,
         FindingKind::Import => exit_code::IMPORT,
@@ -154,9 +169,16 @@ fn code(kind: FindingKind) -> u8 {
     }
 }
 
-fn show(args: &VerifyArgs, report: &Report, code: u8) -> std::io::Result<()> {
+fn show(args: &VerifyArgs, report: &Report, rebuilt: Option<&Rebuilt>, code: u8) -> std::io::Result<()> {
     if args.json {
-        return ui::result_line(&escape::json(&as_json(report, code).to_string()));
+        let mut shown = as_json(report, code);
+        if let Some(rebuilt) = rebuilt {
+            shown["rebuilt"] = rebuild::as_json(rebuilt);
+        }
+        return ui::result_line(&escape::json(&shown.to_string()));
+    }
+    for line in rebuilt.map(rebuild::lines).unwrap_or_default() {
+        ui::result_line(&line)?;
     }
     let on_github = env::variable("GITHUB_ACTIONS").as_deref() == Some("true");
     let format = args.format.unwrap_or(if on_github { Format::Github } else { Format::Text });
@@ -168,6 +190,9 @@ fn show(args: &VerifyArgs, report: &Report, code: u8) -> std::io::Result<()> {
             Format::Text => ui::status(&format!("{}[{}]: {finding}", level(finding), finding.kind.as_str())),
             Format::Github => ui::result_line(&annotation(finding))?,
         }
+    }
+    for note in rebuilt.iter().flat_map(|rebuilt| &rebuilt.notes) {
+        ui::progress(&format!("note: {note}"));
     }
     Ok(())
 }

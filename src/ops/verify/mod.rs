@@ -10,6 +10,7 @@ mod host;
 mod image;
 mod program;
 mod project;
+mod rebuild;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub use folder::{verify_cid, verify_folder};
 pub use host::is_provided;
 pub(super) use image::read_file;
 pub use project::verify_project;
+pub use rebuild::{RebuildEnvironment, RebuildError, Rebuilt, RebuiltGuest, Surroundings, rebuild};
 
 /// What kind of thing is wrong. The most basic first: of several findings the first in this order decides how the
 /// verification as a whole ended.
@@ -32,6 +34,8 @@ pub enum FindingKind {
     Lock,
     /// A file is not what it was, is missing, or is too much.
     Altered,
+    /// Two builds of the same differ, or differ from the lock.
+    NotReproducible,
     /// A program is empty or no component.
     NotComponent,
     /// `bin/main.wasm` cannot be run: it does not export `wasi:cli/run`.
@@ -52,6 +56,7 @@ impl FindingKind {
         match self {
             Self::Lock => "lock",
             Self::Altered => "altered",
+            Self::NotReproducible => "not-reproducible",
             Self::NotComponent => "not-component",
             Self::NotProgram => "not-program",
             Self::Import => "import",

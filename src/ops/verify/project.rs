@@ -89,7 +89,7 @@ fn verify_images(
     Ok(report)
 }
 
-fn load(project: &Project, findings: &mut Vec<Finding>) -> Option<Lock> {
+pub(super) fn load(project: &Project, findings: &mut Vec<Finding>) -> Option<Lock> {
     let problem = match crate::wetfile::lock::load(&project.root) {
         Ok(Some(lock)) => return Some(lock),
         Ok(None) => "it is missing: `ww build` writes it, and it belongs into version control".to_owned(),
@@ -99,7 +99,7 @@ fn load(project: &Project, findings: &mut Vec<Finding>) -> Option<Lock> {
     None
 }
 
-fn of_lock(found: OutOfDate) -> Finding {
+pub(super) fn of_lock(found: OutOfDate) -> Finding {
     let finding =
         Finding::new(FindingKind::Lock, found.subject, format!("{}: {LOCK_FILE_NAME} is out of date", found.problem));
     match found.path {
