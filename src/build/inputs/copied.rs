@@ -66,7 +66,9 @@ pub fn guest_files(
         let roots = lock.guests.get(&guest.name).into_iter().flat_map(|locked| locked.inputs.roots.keys());
         let of_guest = find(&scanner, project, guest, roots.map(String::as_str), variables, &BTreeMap::new())?;
         of_guest.roots.values().filter_map(|(_, seen)| seen.as_ref()).for_each(|seen| found.add(seen));
-        if guest.recipe == Recipe::Rust && !manifests.contains(&guest.dir.to_path(&project.root).join("Cargo.toml")) {
+        if matches!(guest.recipe, Recipe::Rust(_))
+            && !manifests.contains(&guest.dir.to_path(&project.root).join("Cargo.toml"))
+        {
             for manifest in members(project, guest, variables, cancel) {
                 let folder = manifest.parent().and_then(|folder| folder.strip_prefix(&project.root).ok());
                 let folder = match folder.and_then(Path::to_str) {

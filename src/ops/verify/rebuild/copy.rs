@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::build::GuestFiles;
+use crate::image;
 use crate::wetfile::{FILE_NAME, Guest, Language, Project, Recipe, Source};
 
 /// Where the tools of JavaScript lie, which are no inputs.
@@ -41,10 +42,19 @@ pub(super) fn copy(
     for file in &guests.files {
         copier.object(file)?;
     }
+    let outs = project.images.values().map(|image| image.out.clone()).collect();
     for image in project.images.values() {
-        for source in image.files.values() {
-            if let Source::Path(path) = source {
-                copier.tree(Path::new(path.as_str()))?;
+        for (place, source) in &image.files {
+            match source {
+                Source::Path(path) => copier.tree(Path::new(path.as_str()))?,
+                Source::Glob { folder, glob } => {
+                    let folder_path = Path::new(folder.as_str());
+                    let fitting = image::glob_paths(&project.root, place, folder, glob, &outs);
+                    let fitting = fitting.map_err(|error| at(folder_path)(io::Error::other(error)))?;
+                    copier.folder(folder_path)?;
+                    fitting.iter().try_for_each(|path| copier.object(&folder_path.join(path)))?;
+                }
+                Source::Guest(_) | Source::Text(_) | Source::Content(_) => {}
             }
         }
     }

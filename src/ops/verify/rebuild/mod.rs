@@ -25,6 +25,7 @@ use super::{Finding, Report, project as verifying};
 use crate::build::{self, Cancel, GuestFiles, InputsError, Variables, seconds_since_1970};
 use crate::dag::unixfs::Profile;
 use crate::escape;
+use crate::ops::contents;
 use crate::ops::lock::{self, Reading};
 use crate::wetfile::lock::{Digest, LOCK_FILE_NAME, Lock, LockError};
 use crate::wetfile::{GuestName, Image, ImageName, Project};
@@ -219,7 +220,8 @@ fn check_lock(
     let stopped = || environment.cancel.is_cancelled();
     for image in images {
         let profile = lock.images.get(&image.name).map_or_else(Profile::default, |locked| locked.profile);
-        let reading = Reading { root: &project.root, stopped: &stopped, profile, state: None };
+        let contents = contents::present(&project.root, &contents::wanted(project, [*image]), &stopped);
+        let reading = Reading { project, stopped: &stopped, profile, contents: &contents, state: None };
         match reading.plan(image) {
             Ok(plan) => found.extend(lock::stale_image(&lock, &plan)),
             Err((_, error)) if error.is_stop() => return Err(RebuildError::Stopped),
