@@ -175,7 +175,11 @@ impl Error {
                 let (guest, source) = failures.remove(0);
                 Self::Build { guest, source }
             }
-            _ => Self::Several(failures),
+            _ => {
+                // Which of them failed first is chance.
+                failures.sort_by(|(one, _), (other, _)| one.cmp(other));
+                Self::Several(failures)
+            }
         }
     }
 }

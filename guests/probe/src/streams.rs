@@ -207,7 +207,7 @@ pub(crate) async fn broken_pipe(parent: &Parent) -> Outcome {
 }
 
 pub(crate) async fn output_after_end(parent: &Parent) -> Outcome {
-    let mut child = parent.spawn(&["flood-stdout", "60000"]).await?;
+    let child = parent.spawn(&["flood-stdout", "60000"]).await?;
     require(child.wait().await? == Status::Code(0), "a child whose output fits into the pipe ends")?;
     let mut bytes = Vec::new();
     let stream = child.process.stdout_request().send().pipeline.get_stream();
