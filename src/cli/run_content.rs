@@ -57,6 +57,9 @@ pub(super) async fn bring(
     stop: &CancellationToken,
     signals: &mut StopSignals,
 ) -> Result<ControlFlow<StopSignal, LeasedContent>, Failure> {
+    if let Some(here) = LeasedContent::find_at_once(session, &content) {
+        return Ok(ControlFlow::Continue(here));
+    }
     let (own, named, stopped) = (session.clone(), content.clone(), stop.clone());
     let mut brought = tokio::spawn(async move {
         tokio::select! {
@@ -81,7 +84,7 @@ pub(super) async fn bring(
 pub(super) async fn close(session: &Session, stop: &CancellationToken, was_stopped: bool) {
     let _ = timeout(if was_stopped { STOP_WITHIN } else { STORE_WITHIN }, session.close()).await;
     // What was fetched may make the store too large, and only now is it of no more use.
-    if let Some(store) = session.opened_store() {
+    if let Some(store) = session.opened_store().filter(|store| store.is_too_large()) {
         let _ = spawn_blocking(move || store::trim(&*store)).await;
     }
     stop.cancel();

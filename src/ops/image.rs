@@ -45,6 +45,20 @@ pub struct LeasedContent {
 }
 
 impl LeasedContent {
+    /// As [`LeasedContent::bring`], on this thread, if the program is here and nothing has to be waited for. What the image asks
+    /// for probably is here as well.
+    pub fn find_at_once(session: &Session, content: &ContentPath) -> Option<Self> {
+        // Where a path leads is not leased at once.
+        let program = content.path.is_empty().then(|| DagRequest {
+            root: content.root,
+            path: MAIN_PATH.to_owned(),
+            scope: Scope::Entity,
+        });
+        let lease = session.lease_at_once(program?)?;
+        let blocks = LeasedBlocks { session: session.clone(), payer: Arc::default(), lease };
+        Some(Self { root: content.root, blocks })
+    }
+
     /// Takes care that what an image needs to start is here, and that what is here of it, or comes, stays: the blocks on the
     /// way to it, its program, and what it asks for. What else there is in it is fetched when somebody reads it.
     ///

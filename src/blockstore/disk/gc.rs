@@ -66,12 +66,17 @@ impl Inner {
         })
     }
 
+    /// Whether it has a size limit and is over it.
+    pub(super) fn is_too_large(&self) -> Result<bool, StoreError> {
+        let Some(max) = self.options.size_bytes_max else { return Ok(false) };
+        Ok(self.with_index(|index| index.size_bytes())? > max)
+    }
+
     fn try_trim(&self) -> Result<Option<GcReport>, StoreError> {
-        let Some(max) = self.options.size_bytes_max else { return Ok(None) };
-        let size_bytes = self.with_index(|index| index.size_bytes())?;
-        if size_bytes <= max {
+        if !self.is_too_large()? {
             return Ok(None);
         }
+        let size_bytes = self.with_index(|index| index.size_bytes())?;
         let trimmed = self.with_index(|index| index.cache_get(TRIMMED_KEY))?;
         let trimmed = trimmed.and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
         if size_bytes <= trimmed.saturating_add(trimmed / REGROWTH) {
@@ -207,7 +212,7 @@ impl Inner {
         let mut whole = Whole::default();
         let mut found = Vec::new();
         for root in once_each(roots) {
-            if (self.options.cancelled)() {
+            if self.options.is_cancelled() {
                 return Err(StoreError::Cancelled.into());
             }
             let mut graph = Indexed { inner: self, index, failure: None };
@@ -293,7 +298,7 @@ impl Inner {
         let moved_before = moved.len();
         let mut reader = PackReader::open(&self.layout, old).map_err(unreadable)?;
         while let Some(section) = reader.next_section().map_err(unreadable)? {
-            if (self.options.cancelled)() {
+            if self.options.is_cancelled() {
                 return Err(StoreError::Cancelled.into());
             }
             let Some(key) = Key::new(&section.cid) else { continue };
@@ -362,7 +367,7 @@ impl Graph for Indexed<'_> {
     }
 
     fn block(&mut self, cid: &Cid) -> Result<Option<Block>, StoreError> {
-        if (self.inner.options.cancelled)() {
+        if self.inner.options.is_cancelled() {
             return Err(StoreError::Cancelled);
         }
         let Some(Location { pack, extent, .. }) = self.find(cid)? else { return Ok(None) };

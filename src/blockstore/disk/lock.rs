@@ -134,7 +134,7 @@ fn wait(
         if let Some(lock) = try_once(layout, name, try_lock)? {
             return Ok(lock);
         }
-        if (options.cancelled)() {
+        if options.is_cancelled() {
             return Err(StoreError::Cancelled);
         }
         if std::mem::take(&mut is_first) {

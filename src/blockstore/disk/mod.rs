@@ -23,6 +23,7 @@
 #[cfg(test)]
 mod at_once_tests;
 mod gc;
+mod impatience;
 mod index;
 mod layout;
 mod lease;
@@ -42,6 +43,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use self::impatience::without_waiting;
 use self::index::{Index, IndexError, Location};
 use self::layout::Layout;
 use self::locations::Locations;
@@ -69,6 +71,13 @@ pub struct Options {
     pub events: Arc<dyn Fn(StoreEvent) + Send + Sync>,
     /// Asked now and then, while something is waited for, whether to stop.
     pub cancelled: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Options {
+    /// Whether to stop at once, and not to wait.
+    fn is_cancelled(&self) -> bool {
+        impatience::is_impatient() || (self.cancelled)()
+    }
 }
 
 impl Default for Options {
@@ -358,7 +367,10 @@ impl Blockstore for DiskBlockstore {
         if Block::from_identity(cid).is_some() {
             return Ok(true);
         }
-        Key::new(cid).map_or(Ok(false), |key| Ok(self.inner.find(&key)?.is_some()))
+        let Some(key) = Key::new(cid) else { return Ok(false) };
+        let found = self.inner.find(&key)?;
+        self.inner.locations.note(found.map(|found| (key, found)));
+        Ok(found.is_some())
     }
 
     fn writer(&self) -> Result<Box<dyn Writer>, StoreError> {
@@ -411,6 +423,11 @@ impl Blockstore for DiskBlockstore {
 
     fn trim(&self) -> Option<GcReport> {
         self.inner.trim()
+    }
+
+    fn is_too_large(&self) -> bool {
+        // Who trims it finds out what is wrong, and says so.
+        self.inner.is_too_large().unwrap_or(true)
     }
 
     fn verify(&self, options: VerifyOptions, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, StoreError> {

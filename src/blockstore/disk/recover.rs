@@ -51,6 +51,9 @@ impl Inner {
         };
         let (packs, _) = self.layout.packs()?;
         if !packs.is_empty() {
+            if self.options.is_cancelled() {
+                return Err(StoreError::Cancelled);
+            }
             (self.options.events)(StoreEvent::MakingIndex { reason, packs: packs.len() });
         }
         let mut index = self.replace_index()?;
@@ -162,7 +165,7 @@ impl Inner {
         // has is not looked into again; and only then, as others cannot commit while a change of the index is open.
         let mut blocks: Vec<(Key, Extent)> = Vec::new();
         loop {
-            if (self.options.cancelled)() {
+            if self.options.is_cancelled() {
                 return Err(StoreError::Cancelled.into());
             }
             let section = match reader.next_section() {

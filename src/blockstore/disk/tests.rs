@@ -827,6 +827,28 @@ fn a_wait_can_be_cut_short() {
     drop(store.writer().unwrap());
 }
 
+/// Who must not wait gives up where there is something to wait for, and says nothing of it; the next one waits.
+#[test]
+fn what_would_take_a_wait_is_left() {
+    let (dir, store) = new();
+    add(&store, &[raw("block")], Some("pin"));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let events = told.clone();
+    let options = Options { events: Arc::new(move |event| events.lock().unwrap().push(event)), ..Options::default() };
+    let other = without_waiting(|| DiskBlockstore::open(dir.path(), options.clone())).unwrap();
+    let exclusive = lock::exclude(&store.inner.layout, &Options::default()).unwrap();
+    assert!(matches!(without_waiting(|| other.hold()), Err(StoreError::Cancelled)));
+    assert!(matches!(without_waiting(|| other.lease(raw("block").cid())), Err(StoreError::Cancelled)));
+    drop(exclusive);
+    without_waiting(|| other.lease(raw("block").cid())).unwrap();
+    fs::remove_file(dir.path().join("index.sqlite")).unwrap();
+    let open = || DiskBlockstore::open(dir.path(), options.clone());
+    assert!(matches!(without_waiting(open), Err(StoreError::Cancelled)));
+    assert!(told.lock().unwrap().is_empty());
+    assert!(open().unwrap().has(raw("block").cid()).unwrap());
+    assert_eq!(told.lock().unwrap().len(), 1);
+}
+
 #[test]
 fn the_log_of_the_index_stays_short() {
     let (dir, store) = new();

@@ -90,7 +90,7 @@ impl Inner {
             let mut reader = PackReader::open(&self.layout, pack)?;
             let mut told = 0;
             while let Some(section) = reader.next_section()? {
-                if (self.options.cancelled)() {
+                if self.options.is_cancelled() {
                     return Err(PackOrFailure::Failure(StoreError::Cancelled.into()));
                 }
                 progress(reader.read_bytes - std::mem::replace(&mut told, reader.read_bytes));
@@ -159,7 +159,7 @@ impl Inner {
         // What can be read from the start on, whatever the index says of it.
         if let Ok(mut reader) = PackReader::open(&self.layout, pack) {
             while let Ok(Some(section)) = reader.next_section() {
-                if (self.options.cancelled)() {
+                if self.options.is_cancelled() {
                     return Err(StoreError::Cancelled.into());
                 }
                 let Ok(block) = section.into_block() else { continue };

@@ -223,7 +223,7 @@ pub(super) fn raw(content: Vec<u8>) -> Block {
 }
 
 /// A directory of these blocks.
-fn directory_of(files: &[Block]) -> Dag {
+pub(super) fn directory_of(files: &[Block]) -> Dag {
     let mut blocks = Vec::new();
     let names: Vec<_> = (0..files.len()).map(|number| format!("{number:06}")).collect();
     let subtree = |block: &Block| unixfs::Subtree { cid: *block.cid(), dag_size: block.data().len() as u64 };

@@ -17,7 +17,7 @@ use self::task::{Command, Task};
 use super::keep::Keeper;
 use super::line::Line;
 use super::{DagRequest, FetchError, FetchEvent, FetchLimits, Fetched, Payer, Source, blocking};
-use crate::blockstore::{Blockstore, Lease, StoreError};
+use crate::blockstore::{Blockstore, Lease, StoreError, without_waiting};
 use crate::dag::{Block, Cid};
 use crate::remote::BoxError;
 
@@ -26,6 +26,9 @@ const WISHES: usize = 64;
 
 /// How many roots may be read at once. Each is an open file.
 const LEASES_MAX: usize = 128;
+
+/// How many blocks [`Session::lease_at_once`] looks at, each for some 10 µs. Programs have a few.
+const AT_ONCE_BLOCKS_MAX: u64 = 1024;
 
 /// Opens or finds something when it is first needed. May block.
 type Later<T> = Box<dyn Fn() -> Result<T, BoxError> + Send + Sync>;
@@ -144,21 +147,35 @@ impl Session {
     /// # Errors
     /// If the store cannot be used, or too many roots are read.
     pub async fn lease(&self, root: &Cid) -> Result<Arc<Lease>, FetchError> {
-        let leases = |inner: &Inner| -> Result<Option<Arc<Lease>>, FetchError> {
-            let mut leases = inner.leases();
-            leases.retain(|_, lease| lease.strong_count() > 0);
-            match leases.get(root).and_then(Weak::upgrade) {
-                None if leases.len() >= LEASES_MAX => Err(FetchError::TooManyRoots { limit: LEASES_MAX }),
-                found => Ok(found),
-            }
-        };
-        if let Some(lease) = leases(&self.0)? {
+        if let Some(lease) = self.0.leased(root)? {
             return Ok(lease);
         }
         let (store, root) = (self.store().await?, *root);
         let lease = Arc::new(blocking(move || store.lease(&root)).await??);
         self.0.leases().insert(root, Arc::downgrade(&lease));
         Ok(lease)
+    }
+
+    /// What [`Session::bring`] and [`Session::lease`] of the root do together, on this thread and before anybody else uses the
+    /// session, if nothing is missing and nobody has to be waited for. `None` where that is not so, and where anything fails,
+    /// which those two find out again.
+    ///
+    /// To have another thread look takes longer than to look.
+    pub fn lease_at_once(&self, request: DagRequest) -> Option<Arc<Lease>> {
+        let (shared, root) = (&self.0.shared, request.root);
+        if let Some(lease) = self.0.leased(&root).ok()? {
+            return Some(lease);
+        }
+        let limits = FetchLimits { blocks: AT_ONCE_BLOCKS_MAX, ..shared.options.limits };
+        let lease = without_waiting(|| {
+            let store = shared.store().ok()?;
+            // Nothing goes before it is leased.
+            let (_keeper, wants) = Keeper::start(store.clone(), request, limits).ok()?;
+            wants.is_empty().then(|| store.lease(&root).ok())?
+        })?;
+        let lease = Arc::new(lease);
+        self.0.leases().insert(root, Arc::downgrade(&lease));
+        Some(lease)
     }
 
     /// Sees to it that a part of a DAG is here, in as few requests as possible. To be used before blocks are asked for one by
@@ -267,6 +284,16 @@ impl Session {
 impl Inner {
     fn line(&self) -> MutexGuard<'_, Option<Line>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lease of a root that is read already.
+    fn leased(&self, root: &Cid) -> Result<Option<Arc<Lease>>, FetchError> {
+        let mut leases = self.leases();
+        leases.retain(|_, lease| lease.strong_count() > 0);
+        match leases.get(root).and_then(Weak::upgrade) {
+            None if leases.len() >= LEASES_MAX => Err(FetchError::TooManyRoots { limit: LEASES_MAX }),
+            found => Ok(found),
+        }
     }
 
     fn leases(&self) -> MutexGuard<'_, HashMap<Cid, Weak<Lease>>> {

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::super::tests::{Fake, PATIENCE, Step, raw};
-use super::super::{FetchError, FetchEvent, FetchLimits, Payer, Source};
+use super::super::tests::{Fake, PATIENCE, Step, directory_of, raw};
+use super::super::{DagRequest, FetchError, FetchEvent, FetchLimits, Payer, Source};
 use super::{Session, SessionOptions};
-use crate::blockstore::{Blockstore, DiskBlockstore, MemoryBlockstore, Options};
+use crate::blockstore::{Blockstore, DiskBlockstore, GcOptions, MemoryBlockstore, Options};
 use crate::cell::Account;
-use crate::dag::{Block, Cid};
+use crate::dag::{Block, Cid, Scope};
 use crate::grant::Limits;
 use crate::remote::Cause;
 
@@ -100,6 +100,33 @@ async fn nobody_is_looked_for_where_nothing_is_missing() {
     fixture.session.close().await;
     assert_eq!(fixture.looked.load(Ordering::Relaxed), 0);
     assert!(fixture.events().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_whole_is_leased_at_once() {
+    let [leaf, missing] = blocks();
+    let dag = directory_of(&[leaf.clone(), missing]);
+    let root = dag.0.last().unwrap().clone();
+    let fixture = Fixture::new(&[]);
+    let mut writer = fixture.store.writer().unwrap();
+    for block in [&leaf, &root] {
+        writer.put(block).unwrap();
+    }
+    writer.commit(&[]).unwrap();
+    let lease = |path: &str| {
+        let request = DagRequest { root: *root.cid(), path: path.to_owned(), scope: Scope::Entity };
+        fixture.session.lease_at_once(request)
+    };
+    assert!(lease("000001").is_none());
+    assert!(lease("nowhere").is_none());
+    let held = lease("000000").unwrap();
+    assert!(Arc::ptr_eq(&held, &fixture.session.lease(root.cid()).await.unwrap()), "there is one of each root");
+    fixture.store.gc(GcOptions::default()).unwrap();
+    assert!(fixture.has(&root) && fixture.has(&leaf));
+    drop(held);
+    fixture.store.gc(GcOptions::default()).unwrap();
+    assert!(!fixture.has(&root));
+    assert!(fixture.events().is_empty() && fixture.looked.load(Ordering::Relaxed) == 0);
 }
 
 /// What is had at once is what the store has; the rest is brought as ever, and then had at once as well.
