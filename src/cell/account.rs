@@ -146,7 +146,7 @@ impl Account {
         &self.0.limits
     }
 
-    /// How long it and those below have computed: had their threads, which they share with others.
+    /// How long it and those below have computed: had their threads, which they share with others, and the compiler.
     pub fn cpu_time(&self) -> Duration {
         Duration::from_nanos(self.0.computed.load(Ordering::Relaxed))
     }
@@ -289,11 +289,15 @@ impl Account {
         poll_fn(|context| {
             let start = Instant::now();
             let polled = cell.as_mut().poll(context);
-            let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.add(|inner| &inner.computed, nanoseconds);
+            self.count_computed(start.elapsed());
             polled
         })
         .await
+    }
+
+    /// Notes that it has computed for so long, or that this machine has on its behalf.
+    pub(super) fn count_computed(&self, time: Duration) {
+        self.add(|inner| &inner.computed, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// Whether it, or one above it, has computed for as long as it may.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 use std::{fmt, io};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::component::Component;
 use wasmtime_wasi::p2::bindings::CommandPre;
 
+use super::account::Account;
 use super::code_cache::{self, CodeCache, Key, NewCode};
 use super::compile_child::{ChildCompiler, CompileLimit, Failed};
 use super::engine::{Engine, processors};
@@ -200,11 +202,25 @@ impl Compiler {
     ///
     /// The bytes are not a program that this host can run, or compiling them takes more than it may.
     pub async fn compile(&self, wasm: Bytes) -> Result<Program, ComponentError> {
+        self.compile_and_book(wasm, None).await
+    }
+
+    /// As [`Compiler::compile`], on behalf of a cell with this account: while something is compiled that nobody else has asked
+    /// for before, it computes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Compiler::compile`].
+    pub async fn compile_for(&self, wasm: Bytes, account: &Account) -> Result<Program, ComponentError> {
+        self.compile_and_book(wasm, Some(account.clone())).await
+    }
+
+    async fn compile_and_book(&self, wasm: Bytes, payer: Option<Account>) -> Result<Program, ComponentError> {
         check_header(&wasm)?;
         let hashed = wasm.clone();
         let digest = self.0.runtime.spawn_blocking(move || Sha256::digest(&hashed).into());
         let digest = digest.await.map_err(|_| ComponentError::Stopped)?;
-        let compiling = match self.0.find_or_start(digest, wasm) {
+        let compiling = match self.0.find_or_start(digest, wasm, payer) {
             Found::Program(program) => return Ok(program),
             Found::Compiling(compiling) => compiling,
         };
@@ -226,12 +242,12 @@ impl Shop {
     }
 
     /// Finds a component in memory, or begins to look for it elsewhere.
-    fn find_or_start(self: &Arc<Self>, digest: Digest256, wasm: Bytes) -> Found {
+    fn find_or_start(self: &Arc<Self>, digest: Digest256, wasm: Bytes, payer: Option<Account>) -> Found {
         let mut known = self.known();
         if let Some(found) = look_up(&mut known, &digest) {
             return found;
         }
-        let compiling = self.start(digest, wasm);
+        let compiling = self.start(digest, wasm, payer);
         if let Some(weak) = compiling.downgrade() {
             known.push_front((digest, Known::Compiling(weak)));
             known.truncate(COMPILED_COUNT_MAX);
@@ -239,9 +255,9 @@ impl Shop {
         Found::Compiling(compiling)
     }
 
-    fn start(self: &Arc<Self>, digest: Digest256, wasm: Bytes) -> Compiling {
+    fn start(self: &Arc<Self>, digest: Digest256, wasm: Bytes, payer: Option<Account>) -> Compiling {
         let stop = CancellationToken::new();
-        let task = self.runtime.spawn(self.clone().make(digest, wasm, stop.clone()));
+        let task = self.runtime.spawn(self.clone().make(digest, wasm, payer, stop.clone()));
         // Dropped with the future, when nobody waits for it any more.
         let guard = stop.drop_guard();
         let waiting = async move {
@@ -256,6 +272,7 @@ impl Shop {
         self: Arc<Self>,
         digest: Digest256,
         wasm: Bytes,
+        payer: Option<Account>,
         stop: CancellationToken,
     ) -> Result<Program, ComponentError> {
         let key = key(&self.engine, &digest);
@@ -272,10 +289,16 @@ impl Shop {
         let Some(Ok(_slot)) = slot else { return Err(ComponentError::Stopped) };
         let shop = self.clone();
         let compiled = self.runtime.spawn_blocking(move || {
-            let component = match &shop.options.child {
-                Some(child) => shop.compile_in(child, &wasm, &key, &stop)?,
-                None => shop.compile_here(&wasm, &key)?,
+            let start = Instant::now();
+            let compiled = match &shop.options.child {
+                Some(child) => shop.compile_in(child, &wasm, &key, &stop),
+                None => shop.compile_here(&wasm, &key),
             };
+            // Also where nothing came of it.
+            if let Some(payer) = payer {
+                payer.count_computed(start.elapsed());
+            }
+            let component = compiled?;
             program(&shop.engine, &component, &wasm)
         });
         compiled.await.map_err(|_| ComponentError::Stopped)?
@@ -440,6 +463,7 @@ fn exports(component: &Component) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::cell::EngineOptions;
+    use crate::grant::Limits;
 
     fn compiler() -> Compiler {
         Compiler::new(Engine::new(EngineOptions::default()).unwrap(), Handle::current())
@@ -511,6 +535,23 @@ mod tests {
         let three = compiler.compile(wasm.into()).await.unwrap();
         assert!(Arc::ptr_eq(&one.unwrap().0, &three.0));
         assert!(Arc::ptr_eq(&two.unwrap().0, &three.0));
+    }
+
+    #[tokio::test]
+    async fn who_asks_first_computes() {
+        let accounts: [_; 3] = std::array::from_fn(|_| Account::new(Limits::default()));
+        let (compiler, wasm) = (compiler(), Bytes::from(wat::parse_str(MINIMAL_PROGRAM).unwrap()));
+        let [first, second, third] = &accounts;
+        let (one, two) =
+            futures::join!(compiler.compile_for(wasm.clone(), first), compiler.compile_for(wasm.clone(), second));
+        compiler.compile_for(wasm, third).await.unwrap();
+        assert!(one.is_ok() && two.is_ok());
+        let has_computed = accounts.each_ref().map(|account| !account.cpu_time().is_zero());
+        assert_eq!(has_computed.iter().filter(|has| **has).count(), 1, "{has_computed:?}");
+        assert!(!has_computed[2]);
+        let invalid = Bytes::from_static(b"\0asm\x0d\0\x01\0\xff");
+        compiler.compile_for(invalid, third).await.unwrap_err();
+        assert!(!third.cpu_time().is_zero(), "also for what cannot be compiled");
     }
 
     #[tokio::test]

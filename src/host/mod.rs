@@ -320,7 +320,7 @@ impl Spawn for Children {
             if wasm.len() > account.limits().size(Limit::Wasm) {
                 return Err(account.reached(Limit::Wasm).into());
             }
-            Ok(Loaded { program: host.0.compiler.compile(wasm).await?, image })
+            Ok(Loaded { program: host.0.compiler.compile_for(wasm, &account).await?, image })
         }
         .boxed_local()
     }
