@@ -449,6 +449,8 @@ fn settle(
                     stale.push(reason.clone());
                 }
             }
+            // Whether it has written something is seen below.
+            Reason::Before { .. } => {}
             Reason::Tool { .. } if !matches!(guest.recipe, Recipe::Command { .. }) => {
                 let artifacts = guest.embeds.iter().map(|name| (name.clone(), built[name].path.clone())).collect();
                 let environment = environment::of_guest(ctx.environment, guest, &artifacts);
@@ -483,7 +485,8 @@ fn settle(
     let found = inputs::find(&scanner, project, guest, asked, ctx.environment, &embeds)?;
     if survey::root_records(&found) != record.roots {
         // It has changed since it was surveyed.
-        return Ok(Settling::Stale(reasons.to_vec()));
+        let told = survey::root_reasons(record, &found, ctx.memory);
+        return Ok(Settling::Stale(if told.is_empty() { reasons.to_vec() } else { told }));
     }
     next.inputs = found.inputs.digest();
     next.embeds = survey::embed_records(&found.inputs.embeds, &digests(built));

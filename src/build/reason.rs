@@ -77,6 +77,11 @@ pub enum Reason {
         /// Its folder.
         path: String,
     },
+    /// A guest that it needs is to be built before, which may write what this one is made of.
+    Before {
+        /// The guest.
+        name: String,
+    },
 }
 
 impl Reason {
@@ -94,6 +99,7 @@ impl Reason {
             Self::Input { .. } => "input",
             Self::Guest { .. } => "guest",
             Self::Outside { .. } => "outside",
+            Self::Before { .. } => "before",
         }
     }
 
@@ -106,13 +112,13 @@ impl Reason {
             }
             Self::Wetfile { key, .. } => Some(key),
             Self::Input { root, .. } => Some(root),
-            Self::Variable { name, .. } | Self::Guest { name } => Some(name),
+            Self::Variable { name, .. } | Self::Guest { name } | Self::Before { name } => Some(name),
         }
     }
 
     /// Whether it may turn out to be none: whether something has to be built or asked first.
     pub fn is_unsure(&self) -> bool {
-        matches!(self, Self::Tool { .. } | Self::Guest { .. })
+        matches!(self, Self::Tool { .. } | Self::Guest { .. } | Self::Before { .. })
     }
 }
 
@@ -156,6 +162,13 @@ impl std::fmt::Display for Reason {
             Self::MoreFiles { count } => write!(formatter, "{count} more files"),
             Self::Input { root, change } => write!(formatter, "{} {}", shown(root), verb(*change)),
             Self::Guest { name } => write!(formatter, "guest {}, which it uses, is built anew", shown(name)),
+            Self::Before { name } => {
+                write!(
+                    formatter,
+                    "guest {}, which it needs, is built anew, and may write what it is made of",
+                    shown(name)
+                )
+            }
             Self::Outside { path } => {
                 write!(formatter, "it depends on {}, outside of the project, where changes are not seen", shown(path))
             }

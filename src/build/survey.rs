@@ -280,7 +280,7 @@ pub fn shortened(text: &str) -> String {
 }
 
 /// Where what a guest is made of differs from what it was made of.
-fn root_reasons(record: &GuestRecord, found: &Found, memory: &Memory) -> Vec<Reason> {
+pub(super) fn root_reasons(record: &GuestRecord, found: &Found, memory: &Memory) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let roots: BTreeSet<&String> = record.roots.keys().chain(found.roots.keys()).collect();
     let mut told = BTreeSet::new();

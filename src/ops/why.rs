@@ -125,7 +125,7 @@ fn causes(reasons: &[Reason], of_guest: &dyn Fn(&str) -> Vec<Reason>) -> Vec<Cau
         if found.len() >= CAUSES_MAX || steps > STEPS_MAX {
             break;
         }
-        if let Reason::Guest { name } = &reason
+        if let Reason::Guest { name } | Reason::Before { name } = &reason
             && !through.contains(name)
         {
             let before = of_guest(name);

@@ -66,6 +66,56 @@ fn what_is_needed_is_built_before() {
     assert!(done.stderr.contains("guest `c`") && !done.stderr.contains("guest `b`"), "{}", done.stderr);
 }
 
+/// What is needed may write what another is made of: that is looked at again when it is there, and not taken for fresh before.
+#[test]
+fn what_is_needed_writes_what_others_are_made_of() {
+    let guest = |name: &str, inputs: &str, build: &str, rest: &str| {
+        format!(
+            "[guest.{name}]\nbuild = 'echo {name} >> order; {build} cat echo.wasm > $WW_OUT'\n\
+             inputs = ['echo.wasm', {inputs}]\n{rest}\n"
+        )
+    };
+    let project = project(&format!(
+        "{}{}{}",
+        guest("app", "'made/x'", "", "needs = ['middle', 'maker']"),
+        guest("middle", "'middle.txt'", "", "needs = ['maker']"),
+        guest("maker", "'maker.txt'", "cp maker.txt made/x;", "")
+    ));
+    project.write("maker.txt", "one");
+    project.write("middle.txt", "one");
+    project.write("made/x", "");
+    let built = |expected: &str| {
+        let done = run(&project, &["build"]).expect(0);
+        assert_eq!(text(&project, "order"), expected, "{}", done.stderr);
+        fs::write(project.path("order"), "").unwrap();
+        done
+    };
+    built("maker\nmiddle\napp\n");
+    built("");
+    project.write("maker.txt", "two");
+    let done = run(&project, &["build", "--plan"]).expect(0);
+    assert!(
+        done.stdout.contains("guest maker, which it needs, is built anew, and may write what it is made of"),
+        "{}",
+        done.stdout
+    );
+    built("maker\napp\n");
+    let done = run(&project, &["why", "app"]).expect(0);
+    assert!(done.stdout.contains("made/x has changed"), "{}", done.stdout);
+    run(&project, &["verify"]).expect(0);
+    built("");
+    // Where it writes the same again, nobody else is built; and who is in between does not let the first and the last run at once.
+    project.write("maker.txt", "two ");
+    project.write("made/x", "two ");
+    project.write("order", "");
+    run(&project, &["build"]).expect(0);
+    fs::write(project.path("order"), "").unwrap();
+    fs::remove_file(project.path("target/ww/guests/maker.wasm")).unwrap();
+    fs::remove_file(project.path("target/ww/guests/app.wasm")).unwrap();
+    built("maker\napp\n");
+    run(&project, &["build", "--locked"]).expect(0);
+}
+
 #[test]
 fn globs_and_texts_are_files_of_an_image() {
     let project = project(&format!(

@@ -158,6 +158,21 @@ fn a_lock_that_is_out_of_date_comes_first() {
     finish(ww(&["verify", "--rebuild", "config"]).current_dir(project.path(""))).expect(2);
 }
 
+/// What an image has from its base is built and looked at like its own.
+#[test]
+fn a_base_belongs_to_an_image() {
+    let project = copying_project();
+    let wetfile = String::from_utf8(project.read("Wetfile.toml")).unwrap();
+    let derived = "[image.derived]\nout = 'derived'\nbase = { image = 'echo' }\nfiles.'etc/new' = { text = 'x' }\n";
+    project.write("Wetfile.toml", &format!("{wetfile}\n{derived}"));
+    run(&project, &["-q", "build"]).expect(0);
+    let done = rebuild(&project, &["derived", "--json"], 0);
+    assert!(json(&done)["rebuilt"]["guests"].to_string().contains("echo"), "{}", done.stdout);
+    project.write("src/echo.wasm", "changed");
+    let done = rebuild(&project, &["derived"], 10);
+    assert!(done.stderr.contains("guest `echo`"), "{}", done.stderr);
+}
+
 /// A command that reads what it does not list among its inputs.
 #[test]
 fn what_is_no_input_is_not_there() {

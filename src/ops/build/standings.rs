@@ -9,7 +9,7 @@ use crate::build::ledger::{Entry, ImageRecord, Memory};
 use crate::build::{BuildError, BuiltGuest, Reason, Standing, Survey, Variables};
 use crate::ops::Error;
 use crate::ops::lock::Reading;
-use crate::wetfile::{GuestName, Image, ImageName, Project};
+use crate::wetfile::{Guest, GuestName, Image, ImageName, Project};
 
 /// What would be built, in the order in which it would be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,7 @@ impl Standings {
             let guest = &project.guests[name];
             let embeds = guest.embeds.iter().filter_map(|name| Some((name.clone(), guests.get(name).cloned()?)));
             let standing = survey.guest(guest, &embeds.collect(), &mut entries);
+            let standing = after_needed(guest, standing, &guests);
             guests.insert(name.clone(), standing);
             if (reading.stopped)() {
                 return Err(Error::Build { guest: name.clone(), source: BuildError::Cancelled });
@@ -133,6 +134,18 @@ impl Standings {
         });
         BuildPlan { guests: guests.collect(), images: images.collect() }
     }
+}
+
+/// Where a guest stands, given where those stand that it needs. What is built before it may write what it is made of: then it
+/// has to wait, and be looked at again.
+fn after_needed(guest: &Guest, standing: Standing, guests: &BTreeMap<GuestName, Standing>) -> Standing {
+    if matches!(standing, Standing::Stale(_)) {
+        return standing;
+    }
+    let is_stale = |name: &&GuestName| matches!(guests.get(*name), Some(Standing::Stale(_)));
+    let before: Vec<_> =
+        guest.needs.iter().filter(is_stale).map(|name| Reason::Before { name: name.to_string() }).collect();
+    if before.is_empty() { standing } else { Standing::Stale(before) }
 }
 
 /// What a build shows of an image that it has left alone.

@@ -126,7 +126,7 @@ fn dir(
     let what = format!("the `path` of guest {guest}");
     let dir = place::path(&ProjectPath::root(), text, &what, sink)?;
     place::folder(ctx, &dir, text, &what, sink)?;
-    inputs.push(Input { path: dir.clone(), what, span: text.span.clone() });
+    inputs.push(Input { path: dir.clone(), what, span: text.span.clone(), is_read_whole: false });
     Some(dir)
 }
 
@@ -299,9 +299,9 @@ pub(super) fn check_input(
     let Some(path) = place::path(dir, text, &what, sink) else { return };
     if is_glob(&text.value) {
         let folder = dir.join(split_glob(&text.value).0).unwrap_or(path);
-        inputs.push(Input { path: folder, what, span: text.span.clone() });
+        inputs.push(Input { path: folder, what, span: text.span.clone(), is_read_whole: false });
     } else if place::existing(ctx, &path, text, &what, sink).is_some() {
-        inputs.push(Input { path, what, span: text.span.clone() });
+        inputs.push(Input { path, what, span: text.span.clone(), is_read_whole: false });
     }
 }
 

@@ -49,6 +49,8 @@ struct Input {
     /// How messages name it.
     what: String,
     span: Range<usize>,
+    /// Whether all of it is read, also what lies in an `out`.
+    is_read_whole: bool,
 }
 
 /// Checks a whole manifest. What is wrong goes to the sink; the project is to be used only when nothing did.

@@ -75,16 +75,18 @@ fn obstacle(ctx: &Context<'_>, path: &ProjectPath) -> Option<String> {
 /// Reports each `out` that holds, or lies in, another one or an input.
 ///
 /// A guest in the project's root, and a glob that begins there, are no reason: they hold every `out`, and what lies in
-/// an `out` is never an input.
+/// an `out` is never an input. The folder of an image's source is read as it is.
 pub(super) fn check_overlaps(images: &[ImageTable], inputs: &[Input], sink: &mut Sink<'_>) {
     let out = |image: &ImageTable| {
         let text = image.out.given()?;
         let path = ProjectPath::new(&text.value).ok().filter(|path| !path.is_root())?;
-        Some(Input { path, what: format!("the `out` of image {}", quoted(&image.name.value)), span: text.span.clone() })
+        let what = format!("the `out` of image {}", quoted(&image.name.value));
+        Some(Input { path, what, span: text.span.clone(), is_read_whole: true })
     };
     let outs: Vec<Input> = images.iter().filter_map(out).collect();
     for (at, out) in outs.iter().enumerate() {
-        let others = outs[..at].iter().chain(inputs.iter().filter(|input| !input.path.is_root()));
+        let others =
+            outs[..at].iter().chain(inputs.iter().filter(|input| input.is_read_whole || !input.path.is_root()));
         if let Some(other) = others.into_iter().find(|other| overlap(&out.path, &other.path)) {
             report_overlap(out, other, sink);
         }
@@ -97,7 +99,8 @@ fn overlap(one: &ProjectPath, other: &ProjectPath) -> bool {
 
 fn report_overlap(out: &Input, other: &Input, sink: &mut Sink<'_>) {
     let relation = relation(&out.path, &other.path);
-    let label = sink.label(&out.span, format!("{relation} {}", quoted(other.path.as_str())));
+    let place = if other.path.is_root() { "the project's folder".to_owned() } else { quoted(other.path.as_str()) };
+    let label = sink.label(&out.span, format!("{relation} {place}"));
     let other_label = sink.label(&other.span, other.what.clone());
     let message = format!("{} {relation} {}", out.what, other.what);
     let help = "the whole folder `out` is replaced by the image; name one that holds nothing else";

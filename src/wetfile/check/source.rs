@@ -26,7 +26,7 @@ pub(super) fn check(
         SourceTable::Path { path: text, glob: None } => {
             let path = place::path(&ProjectPath::root(), text, &what, sink)?;
             let kind = place::existing(ctx, &path, text, &what, sink)?;
-            inputs.push(Input { path: path.clone(), what, span: text.span.clone() });
+            inputs.push(Input { path: path.clone(), what, span: text.span.clone(), is_read_whole: true });
             Some((Source::Path(path), Some(kind)))
         }
         SourceTable::Path { path: text, glob: Some(pattern) } => {
@@ -35,7 +35,7 @@ pub(super) fn check(
             place::folder(ctx, &folder, text, &what, sink)?;
             let glob = glob?;
             let read = folder.join(split_glob(glob.as_str()).0).unwrap_or_else(|_| folder.clone());
-            inputs.push(Input { path: read, what, span: pattern.span.clone() });
+            inputs.push(Input { path: read, what, span: pattern.span.clone(), is_read_whole: false });
             Some((Source::Glob { folder, glob }, Some(Kind::Folder)))
         }
     }

@@ -180,7 +180,10 @@ pub fn rebuild(
         project.images.values().filter(|image| images.is_empty() || images.contains(&image.name)).collect();
     let guests: BTreeSet<&GuestName> = match images.is_empty() {
         true => project.guests.keys().collect(),
-        false => project.build_order(wanted.iter().flat_map(|image| image.guests())).into_iter().collect(),
+        false => {
+            let used = wanted.iter().flat_map(|image| project.layers(image)).flat_map(Image::guests);
+            project.build_order(used).into_iter().collect()
+        }
     };
     let mut rebuilt = Rebuilt::default();
     let lock = check_lock(environment, project, &guests, &wanted, &mut rebuilt.report.findings)?;
