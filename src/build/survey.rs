@@ -170,7 +170,20 @@ impl<'a> Survey<'a> {
             return Some(Reason::NeverBuilt);
         };
         let dir = guest.dir.to_path(&self.project.root);
-        match self.toolbox.state(&record.tools, &tools, &dir, self.environment) {
+        // Only what finds programs, and what says where they lie, has a say here.
+        let own = guest.env.iter().filter_map(|(name, value)| match value {
+            EnvValue::Set(value) if tools.depends_on(name) => Some((name.into(), value.into())),
+            EnvValue::Set(_) | EnvValue::Inherit => None,
+        });
+        let own: Variables = own.collect();
+        let state = match own.is_empty() {
+            true => self.toolbox.state(&record.tools, &tools, &dir, self.environment),
+            false => {
+                let environment = self.environment.clone().into_iter().chain(own).collect();
+                Toolbox::default().state(&record.tools, &tools, &dir, &environment)
+            }
+        };
+        match state {
             ToolsState::Same => None,
             ToolsState::Changed(path) => Some(Reason::Tool { path: path.to_string_lossy().into_owned() }),
             ToolsState::Restamped(tools) => {

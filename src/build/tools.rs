@@ -62,6 +62,21 @@ impl Tools {
         find_program(called, dir, environment).map_or(Ok(()), |path| self.add(Some(called), &path, |_| Ok(None)))
     }
 
+    /// Adds a program that is not there, and would be used if it were.
+    pub(super) fn add_absent(&mut self, called: &str) {
+        self.files.push(ToolFile {
+            called: Some(called.to_owned()),
+            path: Name::new(OsStr::new("")),
+            stamp: None,
+            digest: None,
+        });
+    }
+
+    /// Whether a variable of the environment has a say in where it lies.
+    pub(super) fn depends_on(&self, name: &str) -> bool {
+        name == "PATH" || self.variables.iter().any(|(variable, _)| variable == name)
+    }
+
     /// Adds a file that belongs to such a program, or that says which one it is; it need not be there.
     pub(super) fn add_part(&mut self, path: &Path) -> io::Result<()> {
         self.add(None, path, |_| Ok(None))
@@ -122,6 +137,7 @@ impl Tools {
             let path = PathBuf::from(file.path.as_os_str());
             if let Some(called) = &file.called {
                 match stamps.program(called, dir, environment) {
+                    None if path.as_os_str().is_empty() => continue,
                     Some(found) if found == path => {}
                     found => return ToolsState::Changed(found.unwrap_or(path)),
                 }

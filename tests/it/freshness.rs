@@ -226,6 +226,81 @@ fn another_program_is_a_reason() {
     assert_eq!(build(&project), [told(&other)]);
 }
 
+/// A program is looked for where the guest's own table says.
+#[test]
+fn a_path_of_its_own_is_no_reason() {
+    let mut project = Project::new("p");
+    let bin = project.outside("bin");
+    fs::copy("/bin/cp", bin.join("make-it")).unwrap();
+    project.wetfile(&format!(
+        "[guest.x]\nbuild = ['make-it', 'program.wasm', '{{out}}']\ninputs = []\nenv.PATH = '{}'\n",
+        bin.display()
+    ));
+    fs::copy(crate::support::guest("child-echo"), project.path("program.wasm")).unwrap();
+    assert_eq!(build(&project), [format!("x: {FIRST}")]);
+    assert_eq!(build(&project), [""; 0]);
+    // What the others are given is none of its business.
+    let path = project.variables.get(&OsString::from("PATH")).cloned().unwrap();
+    project.set("PATH", std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path))).unwrap());
+    assert_eq!(build(&project), [""; 0]);
+}
+
+/// A Zig that is none: it copies the first source.
+fn fake_zig(folder: &Path) {
+    let script = "#!/bin/sh\n[ $1 = version ] && { echo 0.99; exit; }\nwhile [ $# -gt 0 ]; do case $1 in\n\
+                  -o) out=$2; shift ;; *.c) in=${in:-$1} ;; esac; shift; done\ncat program.wasm > $out; cat $in >> ran\n";
+    fs::write(folder.join("zig"), script).unwrap();
+    fs::set_permissions(folder.join("zig"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What a compiler is given by name counts, also where git does not see it; and so does a tool that would be taken before.
+#[test]
+fn what_a_language_takes_is_seen() {
+    let mut project = Project::new("p");
+    let [bin, first] = ["bin", "first"].map(|name| project.outside(name));
+    fake_zig(&bin);
+    project.wetfile("[guest.x]\npath = 'x'\nlang = 'c'\n");
+    project.write("x/made.c", "one\n");
+    project.write("x/.gitignore", "made.c\nran\nprogram.wasm\n");
+    fs::copy(crate::support::guest("child-echo"), project.path("x/program.wasm")).unwrap();
+    let path = project.variables.get(&OsString::from("PATH")).cloned().unwrap();
+    let with = |folders: [&Path; 2]| {
+        let folders = folders.map(Path::to_owned).into_iter().chain(std::env::split_paths(&path));
+        std::env::join_paths(folders).unwrap()
+    };
+    project.set("PATH", with([&first, &bin]));
+    assert_eq!(build(&project), [format!("x: {FIRST}")]);
+    assert_eq!(build(&project), [""; 0]);
+    project.write("x/made.c", "two\n");
+    assert_eq!(build(&project), ["x: x/made.c has changed"]);
+    assert_eq!(project.read("x/ran"), b"one\ntwo\n");
+    assert_eq!(build(&project), [""; 0]);
+    fake_zig(&first);
+    // It is asked, and is the same.
+    assert_eq!(build(&project), [""; 0]);
+    fs::write(first.join("zig"), "#!/bin/sh\nexit 1\n").unwrap();
+    let done = build_with(&project, BuildOptions::default());
+    assert!(done.1.is_err() || done.0.len() == 1, "{done:?}");
+}
+
+/// A manifest that comes to lie above a package is one that cargo looks into.
+#[test]
+fn a_workspace_above_is_seen() {
+    let project = Project::new("p");
+    project.wetfile("[guest.x]\npath = 'deep/x'\n");
+    project.write("deep/x/Cargo.toml", "[package]\nname = 'x'\nversion = '0.1.0'\nedition = '2024'\n");
+    project.write("deep/x/src/main.rs", "fn main() {}\n");
+    let build = || build_with(&project, BuildOptions { offline: true, ..BuildOptions::default() });
+    assert_eq!(build().0, [format!("x: {FIRST}")]);
+    assert_eq!(build().0, [""; 0]);
+    project
+        .write("Cargo.toml", "[workspace]\nmembers = ['deep/x']\nresolver = '3'\n[profile.release]\nopt-level = 0\n");
+    let (started, built) = build();
+    built.unwrap();
+    assert_eq!(started, ["x: the `[workspace]` of Cargo.toml is new"]);
+    assert_eq!(build().0, [""; 0]);
+}
+
 /// What says nothing about content is no reason.
 #[test]
 fn times_and_modes_are_no_reasons() {
@@ -367,7 +442,11 @@ fn an_edit_that_is_taken_back_is_seen() {
         }
         project.write("in.txt", "first");
         started();
-        fs::remove_file(project.path("started")).unwrap();
+        // Once more or twice: it may have begun again before it was changed back.
+        while !building.is_finished() {
+            let _ = fs::remove_file(project.path("started"));
+            thread::sleep(Duration::from_millis(5));
+        }
         building.join().unwrap();
     });
     assert!(project.artifact("x").ends_with(b"first"));

@@ -38,9 +38,18 @@ pub(in crate::build) fn cargo_roots(
     let mut packages = Packages::default();
     let first = guest.dir.to_path(&project.root);
     let workspace = packages.ask(&first, metadata)?;
-    let mut pending = vec![first];
+    let mut pending = vec![first.clone()];
     for file in ["Cargo.toml", "Cargo.lock"] {
         roots.add(project, &workspace.join(file), "");
+    }
+    // A manifest that comes to lie on the way up, or says that it is a workspace's, may be found in place of this one.
+    let is_alone = workspace == real(&first) && !table(&workspace.join("Cargo.toml")).contains_key("workspace");
+    for folder in std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes()) {
+        let folder = folder.to_path(&project.root);
+        let is_between = folder.starts_with(&workspace) || is_alone;
+        if is_between && folder != workspace && folder != first {
+            roots.add(project, &folder.join("Cargo.toml"), WORKSPACE_ONLY);
+        }
     }
     pending.extend(replacements(&workspace.join("Cargo.toml"), &workspace));
     for folder in std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes()) {

@@ -130,7 +130,15 @@ pub(super) fn find<'r>(
         Recipe::Command { inputs, .. } => command_roots(scanner, guest, inputs)?,
         Recipe::Language(recipe) => {
             let mut roots = command_roots(scanner, guest, &recipe.inputs)?;
-            roots.extend(rust_roots(scanner, project, guest, [])?);
+            // What the compiler is given by name it reads, whether or not git would see it.
+            roots.extend(command_roots(scanner, guest, &recipe.sources)?);
+            let is_file = |main: &&String| guest.dir.join(main).is_ok_and(|path| path.to_path(&project.root).is_file());
+            roots.extend(command_roots(scanner, guest, recipe.main.iter().filter(is_file))?);
+            for (root, looked) in rust_roots(scanner, project, guest, [])? {
+                // An input is named relative to the guest's folder, and that relative to the project.
+                let root = if roots.contains_key(&root) { format!("{root}/") } else { root };
+                roots.insert(root, looked);
+            }
             roots
         }
     };
@@ -309,7 +317,11 @@ fn project_path(text: &str) -> Option<ProjectPath> {
     ProjectPath::new(text).ok().filter(|path| path.to_string() == text)
 }
 
-fn command_roots(scanner: &Scanner<'_>, guest: &Guest, inputs: &[String]) -> Result<Roots, InputsError> {
+fn command_roots<'i>(
+    scanner: &Scanner<'_>,
+    guest: &Guest,
+    inputs: impl IntoIterator<Item = &'i String>,
+) -> Result<Roots, InputsError> {
     let mut roots = Roots::new();
     for input in inputs {
         let looked = if is_glob(input) {

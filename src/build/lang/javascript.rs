@@ -27,7 +27,7 @@ pub(super) fn candidates(root: &Path, dir: &ProjectPath) -> Vec<Tool> {
     let mut folders: Vec<ProjectPath> = std::iter::once(ProjectPath::root()).chain(dir.prefixes()).collect();
     folders.reverse();
     let installed = folders.iter().map(|folder| folder.to_path(root).join("node_modules/.bin").join(NAME));
-    let installed = installed.filter(|path| path.is_file()).filter_map(|path| path.into_os_string().into_string().ok());
+    let installed = installed.filter_map(|path| path.into_os_string().into_string().ok());
     installed.map(|path| Tool::new(path, &[])).chain([Tool::new(NAME, &[])]).collect()
 }
 

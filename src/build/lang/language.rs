@@ -38,10 +38,6 @@ impl Prepared {
         let mut tools = Tools::default();
         let dir = guest.dir.to_path(ctx.state.root());
         tool.add_to(&mut tools, &dir, &environment).map_err(BuildError::io("look at", program))?;
-        // Where one that belongs to the guest would be found first.
-        for place in [".venv/bin/componentize-py", "node_modules/.bin/componentize-js"] {
-            tools.add_part(&dir.join(place)).map_err(BuildError::io("look at", place))?;
-        }
         let identity = lock::Toolchain::new(&format!("{what}, {target}, recipe {RECIPE}"));
         let unusable = || BuildError::Answer { program, source: "its version is not printable".into() };
         Ok(Self { tool, environment, identity: identity.ok_or_else(unusable)?, tools })

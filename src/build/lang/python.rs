@@ -24,8 +24,7 @@ const PACKAGES: &str = "VIRTUAL_ENV";
 
 /// Where componentize-py may be, for a guest in a folder.
 pub(super) fn candidates(dir: &Path) -> Vec<Tool> {
-    let own = Some(dir.join(OWN_PACKAGES).join("bin").join(NAME)).filter(|path| path.is_file());
-    let own = own.and_then(|path| path.into_os_string().into_string().ok());
+    let own = dir.join(OWN_PACKAGES).join("bin").join(NAME).into_os_string().into_string().ok();
     own.map(|path| Tool::new(path, &[])).into_iter().chain([Tool::new(NAME, &[])]).collect()
 }
 

@@ -36,12 +36,19 @@ pub(super) struct Tool {
     program: String,
     first: Vec<OsString>,
     parts: Vec<PathBuf>,
+    /// Programs that would have been taken before it, and were not there.
+    absent: Vec<String>,
 }
 
 impl Tool {
     /// A program that is looked for in `PATH`, or at a path.
     pub(super) fn new(program: impl Into<String>, first: &[&str]) -> Self {
-        Self { program: program.into(), first: first.iter().map(OsString::from).collect(), parts: Vec::new() }
+        Self {
+            program: program.into(),
+            first: first.iter().map(OsString::from).collect(),
+            parts: Vec::new(),
+            absent: Vec::new(),
+        }
     }
 
     /// The program, as it is called.
@@ -57,6 +64,7 @@ impl Tool {
     /// Adds the program, of which it is asked what it is when it has changed.
     pub(super) fn add_to(&self, tools: &mut Tools, dir: &Path, environment: &Variables) -> io::Result<()> {
         tools.add_compiler(&self.program, dir, environment)?;
+        self.absent.iter().for_each(|program| tools.add_absent(program));
         self.parts.iter().try_for_each(|part| tools.add_part(part))
     }
 
@@ -122,15 +130,17 @@ pub(super) fn first_of(
     candidates: Vec<Tool>,
     question: &[&str],
 ) -> Result<(Tool, String), BuildError> {
+    let mut absent = Vec::new();
     for tool in candidates {
         match tool.ask(ctx, guest, environment, question) {
             Ok(lines) => match version(&lines) {
-                Some(version) => return Ok((tool, version)),
+                Some(version) => return Ok((Tool { absent, ..tool }, version)),
                 None => {
                     return Err(BuildError::Answer { program: known.name, source: "it names no version".into() });
                 }
             },
-            Err(BuildError::ProgramMissing { .. } | BuildError::Failed { .. }) => {}
+            Err(BuildError::ProgramMissing { .. }) => absent.push(tool.program),
+            Err(BuildError::Failed { .. }) => {}
             Err(error) => return Err(error),
         }
     }
