@@ -8,13 +8,14 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTableError;
 
 use super::network::{NetworkRefused, Refusals};
+use super::thread_time;
 use crate::grant::{Limit, LimitValue, Limits, Span};
 use crate::vfs::memory::Room;
 use crate::wasm_binary::Weight;
@@ -69,6 +70,8 @@ struct Inner {
     calls: AtomicU64,
     /// What it was itself refused of the network.
     refused: Refusals,
+    /// Whether something did not fit into `/tmp`.
+    is_tmp_full: AtomicBool,
 }
 
 /// A number with its bound.
@@ -137,6 +140,7 @@ impl Account {
             children_started: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             refused: Refusals::default(),
+            is_tmp_full: AtomicBool::new(false),
             limits,
         }))
     }
@@ -146,9 +150,15 @@ impl Account {
         &self.0.limits
     }
 
-    /// How long it and those below have computed: had their threads, which they share with others, and the compiler.
+    /// How long it and those below have computed: how long their threads had a processor for them, and how long compilers
+    /// worked on what they load.
     pub fn cpu_time(&self) -> Duration {
         Duration::from_nanos(self.0.computed.load(Ordering::Relaxed))
+    }
+
+    /// The limit of what it and those below keep in `/tmp`, if something was refused for its sake.
+    pub fn tmp_refused(&self) -> Option<LimitReached> {
+        self.0.is_tmp_full.load(Ordering::Relaxed).then(|| self.reached(Limit::Tmp))
     }
 
     /// What the memories and tables take now, and what the host holds, in bytes.
@@ -289,7 +299,7 @@ impl Account {
         poll_fn(|context| {
             let start = Instant::now();
             let polled = cell.as_mut().poll(context);
-            self.count_computed(start.elapsed());
+            self.count_computed(thread_time::computed(start.elapsed()));
             polled
         })
         .await
@@ -311,7 +321,11 @@ impl Account {
 /// The room for files in memory.
 impl Room for Account {
     fn take(&self, bytes: u64) -> bool {
-        self.book(|inner| &inner.tmp, bytes).is_ok()
+        let booked = self.book(|inner| &inner.tmp, bytes);
+        if let Err(full) = booked {
+            full.0.is_tmp_full.store(true, Ordering::Relaxed);
+        }
+        booked.is_ok()
     }
 
     fn give(&self, bytes: u64) {
@@ -597,7 +611,8 @@ mod tests {
     async fn time_is_booked_upwards() {
         let root = Account::new(limits(&["cpu-time=1ms"]));
         let child = root.below(Limits::default()).unwrap();
-        child.time(async { std::thread::sleep(Duration::from_millis(2)) }).await;
+        let start = Instant::now();
+        child.time(async { while start.elapsed() < Duration::from_millis(2) {} }).await;
         assert!(root.cpu_time() >= Duration::from_millis(2));
         assert_eq!(child.out_of_time().unwrap().to_string(), "the limit `cpu-time` is reached, which is 1ms");
         assert_eq!(Account::new(Limits::default()).out_of_time(), None);

@@ -22,6 +22,7 @@ mod network;
 mod pipe;
 mod process;
 mod stdio;
+mod thread_time;
 mod turn;
 
 pub use account::{Account, Admission, Held, LimitReached};

@@ -141,7 +141,7 @@ impl OutputStream for ArrivingOutput {
 ///
 /// Nothing is read before the guest asks, and never more than it asks for: what a guest leaves unread is still there
 /// for the process that reads the same descriptor next. No flag of the descriptor is changed (`O_NONBLOCK` belongs to
-/// the open file, which the user's shell shares).
+/// the open file, which the user's shell shares): terminals and pipes are opened once more.
 #[derive(Clone)]
 pub struct InputFile(Arc<SharedFile>);
 
@@ -168,6 +168,7 @@ impl InputFile {
     /// Reads from `fd`. Where that is a terminal, the guest is told so if `is_told`.
     pub fn new(fd: OwnedFd, is_told: bool) -> Self {
         let is_terminal = fd.is_terminal();
+        let fd = opened_again(&fd).unwrap_or(fd);
         Self(Arc::new(SharedFile { fd: Arc::new(fd), is_terminal, is_told, readiness: OnceLock::new() }))
     }
 
@@ -200,8 +201,8 @@ impl InputFile {
 
     /// Reads what is there; `None` where nothing is there yet. Empty bytes mean the end.
     ///
-    /// Does not wait, unless another program that reads the same descriptor takes the bytes between the two calls: one
-    /// that shares its input with a guest has to expect that either of them waits for more.
+    /// Does not wait, unless the file could not be opened again and another program that reads the same descriptor takes the
+    /// bytes between the two calls.
     fn try_read(&self, size_max: usize) -> io::Result<Option<Bytes>> {
         if !self.is_readable()? {
             return Ok(None);
@@ -218,6 +219,25 @@ impl InputFile {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The same terminal or pipe as an open file of its own, reading from which never waits. Others that read it may take what was
+/// there a moment ago, and a terminal answers a process in the background by stopping it, so that the next read is one in the
+/// foreground, where nothing is there any more. `None` where that cannot be had, as for the terminal of another user.
+#[cfg(target_os = "linux")]
+fn opened_again(fd: &OwnedFd) -> Option<OwnedFd> {
+    use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+    let kind = FileType::from_raw_mode(fstat(fd).ok()?.st_mode);
+    if !(kind == FileType::Fifo || fd.is_terminal()) {
+        return None;
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    open(format!("/proc/self/fd/{}", fd.as_raw_fd()), flags, Mode::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn opened_again(_: &OwnedFd) -> Option<OwnedFd> {
+    None
 }
 
 impl fmt::Debug for InputFile {

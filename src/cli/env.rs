@@ -81,12 +81,25 @@ pub(super) fn code_cache_folder() -> Option<PathBuf> {
     folder.map(|folder| folder.join("code"))
 }
 
+/// How many files must be allowed to be open: 128 that are kept from guests (`vfs::folder`), and some for a guest.
+const OPEN_FILES_MIN: u64 = 192;
+
 /// Lets this process have as many files open as it may. The usual limit is that of programs that use `select`.
-pub(super) fn allow_open_files() {
+///
+/// # Errors
+///
+/// They are too few to do anything with.
+pub(super) fn allow_open_files() -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Where it cannot be had, fewer will do.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    match getrlimit(Resource::Nofile).current {
+        Some(current) if current < OPEN_FILES_MIN => Err(io::Error::other(format!(
+            "only {current} files may be open, and {OPEN_FILES_MIN} have to be: `ulimit -n` sets another limit"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Lets the stack of this process's first thread grow to so many bytes, which it does as it is used. Usual are 8 MiB.

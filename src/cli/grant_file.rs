@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -10,9 +10,13 @@ use rustix::fs::OFlags;
 use super::error::Failure;
 use super::exit_code;
 use crate::escape;
-use crate::grant::{Grants, Limits, REQUEST_BYTES_MAX, Request, RequestError};
+use crate::grant::{Grants, Limits, MountGrant, REQUEST_BYTES_MAX, Request, RequestError};
 use crate::ops::is_within;
 use crate::private_file::{self, Distrusted, Refused};
+
+/// What a grant file looks like.
+const FORM: &str = "it begins with `cell = 1`, then come `grants = [\"connect\", \"mount:SRC:DST\"]`, and `[limits]` with lines such as \
+                    `memory = \"64MiB\"`; see docs/authority.md";
 
 /// Why a file gives nothing.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,9 @@ enum GrantFileError {
     /// Somebody else can change it.
     #[error("others can change it (its mode is {0:04o})")]
     Writable(u32),
+    /// It has other names, which may lie where somebody can change it.
+    #[error("it has {0} names (hard links), under each of which it can be changed")]
+    Links(u64),
     /// It is no such file.
     #[error(transparent)]
     Malformed(#[from] RequestError),
@@ -42,7 +49,8 @@ pub(super) fn read(path: &Path) -> Result<(Grants, Limits), Failure> {
         match error {
             GrantFileError::Owner(_) => failure.with_help("use a copy of your own: what it gives, you give"),
             GrantFileError::Writable(_) => failure.with_help("`chmod go-w` takes that from them"),
-            GrantFileError::Malformed(_) => failure.with_help("docs/authority.md has the form"),
+            GrantFileError::Links(_) => failure.with_help("use a copy of it"),
+            GrantFileError::Malformed(_) => failure.with_help(FORM),
             GrantFileError::Read(_) | GrantFileError::NotAFile => failure,
         }
     })
@@ -51,29 +59,45 @@ pub(super) fn read(path: &Path) -> Result<(Grants, Limits), Failure> {
 /// Refuses a file that the cell could change, since it lies in a folder that is given to it to be changed: what it wrote there
 /// would be given to it with the next run.
 pub(super) fn refuse_within_reach(path: &Path, grants: &Grants) -> Result<(), Failure> {
+    let Some(source) = mount_that_holds(path, grants, |mount| mount.writable) else { return Ok(()) };
+    let (path, source) = (escape::path(path), escape::text(source));
+    let message =
+        format!("the grant file {path} cannot be used: the guest could change it, which is given {source}:rw");
+    Err(Failure::message(exit_code::RUN_FAILURE, message).with_help(ELSEWHERE))
+}
+
+/// Refuses a file with the key of the node that the cell could read, or change, since it lies in a folder that is given to it.
+pub(super) fn refuse_key_within_reach(path: &Path, grants: &Grants) -> Result<(), Failure> {
+    let Some(source) = mount_that_holds(path, grants, |_| true) else { return Ok(()) };
+    let (path, source) = (escape::path(path), escape::text(source));
+    let message = format!("the identity {path} cannot be used: the guest could read the key, which is given {source}");
+    Err(Failure::message(exit_code::RUN_FAILURE, message).with_help(ELSEWHERE))
+}
+
+const ELSEWHERE: &str = "keep it elsewhere, or mount a folder that does not hold it";
+
+/// The folder of a mount that a file of this user lies in, which may not be there yet.
+fn mount_that_holds<'g>(path: &Path, grants: &'g Grants, counts: impl Fn(&MountGrant) -> bool) -> Option<&'g str> {
     // The file itself, and the name that it has here, which may be that of a link.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let places = [path, folder].map(fs::canonicalize).into_iter().flatten();
     let places: Vec<_> = places.collect();
-    let sources = grants.mounts().filter(|mount| mount.writable).filter_map(|mount| mount.source.as_deref());
-    for source in sources {
-        let Ok(folder) = fs::canonicalize(source) else { continue };
+    let mut sources = grants.mounts().filter(|mount| counts(mount)).filter_map(|mount| mount.source.as_deref());
+    sources.find(|source| {
+        let Ok(folder) = fs::canonicalize(source) else { return false };
         // What cannot be looked at is not taken for harmless.
-        if places.iter().any(|place| is_within(place, &folder).unwrap_or(true)) {
-            let (path, source) = (escape::path(path), escape::text(source));
-            let message =
-                format!("the grant file {path} cannot be used: the guest could change it, which is given {source}:rw");
-            return Err(Failure::message(exit_code::RUN_FAILURE, message)
-                .with_help("keep it elsewhere, or mount a folder that does not hold it"));
-        }
-    }
-    Ok(())
+        places.iter().any(|place| is_within(place, &folder).unwrap_or(true))
+    })
 }
 
 fn parse(path: &Path) -> Result<(Grants, Limits), GrantFileError> {
     // Whoever opens a pipe would wait for its writer.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(GrantFileError::Read)?;
+    let names = file.metadata().map_err(GrantFileError::Read)?.nlink();
+    if names > 1 {
+        return Err(GrantFileError::Links(names));
+    }
     let bytes = private_file::read_trusted(file, REQUEST_BYTES_MAX).map_err(|distrusted| match distrusted {
         Distrusted::Owner(user) => GrantFileError::Owner(user),
         Distrusted::Refused(Refused::Io(source)) => GrantFileError::Read(source),
@@ -136,6 +160,29 @@ mod tests {
         check("given/below/file", ":rw", false);
         check("link", ":rw", false);
         check("given/link", ":rw", false);
+        let check_key = |path: &str, expected: bool| {
+            let grants = Grants(vec![format!("mount:{}:/data", at("given").display()).parse().unwrap()]);
+            assert_eq!(refuse_key_within_reach(&at(path), &grants).is_ok(), expected, "{path}");
+        };
+        check_key("file", true);
+        check_key("not-there", true);
+        check_key("given/below/file", false);
+        check_key("given/not-there", false);
+        check_key("link", false);
+    }
+
+    #[test]
+    fn a_file_with_two_names_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("one"), "cell = 1").unwrap();
+        fs::set_permissions(at("one"), Permissions::from_mode(0o600)).unwrap();
+        assert!(read(&at("one")).is_ok());
+        fs::hard_link(at("one"), at("two")).unwrap();
+        assert_eq!(
+            read(&at("one")).unwrap_err().causes,
+            ["it has 2 names (hard links), under each of which it can be changed"]
+        );
     }
 
     #[test]

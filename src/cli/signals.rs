@@ -14,6 +14,7 @@ pub(in crate::cli) struct StopSignal {
 
 const SIGHUP: StopSignal = StopSignal { name: "SIGHUP", number: 1 };
 const SIGINT: StopSignal = StopSignal { name: "SIGINT", number: 2 };
+const SIGQUIT: StopSignal = StopSignal { name: "SIGQUIT", number: 3 };
 const SIGTERM: StopSignal = StopSignal { name: "SIGTERM", number: 15 };
 
 impl StopSignal {
@@ -24,25 +25,40 @@ impl StopSignal {
     }
 }
 
+/// The numbers of those that end a run.
+pub(in crate::cli) const STOP_NUMBERS: [std::ffi::c_int; 3] =
+    [SIGHUP.number as _, SIGINT.number as _, SIGTERM.number as _];
+
 /// Waits for signals. From the first value on they do not end the process by themselves any more.
 pub(in crate::cli) struct StopSignals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    /// Where it is waited for, too.
+    quit: Option<Signal>,
 }
 
 impl StopSignals {
-    pub(in crate::cli) fn new() -> std::io::Result<Self> {
+    /// With `quits`, also for SIGQUIT, which Ctrl-\ sends. Elsewhere that one ends a process that hangs.
+    pub(in crate::cli) fn new(quits: bool) -> std::io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            quit: quits.then(|| signal(SignalKind::quit())).transpose()?,
         })
     }
 
     /// The next signal that comes.
     pub(in crate::cli) async fn next(&mut self) -> StopSignal {
+        let quit = async {
+            match &mut self.quit {
+                Some(quit) => quit.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            _ = quit => SIGQUIT,
             _ = self.hangup.recv() => SIGHUP,
             _ = self.interrupt.recv() => SIGINT,
             _ = self.terminate.recv() => SIGTERM,

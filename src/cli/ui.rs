@@ -1,7 +1,10 @@
 //! Everything that `ww` itself shows: results on standard output, all else on standard error.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::error::Failure;
 use super::{env, exit_code};
@@ -140,7 +143,41 @@ fn to_stderr(text: &str) {
     if !text.is_empty() {
         let mut stderr = io::stderr().lock();
         let clear = clear(TRANSIENT_LINES.swap(0, Ordering::Relaxed));
+        let said = format!("{clear}{text}\n");
         // Where standard error is closed there is nobody to tell.
-        let _ = writeln!(stderr, "{clear}{text}");
+        let _ = match STOPPED.get() {
+            None => stderr.write_all(said.as_bytes()),
+            Some(is_stopped) => write_until(&mut stderr, said.as_bytes(), is_stopped),
+        };
     }
+}
+
+/// Whether a signal has come that is to end this process; set once, if anybody wants that.
+static STOPPED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// How often it is looked at.
+const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// As much as a pipe takes at once or not at all (POSIX: `PIPE_BUF`), and as much of it as a terminal has room for where it says
+/// that it has some.
+const PIECES_BYTES: [usize; 2] = [4096, 256];
+
+/// Has messages be given up, from now on, for which there is no room when one of these signals has come: who waits for a log that
+/// nobody reads would attend to no signal.
+pub(super) fn give_up_after(signals: &[std::ffi::c_int]) -> io::Result<()> {
+    let is_stopped = STOPPED.get_or_init(Arc::default);
+    signals.iter().try_for_each(|signal| signal_hook::flag::register(*signal, is_stopped.clone()).map(drop))
+}
+
+fn write_until(stderr: &mut io::StderrLock<'_>, said: &[u8], is_stopped: &AtomicBool) -> io::Result<()> {
+    let piece_bytes = PIECES_BYTES[usize::from(stderr.is_terminal())];
+    for piece in said.chunks(piece_bytes) {
+        while poll(&mut [PollFd::new(&*stderr, PollFlags::OUT)], Some(&LOOK_AGAIN)).unwrap_or(0) == 0 {
+            if is_stopped.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        stderr.write_all(piece)?;
+    }
+    Ok(())
 }

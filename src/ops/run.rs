@@ -24,7 +24,7 @@ use super::usage::{Gauge, Usage};
 use crate::caps::HostGrants;
 use crate::cell::{
     self, Account, Compiler, CompilerOptions, ComponentError, Engine, EngineError, EngineOptions, ExitStatus, Input,
-    InputFile, Launch, NetworkRefused,
+    InputFile, Launch, LimitReached, NetworkRefused,
 };
 use crate::escape;
 use crate::grant::{Grant, Grants, Limit, Limits, REQUEST_PATH, RequestError};
@@ -101,6 +101,8 @@ pub struct Ran<S> {
     pub usage: Option<Usage>,
     /// What the guest was refused of the network.
     pub network_refused: NetworkRefused,
+    /// The limit that has kept the guest from writing to `/tmp`, which its own error does not name.
+    pub tmp_refused: Option<LimitReached>,
     /// What is still there of it.
     pub remains: Remains,
 }
@@ -258,8 +260,8 @@ pub async fn run<S>(
         stopped = stop => RunOutcome::Stopped(stopped),
         status = run_to_end(options, tell, kill, &gauge, &remains) => RunOutcome::Ended(status?),
     };
-    let (usage, network_refused) = (gauge.usage(), gauge.network_refused());
-    Ok(Ran { outcome, usage, network_refused, remains: remains.take() })
+    let (usage, network_refused, tmp_refused) = (gauge.usage(), gauge.network_refused(), gauge.tmp_refused());
+    Ok(Ran { outcome, usage, network_refused, tmp_refused, remains: remains.take() })
 }
 
 async fn run_to_end(

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::cell::{Account, Arrival, NetworkRefused};
+use crate::cell::{Account, Arrival, LimitReached, NetworkRefused};
 
 /// What a run has used up: its cell, and where that is said its children as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,11 @@ impl Gauge {
         if let Some(usage) = self.usage() {
             let _ = self.ended.set(usage);
         }
+    }
+
+    /// The limit that has kept it from writing to `/tmp`, if one has.
+    pub(super) fn tmp_refused(&self) -> Option<LimitReached> {
+        self.cell.get()?.account.tmp_refused()
     }
 
     /// What it was refused of the network so far.

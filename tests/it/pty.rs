@@ -77,6 +77,11 @@ impl Pty {
         (&self.master).write_all(bytes).unwrap();
     }
 
+    /// Forgets what was typed and not read yet.
+    pub(crate) fn take_back(&self) {
+        rustix::termios::tcflush(&self.slave, rustix::termios::QueueSelector::IFlush).unwrap();
+    }
+
     /// Waits until this has been shown.
     #[track_caller]
     pub(crate) fn expect(&self, text: &str) {

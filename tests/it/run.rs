@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::support::{
     collect, finish, finish_with, guest, image, image_of, probe, probe_image, redact, root, wait, ww, ww_run,
@@ -196,6 +197,58 @@ fn a_closed_stdout_ends_a_guest_that_floods_it() {
     let done = collect(child);
     assert!(done.code.is_some(), "ended by a signal");
     assert!(!done.stderr.contains("panicked") && !done.stderr.contains("backtrace"), "{}", done.stderr);
+}
+
+/// A log that nobody reads: what `ww` has to say itself finds no room in it.
+#[test]
+fn a_full_stderr_does_not_keep_a_signal_waiting() {
+    let image = image_of("hostile");
+    let dir = tempfile::tempdir().unwrap();
+    let status = dir.path().join("status.json");
+    let mut command = ww_run(image.path(), &["--limit", "wall-time=300ms", "--status-file", status.to_str().unwrap()]);
+    command.args(["--", "flood-stderr"]).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let stderr = child.stderr.take();
+    // It is soon full, and after the limit `ww` has to say so; whenever the signal comes, it ends.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(child.try_wait().unwrap(), None, "it waits for room");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    assert_eq!(wait(&mut child).code(), Some(124));
+    assert!(fs::read_to_string(&status).unwrap().contains("wall-time"));
+    drop(stderr);
+}
+
+#[test]
+fn too_few_open_files_are_said() {
+    let image = image_of("child-echo");
+    for (files, code) in [(10, 125), (191, 125), (192, 0)] {
+        let run = ww_run(image.path(), &[]);
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("ulimit -n {files}; exec \"$@\""), "sh"])
+            .arg(run.get_program())
+            .args(run.get_args());
+        for (name, value) in run.get_envs() {
+            shell.env(name, value.unwrap_or_default());
+        }
+        let done = finish(shell.stdin(Stdio::null())).expect(code);
+        assert_eq!(done.stderr.contains("`ulimit -n` sets another limit"), code != 0, "{}", done.stderr);
+    }
+}
+
+/// The error of the guest is one that does not say why.
+#[test]
+fn a_full_tmp_is_said() {
+    let image = probe_image();
+    let run = |limits: &[&str]| {
+        let mut command = ww(&["run", "--listen", "none"]);
+        finish(command.arg(image.path()).args(limits).args(["--", "fill", "/tmp/x", "2097152"]))
+    };
+    let done = run(&["--limit", "tmp=1MiB"]).expect(0);
+    let said =
+        "the guest was refused room in /tmp: the limit `tmp` is reached, which is 1MiB; `--limit tmp=…` sets another";
+    assert!(done.stderr.contains(said), "{}", done.stderr);
+    assert!(!run(&[]).expect(0).stderr.contains("refused"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::pty::{Pty, is_stopped, signal, signal_group, wait_until};
-use crate::support::{Done, finish, image, probe_image, wait, ww_run};
+use crate::support::{Done, finish, image, image_of, probe_image, wait, ww_run};
 
 const PROBE: &str = "/bin/probe.wasm";
 
@@ -158,6 +158,7 @@ fn the_terminal_is_put_back_when_the_run_is_stopped() {
     ends(&[], "sleep", Some(Signal::INT), Some(130));
     ends(&[], "sleep", Some(Signal::TERM), Some(143));
     ends(&[], "sleep", Some(Signal::HUP), Some(129));
+    ends(&[], "sleep", Some(Signal::QUIT), Some(131));
 }
 
 #[test]
@@ -220,6 +221,34 @@ fn a_run_in_the_background_is_refused_and_goes_on() {
         "{shown:?}"
     );
     assert_eq!(pty.modes(), before);
+}
+
+/// What was there to be read when it was in the background is not there any more when it is in the foreground: it waits, and does
+/// not hold up its thread.
+#[test]
+fn a_run_that_was_in_the_background_ends_by_a_signal() {
+    let (image, pty, dir) = (image_of("child-echo"), Pty::open(), tempfile::tempdir().unwrap());
+    let run = ww_run(image.path(), &[]);
+    let words: Vec<_> = [run.get_program()].into_iter().chain(run.get_args()).collect();
+    let mut shell = Command::new("sh");
+    let script = "set -m; \"$@\" & echo $! > \"$DIR/pid\"; while [ ! -e \"$DIR/go\" ]; do sleep 0.02; done; fg %1; \
+                  echo \"ended with $?\"";
+    shell.args(["-c", script, "sh"]).args(words).env("DIR", dir.path());
+    let mut process = pty.spawn(&shell);
+    let state = || {
+        let pid = fs::read_to_string(dir.path().join("pid")).ok()?;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    };
+    wait_until("it runs", || state().is_some());
+    pty.type_in(b"line\n");
+    wait_until("it has tried to read", || state() == Some('T'));
+    pty.take_back();
+    fs::write(dir.path().join("go"), "").unwrap();
+    wait_until("it goes on", || state() != Some('T'));
+    pty.type_in(b"\x03");
+    pty.expect("ended with 130");
+    wait(&mut process);
 }
 
 #[test]

@@ -58,8 +58,8 @@ pub(in crate::cli) fn run(args: &GatewayArgs) -> Result<(), Failure> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let ended = runtime.block_on(async {
-        let mut first = StopSignals::new().map_err(failed)?;
-        let mut second = StopSignals::new().map_err(failed)?;
+        let mut first = StopSignals::new(false).map_err(failed)?;
+        let mut second = StopSignals::new(false).map_err(failed)?;
         let is_ready = |address| say(args, address).map_err(failed);
         let stop = async {
             first.next().await;

@@ -16,7 +16,7 @@ use super::run_watch;
 use crate::cell::{ExitStatus, LimitReached, NetworkRefused};
 use crate::cli::error::Failure;
 use crate::cli::progress::Shown;
-use crate::cli::signals::{StopSignal, StopSignals};
+use crate::cli::signals::{STOP_NUMBERS, StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
 use crate::cli::status_file::StatusFile;
 use crate::cli::{compiler, complete, env, exit_code, grant_file, project, run_content as content, shell, ui};
@@ -184,13 +184,13 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
         }
     };
     let is_measured = args.stats;
-    let (ended, usage, refused) = match try_run(args, verbose) {
-        Ok(Ran { outcome, usage, network_refused, remains }) => {
+    let (ended, usage, refused, tmp_refused) = match try_run(args, verbose) {
+        Ok(Ran { outcome, usage, network_refused, tmp_refused, remains }) => {
             // The process ends.
             std::mem::forget(remains);
-            (Ok(outcome), usage.filter(|_| is_measured), network_refused)
+            (Ok(outcome), usage.filter(|_| is_measured), network_refused, tmp_refused)
         }
-        Err(failure) => (Err(failure), None, NetworkRefused::default()),
+        Err(failure) => (Err(failure), None, NetworkRefused::default(), None),
     };
     let code = match &ended {
         Ok(outcome) => code(outcome),
@@ -207,6 +207,12 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
     }
     if !refused.is_nothing() {
         ui::progress(&shown_refusals(&refused));
+    }
+    if let Some(reached) = tmp_refused {
+        ui::progress(&format!(
+            "the guest was refused room in /tmp: {reached}; `--limit {}=…` sets another",
+            reached.limit
+        ));
     }
     if let Some(usage) = &usage {
         ui::status(&stats(usage));
@@ -229,14 +235,18 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
         outcome: RunOutcome::Stopped(signal),
         usage: None,
         network_refused: NetworkRefused::default(),
+        tmp_refused: None,
         remains: Remains::default(),
     };
     let failed = |error: std::io::Error| Failure::new(exit_code::RUN_FAILURE, &error);
     let [stdin, stdout, stderr] = env::standard_streams().map_err(failed)?;
     // Each open file of a guest is one, and each folder on the way to an open folder.
-    env::allow_open_files();
+    env::allow_open_files().map_err(failed)?;
     env::allow_deep_stack(host::STACK_BYTES);
     let (grants, limits) = authority(&args)?;
+    if let Some(path) = args.identity.as_deref() {
+        grant_file::refuse_key_within_reach(path, &grants)?;
+    }
     let swarm = swarm_config(&args)?;
     let is_everywhere = matches!(swarm.listen, Listen::Port { .. });
     let compiler = compiler::options().map_err(|failure| Failure { code: exit_code::RUN_FAILURE, ..failure })?;
@@ -249,7 +259,9 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
     let runtime = host::build_runtime().map_err(failed)?;
     let given = args.image.clone();
     let ended = runtime.block_on(async {
-        let mut signals = StopSignals::new().map_err(failed)?;
+        // Where the guest has the terminal, it has to be put back.
+        let mut signals = StopSignals::new(grants.terminal()).map_err(failed)?;
+        ui::give_up_after(&STOP_NUMBERS).map_err(failed)?;
         let (sources, stop) = (args.sources, CancellationToken::new());
         let named = match &image {
             Image::Folder(_) => None,
