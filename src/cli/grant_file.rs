@@ -94,9 +94,9 @@ fn parse(path: &Path) -> Result<(Grants, Limits), GrantFileError> {
     // Whoever opens a pipe would wait for its writer.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(GrantFileError::Read)?;
-    let names = file.metadata().map_err(GrantFileError::Read)?.nlink();
-    if names > 1 {
-        return Err(GrantFileError::Links(names));
+    let metadata = file.metadata().map_err(GrantFileError::Read)?;
+    if metadata.is_file() && metadata.nlink() > 1 {
+        return Err(GrantFileError::Links(metadata.nlink()));
     }
     let bytes = private_file::read_trusted(file, REQUEST_BYTES_MAX).map_err(|distrusted| match distrusted {
         Distrusted::Owner(user) => GrantFileError::Owner(user),
