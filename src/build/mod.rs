@@ -43,7 +43,7 @@ pub use reason::Reason;
 pub use state::{State, StateError, cached, content};
 pub use survey::{Standing, Survey, limited, shortened, wetfile_reasons};
 
-use inputs::Found;
+use inputs::{Beside, Found, Packages};
 use process::ProcessError;
 use tools::Tools;
 
@@ -403,7 +403,8 @@ pub fn build_guest(
         recipe: found.inputs.recipe,
         facts: inputs::recipe_facts(guest),
         variables: survey::variables(guest, ctx.environment),
-        roots: survey::root_records(&found),
+        roots: survey::root_records(&found.roots),
+        watched: survey::root_records(&found.watched),
         embeds: survey::embed_records(&found.inputs.embeds, &digests(built)),
         tools: tools.digest(),
         outside: outside.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
@@ -413,7 +414,7 @@ pub fn build_guest(
         built_at: seconds_since_1970(),
         reasons,
     };
-    let seen = found.roots.values().filter_map(|(key, seen)| Some(Entry::Root(key.clone(), seen.clone()?)));
+    let seen = found.seen().map(|(key, seen)| Entry::Root(key.to_owned(), seen.clone()));
     let mut entries: Vec<Entry> = seen.collect();
     entries.push(Entry::Tools(record.tools, Arc::new(tools)));
     entries.push(Entry::Guest(guest.name.to_string(), Box::new(record)));
@@ -479,9 +480,9 @@ fn settle(
     };
     let embeds = guest.embeds.iter().map(|name| (name.clone(), built[name].inputs.digest())).collect();
     let scanner = inputs::Scanner::knowing(project, ctx.memory)?;
-    let asked = record.roots.keys().map(String::as_str);
-    let found = inputs::find(&scanner, project, guest, asked, ctx.environment, &embeds)?;
-    if survey::root_records(&found) != record.roots {
+    let found = inputs::find(&scanner, project, guest, record.asked(), ctx.environment, &embeds)?;
+    let records = [&found.roots, &found.watched].map(survey::root_records);
+    if records != [&record.roots, &record.watched].map(Clone::clone) {
         // It has changed since it was surveyed.
         return Ok(Settling::Stale(reasons.to_vec()));
     }
@@ -503,7 +504,7 @@ struct Compiled {
     toolchain: Toolchain,
     found: Found,
     tools: Tools,
-    /// Packages outside of the project.
+    /// Packages outside of the project, and other places of which nothing can be told.
     outside: BTreeSet<PathBuf>,
 }
 
@@ -516,7 +517,7 @@ fn compile(
 ) -> Result<Compiled, BuildError> {
     let artifacts = guest.embeds.iter().map(|name| (name.clone(), built[name].path.clone())).collect();
     let embeds = guest.embeds.iter().map(|name| (name.clone(), built[name].inputs.digest())).collect();
-    let mut was_touched = false;
+    let (mut was_touched, mut beside) = (false, Beside::default());
     for attempt in 0..ATTEMPTS_MAX {
         let start = SystemTime::now();
         let environment = environment::of_guest(ctx.environment, guest, &artifacts);
@@ -531,12 +532,16 @@ fn compile(
         if let Some(recipe) = language.filter(|_| attempt == 0) {
             lang::language::warn(ctx, guest, recipe);
         }
-        let find = || {
-            let roots = prepared.iter().flat_map(|prepared| &prepared.roots.inside).map(String::as_str);
+        let find = |beside: &Beside| {
+            let packages = prepared.iter().flat_map(|prepared| &prepared.roots.inside);
+            let roots = packages.chain(&beside.roots).map(String::as_str);
+            let watched = beside.watched.iter().map(String::as_str);
             let scanner = inputs::Scanner::knowing(project, ctx.memory)?;
-            inputs::find(&scanner, project, guest, roots, ctx.environment, &embeds)
+            inputs::find(&scanner, project, guest, (roots, watched), ctx.environment, &embeds)
         };
-        let before = find()?;
+        let before = find(&beside)?;
+        let mut once = std::mem::take(&mut beside).roots;
+        let mut made = None;
         let (bytes, toolchain, tools) = match (&guest.recipe, &prepared) {
             (Recipe::Command { run, .. }, _) => {
                 let tools = lang::command::tools(ctx, guest, run, &environment);
@@ -548,7 +553,10 @@ fn compile(
                 )
             }
             (Recipe::Rust(_), Some(prepared)) => {
-                (lang::rust::build(ctx, guest, prepared)?, prepared.identity.clone(), prepared.tools.clone())
+                let cargo = made.insert(lang::rust::build(ctx, guest, prepared)?);
+                let packages = Packages { found: &before, others: &once };
+                beside = lang::rust::beside(ctx, project, guest, prepared, cargo, packages)?;
+                (std::mem::take(&mut cargo.bytes), prepared.identity.clone(), prepared.tools.clone())
             }
             (Recipe::Language(recipe), _) => {
                 let tool = lang::language::prepare(ctx, project, guest, recipe, environment)?;
@@ -556,15 +564,20 @@ fn compile(
             }
             (Recipe::Rust(_), None) => unreachable!("Rust guests are prepared"),
         };
-        if find()?.inputs == before.inputs {
+        let found = find(&beside)?;
+        once.extend(beside.roots.iter().cloned());
+        if found.is_as(&before, &once) {
             // Somebody may have changed a file and changed it back. One that is touched each time is touched by the build.
-            let seen = || before.roots.values().filter_map(|(_, seen)| seen.as_ref());
-            if !was_touched && seen().any(|seen| seen.is_touched_since(&project.root, start)) {
+            if !was_touched && found.seen().any(|(_, seen)| seen.is_touched_since(&project.root, start)) {
                 was_touched = true;
                 continue;
             }
-            let outside = prepared.map(|prepared| prepared.roots.outside).unwrap_or_default();
-            return Ok(Compiled { bytes, toolchain, found: before, tools, outside });
+            if let Some(made) = &made {
+                lang::rust::warn_of_reads(ctx, guest, made, &beside);
+            }
+            let mut outside = prepared.map(|prepared| prepared.roots.outside).unwrap_or_default();
+            outside.extend(beside.unreadable);
+            return Ok(Compiled { bytes, toolchain, found, tools, outside });
         }
     }
     Err(BuildError::InputsChange)

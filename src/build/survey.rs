@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::inputs::{self, Found, InputsError, Scanner};
+use super::inputs::{self, Found, InputsError, Roots, Scanner};
 use super::ledger::{EmbedRecord, Entry, GuestRecord, Memory, RootRecord, VariableRecord};
 use super::reason::Reason;
 use super::seen::Change;
@@ -17,7 +17,7 @@ use super::tools::{Toolbox, ToolsState};
 use super::{BuiltGuest, Variables};
 use crate::folder::Stamp;
 use crate::wasm_binary::SIZE_BYTES_MAX;
-use crate::wetfile::lock::{Digest, Toolchain};
+use crate::wetfile::lock::{Digest, Facts, Toolchain};
 use crate::wetfile::{EnvValue, Guest, GuestName, Project};
 
 /// Most files that are told one by one as reasons for one guest or image.
@@ -86,8 +86,7 @@ impl<'a> Survey<'a> {
         reasons.extend(self.tools(guest, &mut next, entries));
         reasons.extend(record.outside.iter().map(|path| Reason::Outside { path: path.clone() }));
         let inputs = of_embeds(embeds, |built| built.inputs.digest());
-        let asked = record.roots.keys().map(String::as_str);
-        let found = match inputs::find(&self.scanner, self.project, guest, asked, self.environment, &inputs) {
+        let found = match inputs::find(&self.scanner, self.project, guest, record.asked(), self.environment, &inputs) {
             Ok(found) => {
                 reasons.extend(root_reasons(record, &found, self.memory));
                 Some(found)
@@ -111,10 +110,8 @@ impl<'a> Survey<'a> {
             }
             return Standing::Stale(reasons);
         };
-        for (key, seen) in found.roots.values() {
-            if let Some(seen) = seen.as_ref().filter(|seen| self.memory.root(key).as_ref() != Some(seen)) {
-                entries.push(Entry::Root(key.clone(), seen.clone()));
-            }
+        for (key, seen) in found.seen().filter(|(key, seen)| self.memory.root(key).as_ref() != Some(seen)) {
+            entries.push(Entry::Root(key.to_owned(), seen.clone()));
         }
         next.inputs = found.inputs.digest();
         next.embeds = embed_records(&inputs, &artifacts);
@@ -125,8 +122,8 @@ impl<'a> Survey<'a> {
         Standing::Fresh(Box::new(BuiltGuest { path, digest: record.artifact, toolchain, inputs: found.inputs }))
     }
 
-    /// What a guest is made of, and the folders in which that lies, relative to the project's root. `embeds` has the same
-    /// of every guest that is embedded.
+    /// What names all that a guest is made of, and the folders in which that lies, relative to the project's root or
+    /// absolute. `embeds` has the former of every guest that is embedded.
     ///
     /// # Errors
     ///
@@ -137,11 +134,17 @@ impl<'a> Survey<'a> {
         embeds: &BTreeMap<GuestName, Digest>,
     ) -> Result<(Digest, BTreeSet<PathBuf>), InputsError> {
         let record = self.memory.guests.get(&guest.name);
-        let asked = record.into_iter().flat_map(|record| record.roots.keys()).map(String::as_str);
-        let found = inputs::find(&self.scanner, self.project, guest, asked, self.environment, embeds)?;
-        let seen = found.roots.values().filter_map(|(_, seen)| seen.as_ref());
-        let folders = seen.flat_map(|seen| seen.folders().map(Path::to_owned)).collect();
-        Ok((found.inputs.digest(), folders))
+        let roots = record.iter().flat_map(|record| record.roots.keys()).map(String::as_str);
+        let watched = record.iter().flat_map(|record| record.watched.keys()).map(String::as_str);
+        let found = inputs::find(&self.scanner, self.project, guest, (roots, watched), self.environment, embeds)?;
+        let folders = found.seen().flat_map(|(_, seen)| seen.folders().map(Path::to_owned)).collect();
+        let mut facts = Facts::default();
+        facts.add(found.inputs.digest().to_string());
+        for (place, (_, seen)) in &found.watched {
+            facts.add(place);
+            facts.add(seen.as_ref().map(|seen| seen.digest.to_string()).unwrap_or_default());
+        }
+        Ok((facts.finish(), folders))
     }
 
     /// Whether the artifact is as it was left; its stamp is brought up to date.
@@ -201,12 +204,12 @@ pub(super) fn embed_records(
     inputs.iter().filter_map(record).collect()
 }
 
-/// What is remembered of the roots of a guest.
-pub(super) fn root_records(found: &Found) -> BTreeMap<String, RootRecord> {
+/// What is remembered of the roots of a guest, or of what is watched for it.
+pub(super) fn root_records(roots: &Roots) -> BTreeMap<String, RootRecord> {
     let record = |(root, (key, seen)): (&String, &(String, Option<Arc<super::seen::Seen>>))| {
         (root.clone(), RootRecord { key: key.clone(), digest: seen.as_ref().map(|seen| seen.digest) })
     };
-    found.roots.iter().map(record).collect()
+    roots.iter().map(record).collect()
 }
 
 /// Where what the Wetfile says differs from what it said.
@@ -282,16 +285,22 @@ pub fn shortened(text: &str) -> String {
 /// Where what a guest is made of differs from what it was made of.
 fn root_reasons(record: &GuestRecord, found: &Found, memory: &Memory) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    let roots: BTreeSet<&String> = record.roots.keys().chain(found.roots.keys()).collect();
+    let of = |record: &'_ BTreeMap<String, RootRecord>, found: &'_ Roots| {
+        let roots: BTreeSet<&String> = record.keys().chain(found.keys()).collect();
+        let state = |root: &String| {
+            let present = found.get(root).and_then(|(key, seen)| Some((key.clone(), seen.clone()?)));
+            (root.clone(), record.get(root).and_then(|root| root.digest), present)
+        };
+        roots.into_iter().map(state).collect::<Vec<_>>()
+    };
+    let roots = of(&record.roots, &found.roots).into_iter().chain(of(&record.watched, &found.watched));
     let mut told = BTreeSet::new();
-    for root in roots {
-        let before = record.roots.get(root).and_then(|root| root.digest);
-        let present = found.roots.get(root).and_then(|(key, seen)| seen.as_ref().map(|seen| (key, seen)));
+    for (root, before, present) in roots {
         let change = match (before, present) {
             (None, None) => continue,
             (Some(before), Some((_, seen))) if before == seen.digest => continue,
             (Some(before), Some((key, seen))) => {
-                let previous = memory.root_with(key, &before);
+                let previous = memory.root_with(&key, &before);
                 let changes = previous.map(|previous| seen.changes_since(&previous)).unwrap_or_default();
                 if !changes.is_empty() {
                     // What two roots have in common is told once.
@@ -304,7 +313,7 @@ fn root_reasons(record: &GuestRecord, found: &Found, memory: &Memory) -> Vec<Rea
             (None, Some(_)) => Change::Added,
             (Some(_), None) => Change::Removed,
         };
-        reasons.push(Reason::Input { root: root.clone(), change });
+        reasons.push(Reason::Input { root, change });
     }
     limited(reasons)
 }

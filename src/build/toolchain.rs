@@ -59,6 +59,11 @@ impl Toolchain {
         Ok(Self { sysroot, target_libraries, cfgs: lines.collect(), version })
     }
 
+    /// The folder that it lies in.
+    pub(super) fn sysroot(&self) -> &Path {
+        &self.sysroot
+    }
+
     /// Whether programs for [`TARGET`] can be compiled without building the standard library first.
     pub(super) fn has_target(&self) -> bool {
         fs::read_dir(&self.target_libraries).is_ok_and(|mut entries| entries.next().is_some())

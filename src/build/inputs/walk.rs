@@ -1,6 +1,6 @@
 //! Files of a project, found and digested.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileType};
 use std::io::{self, Read};
@@ -118,14 +118,14 @@ impl<'a> Scanner<'a> {
                 let path = entry.path();
                 (wanted.starts_with(path) || path.starts_with(&wanted)) && !skipped.skips(entry)
             });
-            let found = collect(&walk, &path, root)?;
+            let found = collect(&walk, &path, &root.to_string())?;
             let found = match found.files.is_empty() {
                 // Git would not see the folder itself. Those who build a guest from it do.
                 true => {
                     let mut walk = builder(&path, true);
                     let skipped = Skipped::new(self.project).with_targets();
                     walk.filter_entry(move |entry| !skipped.skips(entry));
-                    collect(&walk, &path, root)?
+                    collect(&walk, &path, &root.to_string())?
                 }
                 false => found,
             };
@@ -136,19 +136,27 @@ impl<'a> Scanner<'a> {
 
     /// A file, or everything in a folder. `None` if it is not there.
     pub(super) fn whole(&self, root: &ProjectPath) -> Result<Looked, InputsError> {
-        self.look(format!("whole:{root}"), |look| {
-            let path = root.to_path(&self.project.root);
-            match kind(&path)? {
-                None => Ok(None),
-                Some(kind) if !kind.is_dir() => look.object(&path, kind).map(Some),
-                Some(_) => {
-                    let mut walk = builder(&path, false);
-                    let skipped = Skipped::new(self.project);
-                    walk.filter_entry(move |entry| entry.depth() == 0 || !skipped.skips(entry));
-                    look.whole(&path, &collect(&walk, &path, root)?).map(Some)
-                }
-            }
-        })
+        self.look(format!("whole:{root}"), |look| look.everything(&root.to_path(&self.project.root)))
+    }
+
+    /// The same of a place that may be outside of the project, and is relative to its root otherwise.
+    pub(super) fn watched(&self, place: &str) -> Result<Looked, InputsError> {
+        self.look(format!("watched:{place}"), |look| look.everything(&self.project.root.join(place)))
+    }
+
+    /// What git would see in a folder, which is relative to the project's root, as far as the `.gitignore` files of the project
+    /// tell: the paths of files and folders, and its own if it is seen itself.
+    pub(super) fn seen_by_git(&self, folder: &Path) -> Result<HashSet<PathBuf>, InputsError> {
+        let path = self.project.root.join(folder);
+        let (wanted, skipped) = (path.clone(), Skipped::new(self.project).with_targets());
+        let mut walk = builder(&self.project.root, true);
+        walk.filter_entry(move |entry| {
+            let is_wanted = wanted.starts_with(entry.path()) || entry.path().parent() == Some(&wanted);
+            is_wanted && !skipped.skips(entry)
+        });
+        walk.max_depth(Some(folder.components().count() + 1));
+        let found = collect(&walk, &path, &folder.to_string_lossy())?;
+        Ok(found.folders.into_iter().chain(found.files.into_iter().map(|(file, _)| file)).collect())
     }
 
     /// The files that a glob, relative to `dir`, fits. Those outside of the project are none.
@@ -167,7 +175,7 @@ impl<'a> Scanner<'a> {
             }
             let skipped = Skipped::new(self.project);
             walk.filter_entry(move |entry| entry.depth() == 0 || !skipped.skips(entry));
-            let mut found = collect(&walk, &path, &folder)?;
+            let mut found = collect(&walk, &path, &folder.to_string())?;
             found.files.retain(|(file, _)| file.strip_prefix(&path).is_ok_and(|file| matcher.is_match(file)));
             look.whole(&path, &found).map(Some)
         })
@@ -242,6 +250,21 @@ struct Look<'s, 'a> {
 }
 
 impl Look<'_, '_> {
+    /// A file, or everything in a folder; `None` if nothing is there.
+    fn everything(&mut self, path: &Path) -> Result<Option<Digest>, InputsError> {
+        match kind(path)? {
+            None => Ok(None),
+            Some(kind) if !kind.is_dir() => self.object(path, kind).map(Some),
+            Some(_) => {
+                let mut walk = builder(path, false);
+                let skipped = Skipped::new(self.scanner.project);
+                walk.filter_entry(move |entry| entry.depth() == 0 || !skipped.skips(entry));
+                let below = path.strip_prefix(&self.scanner.project.root).unwrap_or(path);
+                self.whole(path, &collect(&walk, path, &below.to_string_lossy())?).map(Some)
+            }
+        }
+    }
+
     /// Everything that was found below a folder.
     fn whole(&mut self, folder: &Path, found: &Found) -> Result<Digest, InputsError> {
         for folder in &found.folders {
@@ -335,9 +358,9 @@ impl Look<'_, '_> {
         folder_at(&mut self.folders, path.strip_prefix(&self.scanner.project.root).unwrap_or(path))
     }
 
-    /// A path as folder, relative to the project's root, and name.
+    /// A path as folder, relative to the project's root if it is in there, and name.
     fn split<'p>(&self, path: &'p Path) -> Option<(&'p OsStr, &'p OsStr)> {
-        let below = path.strip_prefix(&self.scanner.project.root).ok()?;
+        let below = path.strip_prefix(&self.scanner.project.root).unwrap_or(path);
         Some((below.parent()?.as_os_str(), below.file_name()?))
     }
 }
@@ -426,10 +449,10 @@ struct Found {
 }
 
 /// What a walk finds at or below `path`.
-fn collect(walk: &WalkBuilder, path: &Path, shown: &ProjectPath) -> Result<Found, InputsError> {
+fn collect(walk: &WalkBuilder, path: &Path, shown: &str) -> Result<Found, InputsError> {
     let mut found = Found::default();
     for entry in walk.build() {
-        let entry = entry.map_err(|source| InputsError::Walk { folder: shown.to_string(), source })?;
+        let entry = entry.map_err(|source| InputsError::Walk { folder: shown.to_owned(), source })?;
         let Some(kind) = entry.file_type() else { continue };
         if !entry.path().starts_with(path) {
             continue;
@@ -440,7 +463,7 @@ fn collect(walk: &WalkBuilder, path: &Path, shown: &ProjectPath) -> Result<Found
             found.files.push((entry.into_path(), kind));
         }
         if found.files.len() > FILES_MAX {
-            return Err(InputsError::TooMany { folder: shown.to_string() });
+            return Err(InputsError::TooMany { folder: shown.to_owned() });
         }
     }
     found.files.sort_unstable_by(|one, other| one.0.as_os_str().as_bytes().cmp(other.0.as_os_str().as_bytes()));
