@@ -37,7 +37,7 @@ use crate::wetfile::{Guest, GuestName, ImageName, Project, Recipe};
 pub use environment::{Variables, toolchain_variable};
 pub use inputs::{GuestFiles, InputsError, digest as digest_inputs, guest_files, rustup_toolchain};
 pub use jobs::Jobs;
-pub use lang::doctor::{Fix, ToolProblem, ToolReport, tools as probe_tools};
+pub use lang::doctor::{Fix, RUST_TOOL, ToolProblem, ToolReport, tools as probe_tools};
 pub use process::Cancel;
 pub use reason::Reason;
 pub use state::{State, StateError, cached, content};
