@@ -13,7 +13,6 @@ use std::time::SystemTime;
 use globset::{GlobBuilder, GlobMatcher};
 use ignore::{DirEntry, WalkBuilder};
 use rustix::fs::OFlags;
-use sha2::{Digest as _, Sha256};
 
 use super::{FILES_MAX, InputsError, SETTINGS};
 use crate::build::ledger::Memory;
@@ -21,9 +20,6 @@ use crate::build::seen::{Name, Seen, SeenFile, SeenFolder, SeenKind, SeenListing
 use crate::folder::{Folder, Stamp};
 use crate::wetfile::lock::{Digest, Facts, LOCK_FILE_NAME};
 use crate::wetfile::{FILE_NAME, Project, ProjectPath, split_glob};
-
-/// Bytes that are read at a time.
-const BUFFER_BYTES: usize = 64 << 10;
 
 /// The file that tells git, and us, what does not belong to a folder.
 const IGNORE_FILE: &str = ".gitignore";
@@ -471,17 +467,7 @@ fn collect(walk: &WalkBuilder, path: &Path, shown: &str) -> Result<Found, Inputs
 }
 
 fn content(path: &Path) -> Result<Digest, InputsError> {
-    let read = || {
-        let mut file = open(path)?;
-        let (mut digest, mut buffer) = (Sha256::new(), vec![0; BUFFER_BYTES]);
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(Digest::from(<[u8; 32]>::from(digest.finalize()))),
-                length => digest.update(&buffer[..length]),
-            }
-        }
-    };
-    read().map_err(InputsError::io(path))
+    open(path).and_then(Digest::of_reader).map_err(InputsError::io(path))
 }
 
 /// Opens a file without following a symlink, nor waiting for the other end of a pipe.
