@@ -14,7 +14,6 @@
 mod beside;
 mod cargo;
 mod copied;
-mod files;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +26,7 @@ use std::sync::Arc;
 use crate::escape;
 use crate::wetfile::lock::{Digest, Facts, Inputs};
 use crate::wetfile::{
-    CargoOptions, EnvValue, Guest, GuestName, LanguageRecipe, Project, ProjectPath, Recipe, Run, is_glob,
+    CargoOptions, EnvValue, GlobError, Guest, GuestName, LanguageRecipe, Project, ProjectPath, Recipe, Run, is_glob,
 };
 
 use super::Variables;
@@ -36,7 +35,6 @@ use super::seen::Seen;
 pub(super) use beside::{Beside, Packages};
 pub(super) use cargo::{CargoRoots, cargo_roots};
 pub use copied::{GuestFiles, guest_files, rustup_toolchain};
-pub(super) use files::files_of;
 pub(super) use walk::Scanner;
 
 /// Files that cargo and rustup look for in each folder from the guest's up to the project's root.
@@ -76,7 +74,7 @@ pub enum InputsError {
         glob: String,
         /// Why not.
         #[source]
-        source: globset::Error,
+        source: GlobError,
     },
     /// More than a million files.
     #[error("there are more than {FILES_MAX} files among the inputs in {}", escape::text(.folder))]

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use globset::{GlobBuilder, GlobMatcher};
 use ignore::{DirEntry, WalkBuilder};
 use rustix::fs::OFlags;
 
@@ -19,7 +18,7 @@ use crate::build::ledger::Memory;
 use crate::build::seen::{Name, Seen, SeenFile, SeenFolder, SeenKind, SeenListing, folder_at};
 use crate::folder::{Folder, Stamp};
 use crate::wetfile::lock::{Digest, Facts, LOCK_FILE_NAME};
-use crate::wetfile::{FILE_NAME, Project, ProjectPath, split_glob};
+use crate::wetfile::{FILE_NAME, Glob, Project, ProjectPath, is_glob, split_glob};
 
 /// The file that tells git, and us, what does not belong to a folder.
 const IGNORE_FILE: &str = ".gitignore";
@@ -158,23 +157,45 @@ impl<'a> Scanner<'a> {
     /// The files that a glob, relative to `dir`, fits. Those outside of the project are none.
     pub(super) fn glob(&self, dir: &ProjectPath, glob: &str) -> Result<Looked, InputsError> {
         self.look(format!("glob:{dir}:{glob}"), |look| {
-            let (folder, pattern) = split_glob(glob);
-            let matcher = matcher(pattern).map_err(|source| InputsError::Glob { glob: glob.to_owned(), source })?;
-            let folder = dir.join(folder).unwrap_or_else(|_| dir.clone());
-            let path = folder.to_path(&self.project.root);
-            if !is_inside(self.project, &path) {
-                return look.whole(&path, &Found::default()).map(Some);
-            }
-            let mut walk = builder(&path, false);
-            if !pattern.contains("**") {
-                walk.max_depth(Some(pattern.split('/').count()));
-            }
-            let skipped = Skipped::new(self.project);
-            walk.filter_entry(move |entry| entry.depth() == 0 || !skipped.skips(entry));
-            let mut found = collect(&walk, &path, &folder.to_string())?;
-            found.files.retain(|(file, _)| file.strip_prefix(&path).is_ok_and(|file| matcher.is_match(file)));
-            look.whole(&path, &found).map(Some)
+            let (folder, found) = self.fitting(dir, glob)?;
+            look.whole(&folder.to_path(&self.project.root), &found).map(Some)
         })
+    }
+
+    /// The files that a glob fits, relative to `dir` and sorted, for compilers that are given them one by one; a path means
+    /// itself. Symlinks are none, and neither is what has a name that is not UTF-8.
+    pub(in crate::build) fn files_of(&self, dir: &ProjectPath, pattern: &str) -> Result<Vec<String>, InputsError> {
+        if !is_glob(pattern) {
+            return Ok(vec![pattern.to_owned()]);
+        }
+        let (folder, found) = self.fitting(dir, pattern)?;
+        let path = folder.to_path(&self.project.root);
+        let start = split_glob(pattern).0;
+        let file = |file: &Path| {
+            let below = file.strip_prefix(&path).ok()?.to_str()?;
+            Some(if start == "." { below.to_owned() } else { format!("{start}/{below}") })
+        };
+        let files = found.files.iter().filter(|(_, kind)| kind.is_file());
+        Ok(files.filter_map(|(path, _)| file(path)).collect())
+    }
+
+    /// The folder that a glob, relative to `dir`, begins with, and what fits in it.
+    fn fitting(&self, dir: &ProjectPath, glob: &str) -> Result<(ProjectPath, Found), InputsError> {
+        let (folder, pattern) = split_glob(glob);
+        let pattern = Glob::new(pattern).map_err(|source| InputsError::Glob { glob: glob.to_owned(), source })?;
+        let folder = dir.join(folder).unwrap_or_else(|_| dir.clone());
+        let path = folder.to_path(&self.project.root);
+        if !is_inside(self.project, &path) {
+            return Ok((folder, Found::default()));
+        }
+        let mut walk = builder(&path, false);
+        walk.max_depth(pattern.components_max());
+        let skipped = Skipped::new(self.project);
+        walk.filter_entry(move |entry| entry.depth() == 0 || !skipped.skips(entry));
+        let mut found = collect(&walk, &path, &folder.to_string())?;
+        let matcher = pattern.matcher();
+        found.files.retain(|(file, _)| file.strip_prefix(&path).is_ok_and(|file| matcher.fits(file)));
+        Ok((folder, found))
     }
 
     /// A part of a file, with a digest that `read` makes of it. `None` if there is none.
@@ -364,11 +385,6 @@ impl Look<'_, '_> {
 /// Whether a path leads to something in the project, whatever symlinks are on the way.
 fn is_inside(project: &Project, path: &Path) -> bool {
     fs::canonicalize(path).is_ok_and(|real| real.starts_with(&project.root))
-}
-
-fn matcher(pattern: &str) -> Result<GlobMatcher, globset::Error> {
-    let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build()?;
-    Ok(glob.compile_matcher())
 }
 
 /// A walk that depends on nothing outside of what it walks over.
