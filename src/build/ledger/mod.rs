@@ -201,7 +201,7 @@ impl Memory {
 
     /// A guest by its name as text.
     pub fn guest(&self, name: &str) -> Option<&Arc<GuestRecord>> {
-        self.guests.iter().find(|(guest, _)| guest.as_str() == name).map(|(_, record)| record)
+        self.guests.get(name)
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -289,8 +289,8 @@ impl Ledger {
         self.book().append(entries)
     }
 
-    /// A copy of what is remembered now.
-    pub fn memory(&self) -> Memory {
+    /// What is remembered now; what is noted afterwards is not in it.
+    pub fn memory(&self) -> Arc<Memory> {
         self.book().memory.clone()
     }
 
@@ -306,8 +306,12 @@ impl Ledger {
     /// If the file cannot be replaced; it is then as before.
     pub fn tidy(&self, is_guest: impl Fn(&GuestName) -> bool, is_image: impl Fn(&ImageName) -> bool) -> io::Result<()> {
         let mut book = self.book();
-        book.memory.guests.retain(|name, _| is_guest(name));
-        book.memory.images.retain(|name, _| is_image(name));
+        // Others may look at it, so that a change of it is one of a copy.
+        if !book.memory.guests.keys().all(&is_guest) || !book.memory.images.keys().all(&is_image) {
+            let memory = Arc::make_mut(&mut book.memory);
+            memory.guests.retain(|name, _| is_guest(name));
+            memory.images.retain(|name, _| is_image(name));
+        }
         book.compact()
     }
 
