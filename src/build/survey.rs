@@ -86,40 +86,30 @@ impl<'a> Survey<'a> {
         reasons.extend(self.tools(guest, &mut next, entries));
         reasons.extend(record.outside.iter().map(|path| Reason::Outside { path: path.clone() }));
         let inputs = of_embeds(embeds, |built| built.inputs.digest());
-        let found = match inputs::find(&self.scanner, self.project, guest, record.asked(), self.environment, &inputs) {
-            Ok(found) => {
-                reasons.extend(root_reasons(record, &found, self.memory));
-                Some(found)
-            }
-            // Whoever builds it is told why that cannot be read.
-            Err(_) => {
-                reasons.push(Reason::Input { root: guest.dir.to_string(), change: Change::Changed });
-                None
-            }
-        };
         let artifacts = of_embeds(embeds, |built| built.digest);
-        for name in &guest.embeds {
-            let before = record.embeds.get(name.as_str()).map(|embed| embed.artifact);
-            if artifacts.get(name).copied() != before || before.is_none() {
-                reasons.push(Reason::Guest { name: name.to_string() });
-            }
-        }
-        let (Some(found), true) = (found, reasons.is_empty()) else {
-            if reasons.is_empty() {
-                reasons.push(Reason::NeverBuilt);
-            }
+        let others =
+            guest.embeds.iter().filter(|name| !embeds_same(record, name.as_str(), artifacts.get(*name).copied()));
+        let of_guests = others.map(|name| Reason::Guest { name: name.to_string() });
+        let found = inputs::find(&self.scanner, self.project, guest, record.asked(), self.environment, &inputs);
+        let Ok(found) = found else {
+            // Whoever builds it is told why that cannot be read.
+            reasons.push(Reason::Input { root: guest.dir.to_string(), change: Change::Changed });
+            reasons.extend(of_guests);
             return Standing::Stale(reasons);
         };
+        reasons.extend(root_reasons(record, &found, self.memory));
+        reasons.extend(of_guests);
+        if !reasons.is_empty() {
+            return Standing::Stale(reasons);
+        }
         for (key, seen) in found.seen().filter(|(key, seen)| self.memory.root(key).as_ref() != Some(seen)) {
             entries.push(Entry::Root(key.to_owned(), seen.clone()));
         }
-        next.inputs = found.inputs.digest();
-        next.embeds = embed_records(&inputs, &artifacts);
+        let fresh = as_it_was(&mut next, found, &artifacts, toolchain, self.project.root.join(artifact));
         if next != **record {
             entries.push(Entry::Guest(guest.name.to_string(), Box::new(next)));
         }
-        let path = self.project.root.join(artifact);
-        Standing::Fresh(Box::new(BuiltGuest { path, digest: record.artifact, toolchain, inputs: found.inputs }))
+        Standing::Fresh(Box::new(fresh))
     }
 
     /// What names all that a guest is made of, and the folders in which that lies, relative to the project's root or
@@ -191,6 +181,31 @@ fn of_embeds<T>(embeds: &BTreeMap<GuestName, Standing>, of: impl Fn(&BuiltGuest)
         Standing::Stale(_) => None,
     });
     built.collect()
+}
+
+/// Whether a guest that another one embeds has come out as it was when that was built; `artifact` is what it is now.
+pub(super) fn embeds_same(record: &GuestRecord, name: &str, artifact: Option<Digest>) -> bool {
+    let before = record.embeds.get(name).map(|embed| embed.artifact);
+    before.is_some() && artifact == before
+}
+
+/// Whether what was found is what a guest was made of.
+pub(super) fn is_made_of(record: &GuestRecord, found: &Found) -> bool {
+    root_records(&found.roots) == record.roots && root_records(&found.watched) == record.watched
+}
+
+/// A guest that is left as it was built; brings what is remembered of it up to what was found, which is what it was made of.
+/// `artifacts` are those of the guests that it embeds.
+pub(super) fn as_it_was(
+    record: &mut GuestRecord,
+    found: Found,
+    artifacts: &BTreeMap<GuestName, Digest>,
+    toolchain: Toolchain,
+    path: PathBuf,
+) -> BuiltGuest {
+    record.inputs = found.inputs.digest();
+    record.embeds = embed_records(&found.inputs.embeds, artifacts);
+    BuiltGuest { path, digest: record.artifact, toolchain, inputs: found.inputs }
 }
 
 /// What is remembered of the guests that one embeds.

@@ -25,14 +25,14 @@ pub(in crate::build) struct Beside {
 
 /// The packages that a guest is made of.
 #[derive(Clone, Copy)]
-pub(in crate::build) struct Packages<'a> {
+pub(in crate::build) struct PackageFiles<'a> {
     /// All that was looked at before the build.
     pub(in crate::build) found: &'a Found,
     /// The roots of that which are none, as they lay beside packages in an earlier build.
     pub(in crate::build) others: &'a BTreeSet<String>,
 }
 
-impl Packages<'_> {
+impl PackageFiles<'_> {
     fn seen(&self) -> impl Iterator<Item = &Seen> {
         let roots = self.found.roots.iter();
         let packages = roots.filter(|(root, _)| !root.ends_with(WORKSPACE_ONLY) && !self.others.contains(*root));
@@ -46,7 +46,7 @@ impl Beside {
     pub(in crate::build) fn of(
         project: &Project,
         scanner: &Scanner<'_>,
-        packages: Packages<'_>,
+        packages: PackageFiles<'_>,
         read: &BTreeSet<PathBuf>,
         others: &[PathBuf],
     ) -> Result<Self, InputsError> {

@@ -32,7 +32,7 @@ use crate::wetfile::{
 use super::Variables;
 use super::seen::Seen;
 
-pub(super) use beside::{Beside, Packages};
+pub(super) use beside::{Beside, PackageFiles};
 pub(super) use cargo::{CargoRoots, cargo_roots};
 pub use copied::{GuestFiles, guest_files, rustup_toolchain};
 pub(super) use walk::Scanner;

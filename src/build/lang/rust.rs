@@ -10,7 +10,7 @@ use cargo_metadata::{CrateType, Message, Metadata, Package, PackageId, Target, T
 
 use super::{cargo_config, dep_info};
 use crate::build::environment;
-use crate::build::inputs::{Beside, CargoRoots, Packages, Scanner, cargo_roots};
+use crate::build::inputs::{Beside, CargoRoots, PackageFiles, Scanner, cargo_roots};
 use crate::build::process::LINE_BYTES_MAX;
 use crate::build::rustc_wrapper::{CARGO_PREFIX, MODE_VARIABLE, PROJECT_PREFIX, Prefixes};
 use crate::build::toolchain::Toolchain;
@@ -188,7 +188,7 @@ pub(in crate::build) fn beside(
     guest: &Guest,
     prepared: &Prepared,
     made: &Made,
-    packages: Packages<'_>,
+    packages: PackageFiles<'_>,
 ) -> Result<Beside, BuildError> {
     let Some(read) = &made.read else { return Ok(Beside::default()) };
     let mut others = vec![prepared.target_dir.clone(), prepared.toolchain.sysroot().to_owned()];
