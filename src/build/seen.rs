@@ -138,7 +138,8 @@ impl Seen {
     /// What was seen of a tree, read whole after `start`.
     ///
     /// `path` is that of its root, relative to the project's at `project`, and `objects` are everything in it by path below
-    /// that root, with what names the content of a file or symlink; a root that is a file or symlink is the only one.
+    /// that root, with what names the content of a file or symlink; a root that is a file or symlink is the only one. `context`
+    /// is what else has decided which they are, if there is such a thing.
     ///
     /// # Errors
     ///
@@ -149,6 +150,7 @@ impl Seen {
         digest: Digest,
         objects: impl IntoIterator<Item = (&'o str, SeenObject)>,
         start: SystemTime,
+        context: Digest,
     ) -> io::Result<Self> {
         let mut folders = BTreeMap::<OsString, SeenFolder>::new();
         let stamp = |path: &Path| -> io::Result<Option<Stamp>> {
@@ -177,12 +179,12 @@ impl Seen {
                 folder_at(&mut folders, parent).files.push(file);
             }
         }
-        Ok(Self { digest, context: Digest::of(b""), folders: folders.into_values().collect() })
+        Ok(Self { digest, context, folders: folders.into_values().collect() })
     }
 
     /// Whether a tree of [`Seen::of_tree`] is as it was seen, as far as stamps tell.
-    pub fn is_tree_unchanged(&self, project: &Path) -> bool {
-        Folder::open(project).is_ok_and(|project| self.is_unchanged(&project, &Digest::of(b"")))
+    pub fn is_tree_unchanged(&self, project: &Path, context: &Digest) -> bool {
+        Folder::open(project).is_ok_and(|project| self.is_unchanged(&project, context))
     }
 
     /// The folders that were listed, as [`Seen::folders`] has them.

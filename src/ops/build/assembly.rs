@@ -25,7 +25,7 @@ pub(super) fn assemble(
 ) -> Result<Made, Error> {
     let artifacts = guests.iter().map(|(name, built)| (name.clone(), built.path.clone())).collect();
     let (image, planned) = (tree.plan.image, tree.root.cid);
-    let outs = reading.project.images.values().map(|image| image.out.clone()).collect();
+    let outs = reading.project.outs();
     let mut bases = reading.project.layers(image);
     bases.pop();
     let parts = Parts { bases: &bases, artifacts: &artifacts, contents: reading.contents, outs: &outs };

@@ -27,7 +27,7 @@ use crate::wetfile::{self, GuestName, Image, ImageName, Project};
 pub use lock_file::LockChange;
 pub use standings::{BuildPlan, PlannedTarget};
 
-pub(super) use images::{Listed, source_of_image};
+pub(super) use images::{Listed, no_context, seen_of_tree, source_of_image};
 pub(super) use targets::Targets;
 
 use assembly::{assemble, note_image};
@@ -143,7 +143,7 @@ pub fn build(
     };
     // Only what is to be done anyway is worth asking others for content.
     let wanted = contents::wanted(project, targets.images.iter().copied());
-    let contents = contents::bring(project, &state, &wanted, environment.content, &stopped)?;
+    let contents = contents::bring((project, &state, &ledger), &wanted, environment.content, &stopped)?;
     let reading = Reading { contents: &contents, ..reading };
     if let Some(lock) = frozen {
         let mut found = lock::leftovers(project, lock);
