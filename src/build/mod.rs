@@ -35,6 +35,7 @@ pub use error::BuildError;
 pub use guest::build_guest;
 pub use inputs::{GuestFiles, InputsError, digest as digest_inputs, guest_files, rustup_toolchain};
 pub use jobs::Jobs;
+pub use lang::cargo_config::settings_above as cargo_settings_above;
 pub use lang::doctor::{Fix, RUST_TOOL, ToolProblem, ToolReport, tools as probe_tools};
 pub use process::Cancel;
 pub use reason::Reason;

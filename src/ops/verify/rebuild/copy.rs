@@ -61,6 +61,18 @@ pub(super) fn copy(
     project.guests.values().filter(|guest| is_javascript(guest)).try_for_each(|guest| copier.modules(guest))
 }
 
+/// Copies whole trees, by their paths below `from`.
+pub(super) fn copy_trees(
+    from: &Path,
+    trees: &[PathBuf],
+    to: &Path,
+    umask: u32,
+    stopped: &dyn Fn() -> bool,
+) -> Result<(), CopyError> {
+    let mut copier = Copier { from, to, umask, stopped, done: BTreeSet::new() };
+    trees.iter().try_for_each(|tree| copier.tree(tree))
+}
+
 fn is_javascript(guest: &Guest) -> bool {
     matches!(&guest.recipe, Recipe::Language(recipe) if recipe.language == Language::JavaScript)
 }
