@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -57,7 +57,7 @@ pub struct Seen {
 /// A folder with the files in it that were looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SeenFolder {
-    /// Relative to the project's root, for which it is empty.
+    /// Relative to the project's root, for which it is empty; absolute outside of the project.
     pub(super) path: Name,
     pub(super) listing: SeenListing,
     pub(super) files: Vec<SeenFile>,
@@ -138,7 +138,8 @@ impl Seen {
     /// What was seen of a tree, read whole after `start`.
     ///
     /// `path` is that of its root, relative to the project's at `project`, and `objects` are everything in it by path below
-    /// that root, with what names the content of a file or symlink; a root that is a file or symlink is the only one.
+    /// that root, with what names the content of a file or symlink; a root that is a file or symlink is the only one. `context`
+    /// is what else has decided which they are, if there is such a thing.
     ///
     /// # Errors
     ///
@@ -149,6 +150,7 @@ impl Seen {
         digest: Digest,
         objects: impl IntoIterator<Item = (&'o str, SeenObject)>,
         start: SystemTime,
+        context: Digest,
     ) -> io::Result<Self> {
         let mut folders = BTreeMap::<OsString, SeenFolder>::new();
         let stamp = |path: &Path| -> io::Result<Option<Stamp>> {
@@ -177,15 +179,29 @@ impl Seen {
                 folder_at(&mut folders, parent).files.push(file);
             }
         }
-        Ok(Self { digest, context: Digest::of(b""), folders: folders.into_values().collect() })
+        Ok(Self { digest, context, folders: folders.into_values().collect() })
     }
 
     /// Whether a tree of [`Seen::of_tree`] is as it was seen, as far as stamps tell.
-    pub fn is_tree_unchanged(&self, project: &Path) -> bool {
-        Folder::open(project).is_ok_and(|project| self.is_unchanged(&project, &Digest::of(b"")))
+    pub fn is_tree_unchanged(&self, project: &Path, context: &Digest) -> bool {
+        Folder::open(project).is_ok_and(|project| self.is_unchanged(&project, context))
     }
 
-    /// The folders that were looked into, relative to the project's root.
+    /// The folders that were listed, as [`Seen::folders`] has them.
+    pub(super) fn listed(&self) -> impl Iterator<Item = &Path> {
+        let listed = self.folders.iter().filter(|folder| matches!(folder.listing, SeenListing::Listed(_)));
+        listed.map(|folder| Path::new(folder.path.as_os_str()))
+    }
+
+    /// The files and symlinks that are there, by path as [`Seen::folders`] has those.
+    pub(super) fn present(&self) -> impl Iterator<Item = PathBuf> {
+        self.folders.iter().flat_map(|folder| {
+            let there = folder.files.iter().filter(|file| file.kind != SeenKind::Absent);
+            there.map(|file| Path::new(folder.path.as_os_str()).join(file.name.as_os_str()))
+        })
+    }
+
+    /// The folders that were looked into, relative to the project's root; absolute outside of the project.
     pub fn folders(&self) -> impl Iterator<Item = &Path> {
         self.folders.iter().map(|folder| Path::new(folder.path.as_os_str()))
     }
@@ -213,8 +229,8 @@ impl Seen {
             .collect()
     }
 
-    /// The files that differ from what was seen `before`, by path relative to the project's root; what is not UTF-8 in a path
-    /// is replaced.
+    /// The files that differ from what was seen `before`, by path relative to the project's root, or absolute outside of it;
+    /// what is not UTF-8 in a path is replaced.
     pub fn changes_since(&self, before: &Self) -> Vec<(String, Change)> {
         let (before, now) = (before.contents(), self.contents());
         let mut changes = Vec::new();

@@ -6,7 +6,8 @@
 //!   .gitignore         keeps the folder out of git
 //!   guests/NAME.wasm   artifacts
 //!   ledger             what builds remember of each other (see `ledger`)
-//!   content/CID        trees that images take by their CIDs; nothing is believed of them that they do not prove
+//!   content/CID        trees that images take by their CIDs; nothing is believed of them that they do not prove,
+//!                      or have proven before they were last touched
 //!   cache/NAME         what was seen of files at the last build, so that they need not be read again
 //!   out/NAME/          where the command of a guest writes, while it runs
 //!   cargo/shared/      cargo's target folder for the Rust guests without an environment of their own

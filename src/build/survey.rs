@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::inputs::{self, Found, InputsError, Scanner};
+use super::inputs::{self, Found, InputsError, Roots, Scanner};
 use super::ledger::{EmbedRecord, Entry, GuestRecord, Memory, RootRecord, VariableRecord};
 use super::reason::Reason;
 use super::seen::Change;
@@ -17,7 +17,7 @@ use super::tools::{Toolbox, ToolsState};
 use super::{BuiltGuest, Variables};
 use crate::folder::Stamp;
 use crate::wasm_binary::SIZE_BYTES_MAX;
-use crate::wetfile::lock::{Digest, Toolchain};
+use crate::wetfile::lock::{Digest, Facts, Toolchain};
 use crate::wetfile::{EnvValue, Guest, GuestName, Project};
 
 /// Most files that are told one by one as reasons for one guest or image.
@@ -86,47 +86,34 @@ impl<'a> Survey<'a> {
         reasons.extend(self.tools(guest, &mut next, entries));
         reasons.extend(record.outside.iter().map(|path| Reason::Outside { path: path.clone() }));
         let inputs = of_embeds(embeds, |built| built.inputs.digest());
-        let asked = record.roots.keys().map(String::as_str);
-        let found = match inputs::find(&self.scanner, self.project, guest, asked, self.environment, &inputs) {
-            Ok(found) => {
-                reasons.extend(root_reasons(record, &found, self.memory));
-                Some(found)
-            }
-            // Whoever builds it is told why that cannot be read.
-            Err(_) => {
-                reasons.push(Reason::Input { root: guest.dir.to_string(), change: Change::Changed });
-                None
-            }
-        };
         let artifacts = of_embeds(embeds, |built| built.digest);
-        for name in &guest.embeds {
-            let before = record.embeds.get(name.as_str()).map(|embed| embed.artifact);
-            if artifacts.get(name).copied() != before || before.is_none() {
-                reasons.push(Reason::Guest { name: name.to_string() });
-            }
-        }
-        let (Some(found), true) = (found, reasons.is_empty()) else {
-            if reasons.is_empty() {
-                reasons.push(Reason::NeverBuilt);
-            }
+        let others =
+            guest.embeds.iter().filter(|name| !embeds_same(record, name.as_str(), artifacts.get(*name).copied()));
+        let of_guests = others.map(|name| Reason::Guest { name: name.to_string() });
+        let found = inputs::find(&self.scanner, self.project, guest, record.asked(), self.environment, &inputs);
+        let Ok(found) = found else {
+            // Whoever builds it is told why that cannot be read.
+            reasons.push(Reason::Input { root: guest.dir.to_string(), change: Change::Changed });
+            reasons.extend(of_guests);
             return Standing::Stale(reasons);
         };
-        for (key, seen) in found.roots.values() {
-            if let Some(seen) = seen.as_ref().filter(|seen| self.memory.root(key).as_ref() != Some(seen)) {
-                entries.push(Entry::Root(key.clone(), seen.clone()));
-            }
+        reasons.extend(root_reasons(record, &found, self.memory));
+        reasons.extend(of_guests);
+        if !reasons.is_empty() {
+            return Standing::Stale(reasons);
         }
-        next.inputs = found.inputs.digest();
-        next.embeds = embed_records(&inputs, &artifacts);
+        for (key, seen) in found.seen().filter(|(key, seen)| self.memory.root(key).as_ref() != Some(seen)) {
+            entries.push(Entry::Root(key.to_owned(), seen.clone()));
+        }
+        let fresh = as_it_was(&mut next, found, &artifacts, toolchain, self.project.root.join(artifact));
         if next != **record {
             entries.push(Entry::Guest(guest.name.to_string(), Box::new(next)));
         }
-        let path = self.project.root.join(artifact);
-        Standing::Fresh(Box::new(BuiltGuest { path, digest: record.artifact, toolchain, inputs: found.inputs }))
+        Standing::Fresh(Box::new(fresh))
     }
 
-    /// What a guest is made of, and the folders in which that lies, relative to the project's root. `embeds` has the same
-    /// of every guest that is embedded.
+    /// What names all that a guest is made of, and the folders in which that lies, relative to the project's root or
+    /// absolute. `embeds` has the former of every guest that is embedded.
     ///
     /// # Errors
     ///
@@ -137,11 +124,17 @@ impl<'a> Survey<'a> {
         embeds: &BTreeMap<GuestName, Digest>,
     ) -> Result<(Digest, BTreeSet<PathBuf>), InputsError> {
         let record = self.memory.guests.get(&guest.name);
-        let asked = record.into_iter().flat_map(|record| record.roots.keys()).map(String::as_str);
-        let found = inputs::find(&self.scanner, self.project, guest, asked, self.environment, embeds)?;
-        let seen = found.roots.values().filter_map(|(_, seen)| seen.as_ref());
-        let folders = seen.flat_map(|seen| seen.folders().map(Path::to_owned)).collect();
-        Ok((found.inputs.digest(), folders))
+        let roots = record.iter().flat_map(|record| record.roots.keys()).map(String::as_str);
+        let watched = record.iter().flat_map(|record| record.watched.keys()).map(String::as_str);
+        let found = inputs::find(&self.scanner, self.project, guest, (roots, watched), self.environment, embeds)?;
+        let folders = found.seen().flat_map(|(_, seen)| seen.folders().map(Path::to_owned)).collect();
+        let mut facts = Facts::default();
+        facts.add(found.inputs.digest().to_string());
+        for (place, (_, seen)) in &found.watched {
+            facts.add(place);
+            facts.add(seen.as_ref().map(|seen| seen.digest.to_string()).unwrap_or_default());
+        }
+        Ok((facts.finish(), folders))
     }
 
     /// Whether the artifact is as it was left; its stamp is brought up to date.
@@ -203,6 +196,31 @@ fn of_embeds<T>(embeds: &BTreeMap<GuestName, Standing>, of: impl Fn(&BuiltGuest)
     built.collect()
 }
 
+/// Whether a guest that another one embeds has come out as it was when that was built; `artifact` is what it is now.
+pub(super) fn embeds_same(record: &GuestRecord, name: &str, artifact: Option<Digest>) -> bool {
+    let before = record.embeds.get(name).map(|embed| embed.artifact);
+    before.is_some() && artifact == before
+}
+
+/// Whether what was found is what a guest was made of.
+pub(super) fn is_made_of(record: &GuestRecord, found: &Found) -> bool {
+    root_records(&found.roots) == record.roots && root_records(&found.watched) == record.watched
+}
+
+/// A guest that is left as it was built; brings what is remembered of it up to what was found, which is what it was made of.
+/// `artifacts` are those of the guests that it embeds.
+pub(super) fn as_it_was(
+    record: &mut GuestRecord,
+    found: Found,
+    artifacts: &BTreeMap<GuestName, Digest>,
+    toolchain: Toolchain,
+    path: PathBuf,
+) -> BuiltGuest {
+    record.inputs = found.inputs.digest();
+    record.embeds = embed_records(&found.inputs.embeds, artifacts);
+    BuiltGuest { path, digest: record.artifact, toolchain, inputs: found.inputs }
+}
+
 /// What is remembered of the guests that one embeds.
 pub(super) fn embed_records(
     inputs: &BTreeMap<GuestName, Digest>,
@@ -214,12 +232,12 @@ pub(super) fn embed_records(
     inputs.iter().filter_map(record).collect()
 }
 
-/// What is remembered of the roots of a guest.
-pub(super) fn root_records(found: &Found) -> BTreeMap<String, RootRecord> {
+/// What is remembered of the roots of a guest, or of what is watched for it.
+pub(super) fn root_records(roots: &Roots) -> BTreeMap<String, RootRecord> {
     let record = |(root, (key, seen)): (&String, &(String, Option<Arc<super::seen::Seen>>))| {
         (root.clone(), RootRecord { key: key.clone(), digest: seen.as_ref().map(|seen| seen.digest) })
     };
-    found.roots.iter().map(record).collect()
+    roots.iter().map(record).collect()
 }
 
 /// Where what the Wetfile says differs from what it said.
@@ -295,16 +313,22 @@ pub fn shortened(text: &str) -> String {
 /// Where what a guest is made of differs from what it was made of.
 pub(super) fn root_reasons(record: &GuestRecord, found: &Found, memory: &Memory) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    let roots: BTreeSet<&String> = record.roots.keys().chain(found.roots.keys()).collect();
+    let of = |record: &'_ BTreeMap<String, RootRecord>, found: &'_ Roots| {
+        let roots: BTreeSet<&String> = record.keys().chain(found.keys()).collect();
+        let state = |root: &String| {
+            let present = found.get(root).and_then(|(key, seen)| Some((key.clone(), seen.clone()?)));
+            (root.clone(), record.get(root).and_then(|root| root.digest), present)
+        };
+        roots.into_iter().map(state).collect::<Vec<_>>()
+    };
+    let roots = of(&record.roots, &found.roots).into_iter().chain(of(&record.watched, &found.watched));
     let mut told = BTreeSet::new();
-    for root in roots {
-        let before = record.roots.get(root).and_then(|root| root.digest);
-        let present = found.roots.get(root).and_then(|(key, seen)| seen.as_ref().map(|seen| (key, seen)));
+    for (root, before, present) in roots {
         let change = match (before, present) {
             (None, None) => continue,
             (Some(before), Some((_, seen))) if before == seen.digest => continue,
             (Some(before), Some((key, seen))) => {
-                let previous = memory.root_with(key, &before);
+                let previous = memory.root_with(&key, &before);
                 let changes = previous.map(|previous| seen.changes_since(&previous)).unwrap_or_default();
                 if !changes.is_empty() {
                     // What two roots have in common is told once.
@@ -317,7 +341,7 @@ pub(super) fn root_reasons(record: &GuestRecord, found: &Found, memory: &Memory)
             (None, Some(_)) => Change::Added,
             (Some(_), None) => Change::Removed,
         };
-        reasons.push(Reason::Input { root: root.clone(), change });
+        reasons.push(Reason::Input { root, change });
     }
     limited(reasons)
 }

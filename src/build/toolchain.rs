@@ -5,8 +5,6 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
 use super::process::LINE_BYTES_MAX;
 use super::{BuildError, Call, Context, RECIPE, TARGET, Variables, run};
 use crate::wetfile::GuestName;
@@ -14,9 +12,6 @@ use crate::wetfile::lock::{self, Digest, Facts};
 
 /// The programs, beside the compiler itself, that make a component: both come with it.
 const LINKERS: [&str; 2] = ["rust-lld", "wasm-component-ld"];
-
-/// Bytes that are read at a time.
-const BUFFER_BYTES: usize = 64 << 10;
 
 /// How many hexadecimal digits of a commit and of a digest name a toolchain. Nobody is kept out by them.
 const DIGITS: usize = 12;
@@ -57,6 +52,11 @@ impl Toolchain {
         let version = Version::read(&ask(ctx, guest, dir, environment, &["-vV"])?);
         let version = version.ok_or_else(|| short_answer("rustc -vV"))?;
         Ok(Self { sysroot, target_libraries, cfgs: lines.collect(), version })
+    }
+
+    /// The folder that it lies in.
+    pub(super) fn sysroot(&self) -> &Path {
+        &self.sysroot
     }
 
     /// Whether programs for [`TARGET`] can be compiled without building the standard library first.
@@ -153,18 +153,10 @@ fn digits(digest: Digest) -> String {
 fn digest_files(folder: &Path, mut files: Vec<PathBuf>) -> Result<Digest, BuildError> {
     files.sort_unstable();
     let mut facts = Facts::default();
-    let mut buffer = vec![0; BUFFER_BYTES];
     for path in files {
-        let mut digest = Sha256::new();
-        let mut file = File::open(&path).map_err(BuildError::io("open", &path))?;
-        loop {
-            match io::Read::read(&mut file, &mut buffer).map_err(BuildError::io("read", &path))? {
-                0 => break,
-                length => digest.update(&buffer[..length]),
-            }
-        }
+        let digest = File::open(&path).and_then(Digest::of_reader).map_err(BuildError::io("read", &path))?;
         facts.add(path.strip_prefix(folder).unwrap_or(&path).as_os_str().as_encoded_bytes());
-        facts.add(digest.finalize());
+        facts.add(digest.as_bytes());
     }
     Ok(facts.finish())
 }

@@ -9,15 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::Variables;
 use super::seen::Name;
 use crate::folder::Stamp;
 use crate::wetfile::lock::{Digest, Facts};
-
-/// Bytes that are read at a time.
-const BUFFER_BYTES: usize = 64 << 10;
 
 /// The files that were used, or would have been if they were there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,7 +224,7 @@ pub(super) fn find_program(called: &str, dir: &Path, environment: &Variables) ->
 
 /// The digest of a file's content; `None` if there is none.
 fn digest(path: &Path) -> io::Result<Option<Digest>> {
-    let mut file = match File::open(path) {
+    let file = match File::open(path) {
         Ok(file) if file.metadata()?.is_file() => file,
         Ok(_) => return Ok(None),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -236,13 +232,7 @@ fn digest(path: &Path) -> io::Result<Option<Digest>> {
         }
         Err(error) => return Err(error),
     };
-    let (mut digest, mut buffer) = (Sha256::new(), vec![0; BUFFER_BYTES]);
-    loop {
-        match io::Read::read(&mut file, &mut buffer)? {
-            0 => return Ok(Some(Digest::from(<[u8; 32]>::from(digest.finalize())))),
-            length => digest.update(&buffer[..length]),
-        }
-    }
+    Digest::of_reader(file).map(Some)
 }
 
 #[cfg(test)]

@@ -10,6 +10,20 @@ use super::error::Failure;
 use super::exit_code;
 use crate::build::Cancel;
 
+/// Does work that a signal stops.
+///
+/// # Errors
+///
+/// Those of the work, or that a signal came.
+pub(super) fn stoppable<T, E>(work: impl FnOnce(&Cancel) -> Result<T, E>) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
+    let cancel = Cancel::default();
+    let signals = CancelOnSignal::watch(&cancel).map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
+    signals.result(work(&cancel).map_err(Failure::from))
+}
+
 /// Cancels something when the process is told to stop. While it lives, signals do not end the process by themselves.
 ///
 /// Compilers run in process groups of their own, so a terminal's Ctrl-C does not reach them by itself.

@@ -1,11 +1,11 @@
 //! The log, on standard error.
 
-use std::io;
+use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time;
 
-use super::{env, ui};
+use super::{env, github, ui};
 use crate::escape;
 
 /// Starts the log. `RUST_LOG` decides what is in it, else `default`.
@@ -21,8 +21,25 @@ pub(super) fn start(default: &str) {
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(|| Log)
         .with_ansi(env::stderr_has_colours())
         .with_timer(time::uptime())
         .init();
+}
+
+/// Standard error, to which each event is written at once.
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match github::is_here() {
+            true => io::stderr().write_all(github::tamed(&String::from_utf8_lossy(bytes)).as_bytes())?,
+            false => io::stderr().write_all(bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

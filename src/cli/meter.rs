@@ -76,7 +76,7 @@ fn amount(bytes: u64, bytes_max: Option<u64>, elapsed: Duration) -> String {
 }
 
 /// A number of bytes for people.
-fn size(bytes: f64) -> String {
+pub(super) fn size(bytes: f64) -> String {
     let units = [("KiB", 1u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
     match units.into_iter().rfind(|(_, unit)| bytes >= *unit as f64) {
         Some((name, unit)) => format!("{:.1} {name}", bytes / unit as f64),

@@ -26,6 +26,7 @@ mod env;
 mod error;
 mod exit_code;
 mod foreign_flags;
+mod github;
 mod grant_file;
 mod kubo;
 mod logging;

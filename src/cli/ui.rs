@@ -1,5 +1,6 @@
 //! Everything that `ww` itself shows: results on standard output, all else on standard error.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::error::Failure;
-use super::{env, exit_code};
+use super::{env, exit_code, github};
 
 /// Writes a line of the result.
 ///
@@ -18,7 +19,21 @@ pub(super) fn result_line(line: &str) -> io::Result<()> {
     if TRANSIENT_LINES.load(Ordering::Relaxed) > 0 {
         transient("");
     }
+    writeln!(Watched(io::stdout().lock()), "{}", shown(line))
+}
+
+/// Writes a command for GitHub Actions as a line of the result.
+///
+/// # Errors
+///
+/// As of [`result_line`].
+pub(super) fn result_command(line: &str) -> io::Result<()> {
     writeln!(Watched(io::stdout().lock()), "{line}")
+}
+
+/// A text as it can be shown here: whatever is in it, a line is no command but for those who say so.
+fn shown(text: &str) -> Cow<'_, str> {
+    if github::is_here() { github::tamed(text) } else { Cow::Borrowed(text) }
 }
 
 /// Writes a result that is not text of ours.
@@ -120,6 +135,11 @@ pub(super) fn status(line: &str) {
     to_stderr(line);
 }
 
+/// Says a command for GitHub Actions, or a line that others fence off.
+pub(super) fn command(line: &str) {
+    write_to_stderr(line);
+}
+
 /// Says what failed, why, and what to do.
 pub(super) fn failure(failure: &Failure) {
     let mut text = String::new();
@@ -140,6 +160,10 @@ fn label(text: &str, style: &str) -> String {
 }
 
 fn to_stderr(text: &str) {
+    write_to_stderr(&shown(text));
+}
+
+fn write_to_stderr(text: &str) {
     if !text.is_empty() {
         let mut stderr = io::stderr().lock();
         let clear = clear(TRANSIENT_LINES.swap(0, Ordering::Relaxed));

@@ -18,25 +18,33 @@ const SKIPPED_NAME: &str = ".git";
 /// The folder of build states, at the root of the project.
 const SKIPPED_PATH: &str = "target/ww";
 
-/// The files and symlinks below a folder of the project at `root` that a glob fits, sorted by bytes; not in those that
-/// `outs` has, and nothing of git or of `ww`.
+/// What a glob fits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fitting {
+    /// The files and symlinks, by path below the glob's folder.
+    pub paths: BTreeSet<String>,
+    /// The folders that were looked into, whether or not something in them fits; the glob's own is the empty path, and the
+    /// first.
+    pub folders: Vec<String>,
+}
+
+/// What a glob fits below a folder of the project at `root`; not in those that `outs` has, and nothing of git or of `ww`.
 ///
 /// # Errors
 ///
 /// [`ImageError`], also if nothing fits.
-pub fn glob_paths(
+pub fn fitting(
     root: &Path,
     entry: &ImagePath,
     folder: &ProjectPath,
     glob: &Glob,
     outs: &BTreeSet<ProjectPath>,
-) -> Result<BTreeSet<String>, ImageError> {
+) -> Result<Fitting, ImageError> {
     let origin = Origin { folder: Folder::open(root).map_err(ImageError::io("open", root))?, content: None };
-    let mut paths = BTreeSet::new();
-    if let Content::Folder(tree) = read(&origin, entry, folder, glob, outs)?.content {
-        collect(&tree, "", &mut paths);
-    }
-    Ok(paths)
+    let Looked { tree, folders, .. } = look(&origin, entry, folder, glob, outs)?;
+    let mut fitting = Fitting { folders, ..Fitting::default() };
+    collect(&tree, "", &mut fitting.paths);
+    Ok(fitting)
 }
 
 fn collect(tree: &Tree, folder: &str, paths: &mut BTreeSet<String>) {
@@ -57,9 +65,30 @@ pub(super) fn read(
     glob: &Glob,
     outs: &BTreeSet<ProjectPath>,
 ) -> Result<Node, ImageError> {
+    let Looked { tree, path, .. } = look(origin, entry, folder, glob, outs)?;
+    Ok(Node::new(Content::Folder(tree), path))
+}
+
+/// What came of a look into a glob's folder.
+struct Looked {
+    tree: Tree,
+    /// The folder, relative to the project's root.
+    path: String,
+    /// See [`Fitting::folders`].
+    folders: Vec<String>,
+}
+
+fn look(
+    origin: &Origin<'_>,
+    entry: &ImagePath,
+    folder: &ProjectPath,
+    glob: &Glob,
+    outs: &BTreeSet<ProjectPath>,
+) -> Result<Looked, ImageError> {
     let missing = || ImageError::MissingSource { entry: entry.to_string(), path: folder.to_string() };
     let (opened, path) = open_parents(origin, folder.components())?.ok_or_else(missing)?;
-    let mut walk = Walk { origin, matcher: glob.matcher(), depth_max: glob.components_max(), outs, objects: 0 };
+    let (matcher, depth_max) = (glob.matcher(), glob.components_max());
+    let mut walk = Walk { origin, matcher, depth_max, outs, objects: 0, folders: Vec::new() };
     // Nothing fits that is not below the part without wildcards.
     let start = split_glob(glob.as_str()).0.split('/').filter(|component| !matches!(*component, "" | "."));
     let start: Vec<&str> = start.collect();
@@ -71,7 +100,7 @@ pub(super) fn read(
             glob: glob.to_string(),
         });
     }
-    Ok(Node::new(Content::Folder(tree), path))
+    Ok(Looked { tree, path, folders: walk.folders })
 }
 
 struct Walk<'w> {
@@ -81,6 +110,8 @@ struct Walk<'w> {
     depth_max: Option<usize>,
     outs: &'w BTreeSet<ProjectPath>,
     objects: usize,
+    /// Those that were looked into, below the glob's folder.
+    folders: Vec<String>,
 }
 
 impl Walk<'_> {
@@ -93,6 +124,7 @@ impl Walk<'_> {
         below: &str,
         (start, depth): (&[&str], usize),
     ) -> Result<Tree, ImageError> {
+        self.folders.push(below.to_owned());
         let mut tree = Tree::new();
         for name in folder.names().map_err(ImageError::io("read", path))? {
             // Names that are not UTF-8 fit nothing.

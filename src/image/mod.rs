@@ -23,7 +23,7 @@ use crate::wasm_binary::{Kind, MalformedComponent};
 use crate::wetfile::{GuestName, Image, MAIN_PATH, ProjectPath};
 
 pub use assemble::{Assembled, Check, assemble, assemble_checked};
-pub use glob::glob_paths;
+pub use glob::{Fitting, fitting};
 pub use inspect::{Entry, EntryKind, inspect};
 pub use layout::STANDARD_FOLDERS;
 pub use private_key::KeyEvidence;

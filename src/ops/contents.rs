@@ -1,16 +1,22 @@
 //! Content that images take by its CID: written to the project's state, and believed only as far as it proves itself.
 //!
-//! A tree on disk that has the CID when it is imported again is the one that the CID names, whoever has written it. Those of
-//! which no profile of ours gives the CID are written anew for each build, from blocks that were checked.
+//! A tree on disk that has the CID when it is imported again is the one that the CID names, whoever has written it; that it was
+//! found to be so is remembered as long as nothing of it is touched. Those of which no profile of ours gives the CID are
+//! written anew for each build, from blocks that were checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::Error;
+use super::build::{no_context, seen_of_tree};
+use super::listing::Listing;
+use crate::build::ledger::{Entry, Ledger};
 use crate::build::{self, State};
 use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
-use crate::tree::{self, BoxError, ImportOptions, RootSymlink};
+use crate::tree::{BoxError, ImportOptions, RootSymlink};
 use crate::wetfile::{Image, Project};
 
 /// Whoever has content, or can fetch it.
@@ -46,26 +52,26 @@ pub(super) fn present(
     wanted: &BTreeSet<&Cid>,
     stopped: &(dyn Fn() -> bool + Sync),
 ) -> BTreeMap<Cid, PathBuf> {
-    let proven = wanted.iter().map(|cid| (**cid, build::content(root, cid)));
-    proven.filter(|(cid, path)| proves(path, cid, stopped)).collect()
+    let trees = wanted.iter().map(|cid| (**cid, build::content(root, cid)));
+    trees.filter(|(cid, path)| proof(path, cid, stopped).is_some()).collect()
 }
 
 /// As [`present`], and brings what is missing. Trees that no image takes any more are removed.
 pub(super) fn bring(
-    project: &Project,
-    state: &State,
+    (project, state, ledger): (&Project, &State, &Ledger),
     wanted: &BTreeSet<&Cid>,
     content: &dyn BringContent,
     stopped: &(dyn Fn() -> bool + Sync),
 ) -> Result<BTreeMap<Cid, PathBuf>, Error> {
     remove_others(project, state);
-    let mut trees = present(&project.root, wanted, stopped);
+    let mut trees = BTreeMap::new();
     for cid in wanted {
-        if trees.contains_key(*cid) {
-            continue;
-        }
         let failed = |source: BoxError| Error::Content { cid: Box::new(**cid), source };
         let target = state.content(cid);
+        if is_remembered(project, ledger, cid) || is_proven(project, ledger, cid, stopped) {
+            trees.insert(**cid, target);
+            continue;
+        }
         state.remove_content(cid).map_err(|error| failed(error.into()))?;
         content.bring(cid, &target).map_err(failed)?;
         trees.insert(**cid, target);
@@ -73,17 +79,38 @@ pub(super) fn bring(
     Ok(trees)
 }
 
-/// Whether what is at a path has this CID under one of the profiles.
-fn proves(path: &Path, cid: &Cid, stopped: &(dyn Fn() -> bool + Sync)) -> bool {
-    if path.symlink_metadata().is_err() {
-        return false;
+/// Whether a tree has proven itself before, and was not touched since.
+fn is_remembered(project: &Project, ledger: &Ledger, cid: &Cid) -> bool {
+    let seen = ledger.with(|memory| memory.root(&key(cid)));
+    seen.is_some_and(|seen| seen.is_tree_unchanged(&project.root, &no_context()))
+}
+
+/// Whether a tree proves itself now, which is remembered.
+fn is_proven(project: &Project, ledger: &Ledger, cid: &Cid, stopped: &(dyn Fn() -> bool + Sync)) -> bool {
+    let (start, path) = (SystemTime::now(), build::content(&project.root, cid));
+    let Some(listing) = proof(&path, cid, stopped) else { return false };
+    let below = path.strip_prefix(&project.root).unwrap_or(&path);
+    if let Ok(seen) = seen_of_tree(&project.root, below, &listing, start) {
+        // Without it the next build reads the tree again, and that is all.
+        let _ = ledger.note(vec![Entry::Root(key(cid), Arc::new(seen))]);
     }
+    true
+}
+
+/// Under what it is remembered that a tree has proven itself.
+fn key(cid: &Cid) -> String {
+    format!("content:{cid}")
+}
+
+/// What is at a path, if it has this CID under one of the profiles.
+fn proof(path: &Path, cid: &Cid, stopped: &(dyn Fn() -> bool + Sync)) -> Option<Listing> {
+    path.symlink_metadata().ok()?;
     let names_same = |other: &Cid| other.codec() == cid.codec() && other.hash() == cid.hash();
-    Profile::ALL.into_iter().any(|profile| {
+    Profile::ALL.into_iter().find_map(|profile| {
         let options =
             ImportOptions { root_symlink: RootSymlink::Store, cancel: stopped, ..ImportOptions::new(profile) };
-        // Without a cache: that would be believed, and it may come with the tree.
-        tree::import(path, &options, None, None).is_ok_and(|imported| names_same(&imported.subtree.cid))
+        // Without a cache, which may come with the tree.
+        Listing::of_disk(path, &options, None).ok().filter(|listing| names_same(&listing.root.cid))
     })
 }
 
@@ -94,5 +121,40 @@ fn remove_others(project: &Project, state: &State) {
         if let Some(cid) = name.parse::<Cid>().ok().filter(|_| !kept.contains(&name)) {
             let _ = state.remove_content(&cid);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Cancel;
+    use std::fs;
+    use std::time::Duration;
+
+    #[test]
+    fn a_tree_proves_itself_once_and_again_when_it_was_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let wetfile = "wetfile = 1\n[project]\nname = 'p'\nversion = '0.1.0'\n";
+        fs::write(dir.path().join("Wetfile.toml"), wetfile).unwrap();
+        let project = crate::wetfile::load(dir.path()).unwrap();
+        let state = State::open(&project.root, &Cancel::default(), &|_| {}).unwrap();
+        let ledger = Ledger::open(&state).unwrap();
+        let tree = project.root.join("tree");
+        fs::create_dir_all(tree.join("sub")).unwrap();
+        fs::write(tree.join("sub/file"), "x").unwrap();
+        let listing = Listing::of_disk(&tree, &ImportOptions::new(Profile::default()), None).unwrap();
+        let cid = listing.root.cid;
+        let content = state.content(&cid);
+        fs::rename(tree, &content).unwrap();
+        // Long enough for it to be recognized by its times.
+        std::thread::sleep(Duration::from_millis(150));
+
+        let (proven, remembered) =
+            (|| is_proven(&project, &ledger, &cid, &|| false), || is_remembered(&project, &ledger, &cid));
+        assert!(!remembered() && proven() && remembered());
+        fs::write(content.join("sub/file"), "x").unwrap();
+        assert!(!remembered() && proven());
+        fs::write(content.join("sub/new"), "x").unwrap();
+        assert!(!remembered() && !proven() && !remembered());
     }
 }

@@ -109,16 +109,15 @@ impl<'a> Reading<'a> {
         Ok(Plan::new(image, self.profile, sources, base))
     }
 
-    /// Lists what a glob fits, as a folder. It is read anew each time: a cache is for a whole tree.
+    /// Lists what a glob fits, as a folder. All of it is read: a cache is for a whole tree.
     pub(super) fn list_glob(
         &self,
         place: &ImagePath,
         folder: &ProjectPath,
         glob: &Glob,
     ) -> Result<Listing, ListingError> {
-        let outs = self.project.images.values().map(|image| image.out.clone()).collect();
         let mut leaves = Vec::new();
-        for path in image::glob_paths(self.root(), place, folder, glob, &outs)? {
+        for path in image::fitting(self.root(), place, folder, glob, &self.project.outs())?.paths {
             let listing = Listing::of_disk(&folder.to_path(self.root()).join(&path), &self.options(), None)?;
             leaves.extend(listing.objects.into_iter().next().map(|object| Listed { path, ..object }));
         }
@@ -127,7 +126,7 @@ impl<'a> Reading<'a> {
 
     fn list_content(&self, cid: &Cid) -> Result<Listing, ListingError> {
         let path = self.contents.get(cid).ok_or_else(|| ListingError::NotHere { cid: Box::new(*cid) })?;
-        Listing::of_disk(path, &self.options(), None)
+        self.list(path, &format!("content-{cid}"))
     }
 
     fn list_base(&self, cid: &Cid) -> Result<Listing, ListingError> {

@@ -1,6 +1,7 @@
 //! Globs: how they are told from paths, and what they fit.
 
 use std::fmt;
+use std::path::Path;
 
 use super::path::{PATH_BYTES_MAX, PathError, ProjectPath};
 
@@ -90,7 +91,7 @@ impl fmt::Display for Glob {
 
 impl GlobMatcher {
     /// Whether a path relative to the glob's folder fits.
-    pub fn fits(&self, path: &str) -> bool {
+    pub fn fits(&self, path: impl AsRef<Path>) -> bool {
         self.0.is_match(path)
     }
 }

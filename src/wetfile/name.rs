@@ -1,5 +1,6 @@
 //! Names of guests and images.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use crate::escape;
@@ -35,6 +36,13 @@ macro_rules! names {
 
             /// The name as written.
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        /// Texts are sorted and compared as names are.
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }

@@ -294,6 +294,11 @@ impl Project {
         }
     }
 
+    /// Where the images lie.
+    pub fn outs(&self) -> BTreeSet<ProjectPath> {
+        self.images.values().map(|image| image.out.clone()).collect()
+    }
+
     /// An image and those that it is based on, itself last. At most one more than [`BASES_MAX`].
     pub fn layers<'i>(&'i self, image: &'i Image) -> Vec<&'i Image> {
         let mut layers: Vec<&Image> = std::iter::successors(Some(image), |image| self.base_of(image)).collect();

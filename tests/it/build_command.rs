@@ -346,6 +346,35 @@ fn a_failure_is_annotated_on_github() {
     );
 }
 
+/// The runner trims lines: what begins with blanks may be a command as well.
+#[test]
+fn names_of_files_are_no_commands_on_github() {
+    let name = "::error::made up.txt";
+    let dir = copying_project("'cp echo.wasm \"$WW_OUT\"'");
+    let wetfile = fs::read_to_string(dir.path().join("Wetfile.toml")).unwrap();
+    let inputs = wetfile.lines().find(|line| line.starts_with("inputs = ")).unwrap();
+    let globbed = wetfile.replace(inputs, "inputs = ['*.txt', 'echo.wasm']");
+    fs::write(dir.path().join("Wetfile.toml"), &globbed).unwrap();
+    fs::write(dir.path().join(name), "one").unwrap();
+    let run = |args: &[&str], code: i32| {
+        let done = finish(ww(args).env("GITHUB_ACTIONS", "true").current_dir(dir.path())).expect(code);
+        let said = format!("{}{}", done.stdout, done.stderr);
+        let is_command = |line: &str| line.trim_start().starts_with("::error::made") || line.contains("##[");
+        assert!(!said.lines().any(is_command), "{said}");
+        said
+    };
+    run(&["build"], 0);
+    fs::write(dir.path().join(name), "two").unwrap();
+    assert!(run(&["why", "echo"], 0).contains("  \\u003a:error::made up.txt has changed"));
+    assert!(run(&["build", "--plan"], 0).contains("guest echo: ::error::made up.txt has changed"));
+    run(&["verify"], 10);
+    // A line of the Wetfile that a diagnostic shows, and JSON.
+    fs::write(dir.path().join("Wetfile.toml"), format!("{globbed}\n::error::made = '##[error]'\n")).unwrap();
+    run(&["build"], 3);
+    let json = finish(ww(&["build", "--json"]).env("GITHUB_ACTIONS", "true").current_dir(dir.path())).expect(3).stdout;
+    assert!(!json.contains("##[") && json.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+}
+
 /// What is said by several that fail does not mix, and nothing else is said after it.
 #[test]
 fn each_failure_is_shown_by_itself() {

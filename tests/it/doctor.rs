@@ -73,6 +73,20 @@ fn what_is_needed_and_missing_is_an_error_and_what_else_is_missing_is_not() {
     assert!(!dir.path().join("target").exists());
 }
 
+/// What is the same of Rust in several folders is one line.
+#[test]
+fn the_same_toolchain_is_told_once() {
+    let dir = project();
+    let wetfile = fs::read_to_string(dir.path().join("Wetfile.toml")).unwrap();
+    fs::write(dir.path().join("Wetfile.toml"), format!("{wetfile}[guest.alone]\npath = 'alone'\n")).unwrap();
+    fs::create_dir_all(dir.path().join("alone/src")).unwrap();
+    fs::write(dir.path().join("alone/Cargo.toml"), "[package]\nname = 'alone'\n").unwrap();
+    fs::write(dir.path().join("alone/src/main.rs"), "fn main() {}").unwrap();
+    let said = doctor(dir.path(), &[]).expect(1).stdout;
+    let line = "error   rust in 2 folders: `rustc` was not found; needed by alone, crab; fix: ";
+    assert!(said.contains(line) && said.matches(" rust in ").count() == 1, "{said}");
+}
+
 #[test]
 fn without_a_project_nothing_is_needed() {
     let dir = tempfile::tempdir().unwrap();

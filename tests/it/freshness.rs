@@ -417,6 +417,95 @@ fn a_glob_notices_what_was_not_there() {
     assert_eq!(build(&project), ["x: gen/x.txt is new"]);
 }
 
+/// A Rust guest that includes files beside its package, and whose build script names some: of the project, of nobody's clone but
+/// this one, and outside of it.
+fn reads_beside_its_package() -> Project {
+    let project = Project::new("p");
+    project.wetfile("[guest.x]\npath = \"guests/x\"\n");
+    let outside = project.outside("other").canonicalize().unwrap().join("o.txt");
+    let code = format!(
+        "fn main() {{ println!(\"{{}}{{}}{{}}\", include_str!(\"../../../my data/in.txt\"), include_str!({outside:?}), \
+         include_str!(concat!(env!(\"OUT_DIR\"), \"/made.txt\"))); }}"
+    );
+    project.package("guests/x", "name = \"x\"", "src/main.rs", &code);
+    project.write(
+        "guests/x/build.rs",
+        "fn main() {\n\
+         println!(\"cargo:rerun-if-changed=../../tables\");\n\
+         println!(\"cargo:rerun-if-changed=../../local/version\");\n\
+         let made = std::fs::read_to_string(\"../../tables/t.txt\").unwrap() + \
+         &std::fs::read_to_string(\"../../local/version\").unwrap();\n\
+         std::fs::write(std::env::var(\"OUT_DIR\").unwrap() + \"/made.txt\", made).unwrap();\n}\n",
+    );
+    project.write(".gitignore", "/local\n");
+    project.write("my data/in.txt", "included");
+    project.write("my data/other.txt", "of nobody's interest");
+    project.write("tables/t.txt", "a table");
+    project.write("local/version", "a version");
+    fs::write(outside, "outside").unwrap();
+    project
+}
+
+#[test]
+fn what_a_rust_guest_reads_beside_its_package_is_a_reason() {
+    let project = reads_beside_its_package();
+    settle();
+    assert_eq!(build(&project), [format!("x: {FIRST}")]);
+    let outside = project.outside("other").canonicalize().unwrap().join("o.txt");
+    let mut lock = project.read("Wetfile.lock");
+    let mut check = |change: &dyn Fn(), text: &str, is_in_lock: bool| {
+        settle();
+        assert_eq!(plan(&project), [""; 0], "before: {text}");
+        change();
+        assert_eq!(plan(&project), [format!("guest x: {text}")]);
+        assert_eq!(build(&project), [format!("x: {text}")]);
+        let after = project.read("Wetfile.lock");
+        // What came out is another in each case.
+        let inputs = |lock: &[u8]| {
+            let lock = ww::wetfile::lock::parse(std::str::from_utf8(lock).unwrap()).unwrap();
+            lock.guests.into_values().next().unwrap().inputs
+        };
+        assert!((inputs(&lock) != inputs(&after)) == is_in_lock && lock != after, "{text}");
+        lock = after;
+    };
+    check(&|| project.write("my data/in.txt", "changed"), "my data/in.txt has changed", true);
+    check(&|| project.write("tables/t.txt", "changed"), "tables/t.txt has changed", true);
+    check(&|| project.write("local/version", "changed"), "local/version has changed", false);
+    check(&|| fs::write(&outside, "changed").unwrap(), &format!("{} has changed", outside.display()), false);
+
+    project.write("my data/other.txt", "changed");
+    project.write("local/other", "new");
+    assert_eq!(build(&project), [""; 0]);
+    // A folder whose files a build script reads has new ones, as one that cannot be compiled without.
+    project.write("tables/new.txt", "new");
+    assert_eq!(build(&project), ["x: tables/new.txt is new"]);
+    let lock = String::from_utf8(project.read("Wetfile.lock")).unwrap();
+    assert!(lock.contains("\"my data/in.txt\"") && !lock.contains("o.txt") && !lock.contains("local/"), "{lock}");
+    fs::remove_file(project.path("local/version")).unwrap();
+    assert_eq!(plan(&project), ["guest x: local/version is gone"]);
+}
+
+/// It is not taken for what was compiled, and it is found without a build by who has the lock.
+#[test]
+fn what_a_rust_guest_reads_beside_its_package_is_in_the_lock() {
+    let project = reads_beside_its_package();
+    let warnings = Mutex::new(Vec::new());
+    let built = project.build_with(&[], &|event| {
+        if let Event::Warning { text, .. } = event {
+            warnings.lock().unwrap().push(text);
+        }
+    });
+    built.unwrap();
+    let warnings = warnings.into_inner().unwrap();
+    assert!(matches!(&warnings[..], [text] if text.contains("o.txt, outside of the project")), "{warnings:?}");
+    let verify = || finish(ww(&["verify"]).current_dir(project.path(""))).stderr;
+    assert!(!verify().contains("in.txt"), "{}", verify());
+    project.write("my data/in.txt", "changed");
+    assert!(verify().contains("`my data/in.txt` has changed"), "{}", verify());
+    let (_, locked) = build_with(&project, BuildOptions { locked: true, ..BuildOptions::default() });
+    assert!(matches!(locked, Err(ops::Error::OutOfDate(_))));
+}
+
 /// Somebody changes a file while it is compiled, and changes it back.
 #[test]
 fn an_edit_that_is_taken_back_is_seen() {

@@ -29,6 +29,8 @@ mod manifest;
 #[allow(dead_code, reason = "not every test wants all of it")]
 #[path = "../../src/remote/testing.rs"]
 mod mock;
+#[cfg(target_os = "linux")]
+mod no_op;
 mod oracle;
 mod programs;
 mod project;
@@ -42,6 +44,8 @@ mod support;
 mod swarm;
 mod terminal;
 mod tidy;
+#[cfg(target_os = "linux")]
+mod trace;
 mod verify;
 mod wasi;
 mod watch;

@@ -222,7 +222,7 @@ fn what_base_and_image_both_have_must_be_meant() {
 }
 
 /// Publishes a folder of the project, and gives its CID.
-fn publish(project: &Project, folder: &str, profile: &str) -> String {
+pub(crate) fn publish(project: &Project, folder: &str, profile: &str) -> String {
     let folder = format!("./{folder}");
     let done = run(project, &["-q", "publish", &folder, "--no-push", "--profile", profile]).expect(0);
     done.stdout.trim().to_owned()

@@ -146,6 +146,45 @@ fn both_builds_are_held_against_the_lock() {
     assert!(done.stderr.contains("image `echo`: both builds have made bafy"), "{}", done.stderr);
 }
 
+/// Of a tree that an image takes by its CID there is nothing in the surroundings of the builds but what they are given.
+#[test]
+fn content_is_taken_along() {
+    let project = copying_project();
+    project.write("tree/etc/motd", "from afar");
+    std::os::unix::fs::symlink("etc/motd", project.path("tree/link")).unwrap();
+    let cid = crate::manifest::publish(&project, "tree", "unixfs-v0-2015");
+    fs::remove_dir_all(project.path("tree")).unwrap();
+    let wetfile = String::from_utf8(project.read("Wetfile.toml")).unwrap();
+    let above = format!(
+        "{wetfile}'usr/share' = {{ cid = '{cid}' }}\n\
+         [image.above]\nout = 'above'\nbase = {{ cid = '{cid}' }}\nfiles.'bin/main.wasm' = {{ guest = 'echo' }}\n"
+    );
+    project.write("Wetfile.toml", &above);
+    let home = project.path("../home");
+    finish(ww(&["-q", "build", "--offline"]).current_dir(project.path("")).env("WW_HOME", home)).expect(0);
+    let done = rebuild(&project, &[], 0);
+    assert!(done.stdout.contains("image above: ok, ") && done.stdout.contains("image echo: ok, "), "{}", done.stdout);
+    rebuild(&project, &["above"], 0);
+}
+
+/// Cargo reads settings in all folders above a package.
+#[test]
+fn settings_of_others_have_no_say() {
+    let project = rust_project();
+    run(&project, &["-q", "build"]).expect(0);
+    let temporary = project.outside("temporary");
+    let rebuild = |settings: &str, code: i32| {
+        fs::create_dir_all(temporary.join(".cargo")).unwrap();
+        fs::write(temporary.join(".cargo/config.toml"), settings).unwrap();
+        let mut command = ww(&["verify", "--rebuild"]);
+        finish(command.current_dir(project.path("")).env("TMPDIR", &temporary)).expect(code).stderr
+    };
+    let said = rebuild("[profile.release]\nopt-level = 0\n", 1);
+    assert!(said.contains("temporary/.cargo/config.toml sets profile, which cargo would heed"), "{said}");
+    assert!(said.contains("name another in TMPDIR"), "{said}");
+    rebuild("[net]\nretry = 1\n[build]\nrustflags = ['-C', 'opt-level=0']\n", 0);
+}
+
 #[test]
 fn a_lock_that_is_out_of_date_comes_first() {
     let project = copying_project();

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 /// depends on its value.
 const WATCHDOG: Duration = Duration::from_secs(180);
 
+/// The same where the C library of a language may be compiled twice: a minute and a half on an idle machine.
+const WATCHDOG_OF_SLOW: Duration = Duration::from_secs(1200);
+
 /// This repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -119,10 +122,20 @@ pub(crate) fn finish(command: &mut Command) -> Done {
     collect(command.spawn().unwrap())
 }
 
+/// As [`finish`], of one that takes long: it compiles what others find compiled, and not only once.
+pub(crate) fn finish_slow(command: &mut Command) -> Done {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    collect_within(command.spawn().unwrap(), WATCHDOG_OF_SLOW)
+}
+
 /// Waits for the end of a process whose outputs are pipes.
-pub(crate) fn collect(mut child: Child) -> Done {
+pub(crate) fn collect(child: Child) -> Done {
+    collect_within(child, WATCHDOG)
+}
+
+fn collect_within(mut child: Child, limit: Duration) -> Done {
     let (stdout, stderr) = (drain(child.stdout.take()), drain(child.stderr.take()));
-    let status = wait(&mut child);
+    let status = wait_within(&mut child, limit);
     Done::new(Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() })
 }
 
@@ -138,12 +151,16 @@ fn drain(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u
 
 /// Waits for the end of a process, and ends one that hangs.
 pub(crate) fn wait(child: &mut Child) -> ExitStatus {
+    wait_within(child, WATCHDOG)
+}
+
+fn wait_within(child: &mut Child, limit: Duration) -> ExitStatus {
     let started = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        if started.elapsed() > WATCHDOG {
+        if started.elapsed() > limit {
             child.kill().unwrap();
             child.wait().unwrap();
             panic!("the process did not end");

@@ -154,6 +154,26 @@ fn an_edit_during_a_build_is_built_afterwards() {
     }
 }
 
+/// What a Rust guest reads beside its package is watched as well.
+#[test]
+fn what_lies_beside_a_package_is_watched() {
+    let project = Project::new("p");
+    project.wetfile("[guest.x]\npath = \"x\"\n");
+    let outside = project.outside("other").canonicalize().unwrap().join("o.txt");
+    let code = format!("fn main() {{ print!(include_str!(\"../../in.txt\")); print!(include_str!({outside:?})); }}");
+    project.package("x", "name = \"x\"", "src/main.rs", &code);
+    project.write("in.txt", "one");
+    fs::write(&outside, "one").unwrap();
+    let watching = Watching::build(&project);
+    assert_eq!(watching.built(), ["x"]);
+    for file in [project.path("in.txt"), outside] {
+        // It looks once more at what the build has read.
+        watching.idle();
+        fs::write(file, "two").unwrap();
+        assert_eq!(watching.built(), ["x"]);
+    }
+}
+
 #[test]
 fn errors_are_waited_for() {
     let project = project("test \"$(cat in.txt)\" != wrong && ");

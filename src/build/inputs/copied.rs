@@ -10,7 +10,7 @@ use cargo_metadata::Metadata;
 use super::walk::Looked;
 use super::{InputsError, Scanner, find};
 use crate::build::process::{self, LINE_BYTES_MAX, Stream};
-use crate::build::seen::{Seen, SeenKind, SeenListing};
+use crate::build::seen::Seen;
 use crate::build::{Cancel, Variables, environment};
 use crate::wetfile::lock::Lock;
 use crate::wetfile::{Guest, Project, ProjectPath, Recipe};
@@ -29,14 +29,8 @@ pub struct GuestFiles {
 
 impl GuestFiles {
     fn add(&mut self, seen: &Seen) {
-        for folder in &seen.folders {
-            let path = PathBuf::from(folder.path.as_os_str());
-            if matches!(folder.listing, SeenListing::Listed(_)) {
-                self.folders.insert(path.clone());
-            }
-            let there = folder.files.iter().filter(|file| file.kind != SeenKind::Absent);
-            self.files.extend(there.map(|file| path.join(file.name.as_os_str())));
-        }
+        self.folders.extend(seen.listed().map(Path::to_owned));
+        self.files.extend(seen.present());
     }
 
     fn add_looked(&mut self, looked: &Looked) {
@@ -64,7 +58,7 @@ pub fn guest_files(
     for guest in project.guests.values() {
         found.folders.insert(guest.dir.as_str().into());
         let roots = lock.guests.get(&guest.name).into_iter().flat_map(|locked| locked.inputs.roots.keys());
-        let of_guest = find(&scanner, project, guest, roots.map(String::as_str), variables, &BTreeMap::new())?;
+        let of_guest = find(&scanner, project, guest, (roots.map(String::as_str), []), variables, &BTreeMap::new())?;
         of_guest.roots.values().filter_map(|(_, seen)| seen.as_ref()).for_each(|seen| found.add(seen));
         if matches!(guest.recipe, Recipe::Rust(_))
             && !manifests.contains(&guest.dir.to_path(&project.root).join("Cargo.toml"))

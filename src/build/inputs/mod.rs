@@ -7,12 +7,13 @@
 //! workspace; the settings of cargo and rustup on the way to it. For a guest in another language that `ww` knows they are those
 //! that git would see in its folder, and what its `inputs` say. For a command guest they are what its `inputs` say.
 //!
-//! Nothing here starts a process: which packages a Rust guest depends on was asked when it was built, and is then known by
-//! its lock.
+//! Nothing here starts a process: which packages a Rust guest depends on, and what its build has read beside them, was asked
+//! when it was built, and is then known by its lock. Some of it no lock can have ([`Beside::watched`]): that is remembered, and
+//! part of no digest.
 
+mod beside;
 mod cargo;
 mod copied;
-mod files;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,15 +26,15 @@ use std::sync::Arc;
 use crate::escape;
 use crate::wetfile::lock::{Digest, Facts, Inputs};
 use crate::wetfile::{
-    CargoOptions, EnvValue, Guest, GuestName, LanguageRecipe, Project, ProjectPath, Recipe, Run, is_glob,
+    CargoOptions, EnvValue, GlobError, Guest, GuestName, LanguageRecipe, Project, ProjectPath, Recipe, Run, is_glob,
 };
 
 use super::Variables;
 use super::seen::Seen;
 
+pub(super) use beside::{Beside, PackageFiles};
 pub(super) use cargo::{CargoRoots, cargo_roots};
 pub use copied::{GuestFiles, guest_files, rustup_toolchain};
-pub(super) use files::files_of;
 pub(super) use walk::Scanner;
 
 /// Files that cargo and rustup look for in each folder from the guest's up to the project's root.
@@ -73,7 +74,7 @@ pub enum InputsError {
         glob: String,
         /// Why not.
         #[source]
-        source: globset::Error,
+        source: GlobError,
     },
     /// More than a million files.
     #[error("there are more than {FILES_MAX} files among the inputs in {}", escape::text(.folder))]
@@ -90,10 +91,39 @@ impl InputsError {
 }
 
 /// What a guest is made of, and what was seen of it.
-pub(super) struct Found {
+pub(in crate::build) struct Found {
     pub(super) inputs: Inputs,
     /// By root as in [`Inputs::roots`], also of such as are not there: under which key, and what was seen.
-    pub(super) roots: BTreeMap<String, (String, Option<Arc<Seen>>)>,
+    pub(super) roots: Roots,
+    /// The same of what no lock can have, by place.
+    pub(super) watched: Roots,
+}
+
+impl Found {
+    /// Whatever was seen.
+    pub(super) fn seen(&self) -> impl Iterator<Item = (&str, &Arc<Seen>)> {
+        let all = self.roots.values().chain(self.watched.values());
+        all.filter_map(|(key, seen)| Some((key.as_str(), seen.as_ref()?)))
+    }
+
+    /// Whether all that was looked at `before` is as it was, as far as it was looked at now, too.
+    ///
+    /// Only what is `beside` packages may have been looked at once, as it is not known before a build what that is.
+    pub(super) fn is_as(&self, before: &Self, beside: &BTreeSet<String>) -> bool {
+        let digest = |seen: &(String, Option<Arc<Seen>>)| seen.1.as_ref().map(|seen| seen.digest);
+        let is_same = |one: &Roots, other: &Roots, root: &String| match (one.get(root), other.get(root)) {
+            (Some(one), Some(other)) => digest(one) == digest(other),
+            _ => false,
+        };
+        let mut roots = self.roots.keys().chain(before.roots.keys());
+        let mut watched = self.watched.keys().filter(|place| before.watched.contains_key(*place));
+        roots.all(|root| {
+            is_same(&self.roots, &before.roots, root) || {
+                let is_once = self.roots.contains_key(root) != before.roots.contains_key(root);
+                is_once && beside.contains(root)
+            }
+        }) && watched.all(|place| is_same(&self.watched, &before.watched, place))
+    }
 }
 
 /// Digests what a guest is made of.
@@ -113,15 +143,15 @@ pub fn digest<'r>(
     embeds: &BTreeMap<GuestName, Digest>,
 ) -> Result<Inputs, InputsError> {
     let scanner = Scanner::new(project)?;
-    Ok(find(&scanner, project, guest, roots, environment, embeds)?.inputs)
+    Ok(find(&scanner, project, guest, (roots, []), environment, embeds)?.inputs)
 }
 
-/// As [`digest`], by a scanner that may have seen it all before.
+/// As [`digest`], by a scanner that may have seen it all before. What is to be watched is looked at as well.
 pub(super) fn find<'r>(
     scanner: &Scanner<'_>,
     project: &Project,
     guest: &Guest,
-    roots: impl IntoIterator<Item = &'r str>,
+    (roots, watched): (impl IntoIterator<Item = &'r str>, impl IntoIterator<Item = &'r str>),
     environment: &Variables,
     embeds: &BTreeMap<GuestName, Digest>,
 ) -> Result<Found, InputsError> {
@@ -142,6 +172,11 @@ pub(super) fn find<'r>(
             roots
         }
     };
+    let watched = watched.into_iter().map(|place| {
+        let looked = scanner.watched(place)?;
+        Ok((place.to_owned(), (looked.key, looked.seen)))
+    });
+    let watched = watched.collect::<Result<Roots, InputsError>>()?;
     let digests = roots.iter().filter_map(|(root, (_, seen))| Some((root.clone(), seen.as_ref()?.digest)));
     let of_embedded = |name: &GuestName| Some((name.clone(), *embeds.get(name)?));
     let inputs = Inputs {
@@ -150,7 +185,7 @@ pub(super) fn find<'r>(
         roots: digests.collect(),
         embeds: guest.embeds.iter().filter_map(of_embedded).collect(),
     };
-    Ok(Found { inputs, roots })
+    Ok(Found { inputs, roots, watched })
 }
 
 /// What the Wetfile says, its spelling aside.
@@ -279,7 +314,7 @@ fn inherited(guest: &Guest, environment: &Variables) -> Option<Digest> {
 }
 
 /// What was seen at each root, with the key that a scanner knows it by.
-type Roots = BTreeMap<String, (String, Option<Arc<Seen>>)>;
+pub(super) type Roots = BTreeMap<String, (String, Option<Arc<Seen>>)>;
 
 fn rust_roots<'r>(
     scanner: &Scanner<'_>,

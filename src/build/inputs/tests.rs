@@ -379,9 +379,9 @@ fn the_files_that_a_pattern_means() {
     let example = Example::command("['a.c']", &files);
     std::os::unix::fs::symlink("a.c", example.path("src/link.c")).unwrap();
     let project = example.project();
-    let dir = ProjectPath::new("src").unwrap();
+    let (dir, scanner) = (ProjectPath::new("src").unwrap(), Scanner::new(&project).unwrap());
     let check = |pattern: &str, expected: &[&str]| {
-        assert_eq!(files_of(&project, &dir, pattern).unwrap(), expected, "{pattern}");
+        assert_eq!(scanner.files_of(&dir, pattern).unwrap(), expected, "{pattern}");
     };
     check("*.c", &["-x.c", "a.c"]);
     check("**/*.c", &["-x.c", "a.c", "a/b.c"]);
@@ -389,5 +389,5 @@ fn the_files_that_a_pattern_means() {
     check("../other/*.c", &["../other/c.c"]);
     check("nothing.c", &["nothing.c"]);
     check("*.zig", &[]);
-    assert!(matches!(files_of(&project, &dir, "["), Err(InputsError::Glob { .. })));
+    assert!(matches!(scanner.files_of(&dir, "["), Err(InputsError::Glob { .. })));
 }

@@ -1,6 +1,6 @@
 //! Files of a project, found and digested.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileType};
 use std::io::{self, Read};
@@ -10,20 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use globset::{GlobBuilder, GlobMatcher};
 use ignore::{DirEntry, WalkBuilder};
 use rustix::fs::OFlags;
-use sha2::{Digest as _, Sha256};
 
 use super::{FILES_MAX, InputsError, SETTINGS};
 use crate::build::ledger::Memory;
 use crate::build::seen::{Name, Seen, SeenFile, SeenFolder, SeenKind, SeenListing, folder_at};
 use crate::folder::{Folder, Stamp};
 use crate::wetfile::lock::{Digest, Facts, LOCK_FILE_NAME};
-use crate::wetfile::{FILE_NAME, Project, ProjectPath, split_glob};
-
-/// Bytes that are read at a time.
-const BUFFER_BYTES: usize = 64 << 10;
+use crate::wetfile::{FILE_NAME, Glob, Project, ProjectPath, is_glob, split_glob};
 
 /// The file that tells git, and us, what does not belong to a folder.
 const IGNORE_FILE: &str = ".gitignore";
@@ -118,14 +113,14 @@ impl<'a> Scanner<'a> {
                 let path = entry.path();
                 (wanted.starts_with(path) || path.starts_with(&wanted)) && !skipped.skips(entry)
             });
-            let found = collect(&walk, &path, root)?;
+            let found = collect(&walk, &path, &root.to_string())?;
             let found = match found.files.is_empty() {
                 // Git would not see the folder itself. Those who build a guest from it do.
                 true => {
                     let mut walk = builder(&path, true);
                     let skipped = Skipped::new(self.project).with_targets();
                     walk.filter_entry(move |entry| !skipped.skips(entry));
-                    collect(&walk, &path, root)?
+                    collect(&walk, &path, &root.to_string())?
                 }
                 false => found,
             };
@@ -136,41 +131,71 @@ impl<'a> Scanner<'a> {
 
     /// A file, or everything in a folder. `None` if it is not there.
     pub(super) fn whole(&self, root: &ProjectPath) -> Result<Looked, InputsError> {
-        self.look(format!("whole:{root}"), |look| {
-            let path = root.to_path(&self.project.root);
-            match kind(&path)? {
-                None => Ok(None),
-                Some(kind) if !kind.is_dir() => look.object(&path, kind).map(Some),
-                Some(_) => {
-                    let mut walk = builder(&path, false);
-                    let skipped = Skipped::new(self.project);
-                    walk.filter_entry(move |entry| entry.depth() == 0 || !skipped.skips(entry));
-                    look.whole(&path, &collect(&walk, &path, root)?).map(Some)
-                }
-            }
-        })
+        self.look(format!("whole:{root}"), |look| look.everything(&root.to_path(&self.project.root)))
+    }
+
+    /// The same of a place that may be outside of the project, and is relative to its root otherwise.
+    pub(super) fn watched(&self, place: &str) -> Result<Looked, InputsError> {
+        self.look(format!("watched:{place}"), |look| look.everything(&self.project.root.join(place)))
+    }
+
+    /// What git would see in a folder, which is relative to the project's root, as far as the `.gitignore` files of the project
+    /// tell: the paths of files and folders, and its own if it is seen itself.
+    pub(super) fn seen_by_git(&self, folder: &Path) -> Result<HashSet<PathBuf>, InputsError> {
+        let path = self.project.root.join(folder);
+        let (wanted, skipped) = (path.clone(), Skipped::new(self.project).with_targets());
+        let mut walk = builder(&self.project.root, true);
+        walk.filter_entry(move |entry| {
+            let is_wanted = wanted.starts_with(entry.path()) || entry.path().parent() == Some(&wanted);
+            is_wanted && !skipped.skips(entry)
+        });
+        walk.max_depth(Some(folder.components().count() + 1));
+        let found = collect(&walk, &path, &folder.to_string_lossy())?;
+        Ok(found.folders.into_iter().chain(found.files.into_iter().map(|(file, _)| file)).collect())
     }
 
     /// The files that a glob, relative to `dir`, fits. Those outside of the project are none.
     pub(super) fn glob(&self, dir: &ProjectPath, glob: &str) -> Result<Looked, InputsError> {
         self.look(format!("glob:{dir}:{glob}"), |look| {
-            let (folder, pattern) = split_glob(glob);
-            let matcher = matcher(pattern).map_err(|source| InputsError::Glob { glob: glob.to_owned(), source })?;
-            let folder = dir.join(folder).unwrap_or_else(|_| dir.clone());
-            let path = folder.to_path(&self.project.root);
-            if !is_inside(self.project, &path) {
-                return look.whole(&path, &Found::default()).map(Some);
-            }
-            let mut walk = builder(&path, false);
-            if !pattern.contains("**") {
-                walk.max_depth(Some(pattern.split('/').count()));
-            }
-            let skipped = Skipped::new(self.project);
-            walk.filter_entry(move |entry| entry.depth() == 0 || !skipped.skips(entry));
-            let mut found = collect(&walk, &path, &folder)?;
-            found.files.retain(|(file, _)| file.strip_prefix(&path).is_ok_and(|file| matcher.is_match(file)));
-            look.whole(&path, &found).map(Some)
+            let (folder, found) = self.fitting(dir, glob)?;
+            look.whole(&folder.to_path(&self.project.root), &found).map(Some)
         })
+    }
+
+    /// The files that a glob fits, relative to `dir` and sorted, for compilers that are given them one by one; a path means
+    /// itself. Symlinks are none, and neither is what has a name that is not UTF-8.
+    pub(in crate::build) fn files_of(&self, dir: &ProjectPath, pattern: &str) -> Result<Vec<String>, InputsError> {
+        if !is_glob(pattern) {
+            return Ok(vec![pattern.to_owned()]);
+        }
+        let (folder, found) = self.fitting(dir, pattern)?;
+        let path = folder.to_path(&self.project.root);
+        let start = split_glob(pattern).0;
+        let file = |file: &Path| {
+            let below = file.strip_prefix(&path).ok()?.to_str()?;
+            Some(if start == "." { below.to_owned() } else { format!("{start}/{below}") })
+        };
+        let files = found.files.iter().filter(|(_, kind)| kind.is_file());
+        Ok(files.filter_map(|(path, _)| file(path)).collect())
+    }
+
+    /// The folder that a glob, relative to `dir`, begins with, and what fits in it.
+    fn fitting(&self, dir: &ProjectPath, glob: &str) -> Result<(ProjectPath, Found), InputsError> {
+        let (folder, pattern) = split_glob(glob);
+        let pattern = Glob::new(pattern).map_err(|source| InputsError::Glob { glob: glob.to_owned(), source })?;
+        let folder = dir.join(folder).unwrap_or_else(|_| dir.clone());
+        let path = folder.to_path(&self.project.root);
+        if !is_inside(self.project, &path) {
+            return Ok((folder, Found::default()));
+        }
+        let mut walk = builder(&path, false);
+        walk.max_depth(pattern.components_max());
+        let skipped = Skipped::new(self.project);
+        walk.filter_entry(move |entry| entry.depth() == 0 || !skipped.skips(entry));
+        let mut found = collect(&walk, &path, &folder.to_string())?;
+        let matcher = pattern.matcher();
+        found.files.retain(|(file, _)| file.strip_prefix(&path).is_ok_and(|file| matcher.fits(file)));
+        Ok((folder, found))
     }
 
     /// A part of a file, with a digest that `read` makes of it. `None` if there is none.
@@ -242,6 +267,21 @@ struct Look<'s, 'a> {
 }
 
 impl Look<'_, '_> {
+    /// A file, or everything in a folder; `None` if nothing is there.
+    fn everything(&mut self, path: &Path) -> Result<Option<Digest>, InputsError> {
+        match kind(path)? {
+            None => Ok(None),
+            Some(kind) if !kind.is_dir() => self.object(path, kind).map(Some),
+            Some(_) => {
+                let mut walk = builder(path, false);
+                let skipped = Skipped::new(self.scanner.project);
+                walk.filter_entry(move |entry| entry.depth() == 0 || !skipped.skips(entry));
+                let below = path.strip_prefix(&self.scanner.project.root).unwrap_or(path);
+                self.whole(path, &collect(&walk, path, &below.to_string_lossy())?).map(Some)
+            }
+        }
+    }
+
     /// Everything that was found below a folder.
     fn whole(&mut self, folder: &Path, found: &Found) -> Result<Digest, InputsError> {
         for folder in &found.folders {
@@ -335,9 +375,9 @@ impl Look<'_, '_> {
         folder_at(&mut self.folders, path.strip_prefix(&self.scanner.project.root).unwrap_or(path))
     }
 
-    /// A path as folder, relative to the project's root, and name.
+    /// A path as folder, relative to the project's root if it is in there, and name.
     fn split<'p>(&self, path: &'p Path) -> Option<(&'p OsStr, &'p OsStr)> {
-        let below = path.strip_prefix(&self.scanner.project.root).ok()?;
+        let below = path.strip_prefix(&self.scanner.project.root).unwrap_or(path);
         Some((below.parent()?.as_os_str(), below.file_name()?))
     }
 }
@@ -345,11 +385,6 @@ impl Look<'_, '_> {
 /// Whether a path leads to something in the project, whatever symlinks are on the way.
 fn is_inside(project: &Project, path: &Path) -> bool {
     fs::canonicalize(path).is_ok_and(|real| real.starts_with(&project.root))
-}
-
-fn matcher(pattern: &str) -> Result<GlobMatcher, globset::Error> {
-    let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build()?;
-    Ok(glob.compile_matcher())
 }
 
 /// A walk that depends on nothing outside of what it walks over.
@@ -426,10 +461,10 @@ struct Found {
 }
 
 /// What a walk finds at or below `path`.
-fn collect(walk: &WalkBuilder, path: &Path, shown: &ProjectPath) -> Result<Found, InputsError> {
+fn collect(walk: &WalkBuilder, path: &Path, shown: &str) -> Result<Found, InputsError> {
     let mut found = Found::default();
     for entry in walk.build() {
-        let entry = entry.map_err(|source| InputsError::Walk { folder: shown.to_string(), source })?;
+        let entry = entry.map_err(|source| InputsError::Walk { folder: shown.to_owned(), source })?;
         let Some(kind) = entry.file_type() else { continue };
         if !entry.path().starts_with(path) {
             continue;
@@ -440,7 +475,7 @@ fn collect(walk: &WalkBuilder, path: &Path, shown: &ProjectPath) -> Result<Found
             found.files.push((entry.into_path(), kind));
         }
         if found.files.len() > FILES_MAX {
-            return Err(InputsError::TooMany { folder: shown.to_string() });
+            return Err(InputsError::TooMany { folder: shown.to_owned() });
         }
     }
     found.files.sort_unstable_by(|one, other| one.0.as_os_str().as_bytes().cmp(other.0.as_os_str().as_bytes()));
@@ -448,17 +483,7 @@ fn collect(walk: &WalkBuilder, path: &Path, shown: &ProjectPath) -> Result<Found
 }
 
 fn content(path: &Path) -> Result<Digest, InputsError> {
-    let read = || {
-        let mut file = open(path)?;
-        let (mut digest, mut buffer) = (Sha256::new(), vec![0; BUFFER_BYTES]);
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(Digest::from(<[u8; 32]>::from(digest.finalize()))),
-                length => digest.update(&buffer[..length]),
-            }
-        }
-    };
-    read().map_err(InputsError::io(path))
+    open(path).and_then(Digest::of_reader).map_err(InputsError::io(path))
 }
 
 /// Opens a file without following a symlink, nor waiting for the other end of a pipe.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::language::Compilation;
 use super::zig::TARGET;
-use crate::build::{BuildError, inputs};
+use crate::build::BuildError;
+use crate::build::inputs::Scanner;
 
 /// Small code without debug information, which would have paths. The guest's own flags follow and win.
 const FLAGS: [&str; 6] = ["cc", "-target", TARGET, "-Os", "-g0", "-Wl,--strip-all"];
@@ -23,9 +24,10 @@ pub(super) fn build(compilation: &Compilation<'_>) -> Result<PathBuf, BuildError
 
 /// The files to compile, relative to the guest's folder, each once, in the order of the Wetfile, those of a glob sorted.
 fn sources(compilation: &Compilation<'_>) -> Result<Vec<String>, BuildError> {
+    let scanner = Scanner::new(compilation.project)?;
     let mut sources: Vec<String> = Vec::new();
     for pattern in &compilation.recipe.sources {
-        let found = inputs::files_of(compilation.project, &compilation.guest.dir, pattern)?;
+        let found = scanner.files_of(&compilation.guest.dir, pattern)?;
         if found.is_empty() {
             return Err(BuildError::NoSources { pattern: pattern.clone() });
         }

@@ -67,6 +67,11 @@ pub(super) fn unsafe_settings(root: &Path, cargo_home: Option<&Path>, cfgs: &[St
     files_of_user(root, cargo_home).into_iter().filter_map(found).collect()
 }
 
+/// As [`unsafe_settings`], of the files in the folders above one, where no more is known of the target than its name.
+pub fn settings_above(folder: &Path) -> Vec<(PathBuf, Vec<String>)> {
+    unsafe_settings(folder, None, &[])
+}
+
 /// Where cargo looks for settings that are not the project's: above its folder, and in `cargo_home`. Sorted.
 pub(super) fn files_of_user(root: &Path, cargo_home: Option<&Path>) -> Vec<PathBuf> {
     let above = root.ancestors().skip(1).flat_map(|folder| FILES.map(|file| folder.join(file)));

@@ -18,6 +18,9 @@ use crate::wetfile::{Guest, GuestName, Language, Project, ProjectPath, Recipe, R
 /// The program that runs commands which are one text.
 const SHELL: &str = "/bin/sh";
 
+/// What [`ToolReport::tool`] is for a toolchain of Rust.
+pub const RUST_TOOL: &str = "rust";
+
 /// The oldest Go that compiles for WASI 0.1, as its second number.
 const GO_MINOR_MIN: u32 = 21;
 
@@ -129,7 +132,7 @@ impl Asker<'_> {
                 if let Some(toolchain) = toolchain {
                     environment.insert(rust::TOOLCHAIN_VARIABLE.into(), toolchain.into());
                 }
-                ("rust".to_owned(), folder.clone(), self.rust(folder.as_ref(), environment))
+                (RUST_TOOL.to_owned(), folder.clone(), self.rust(folder.as_ref(), environment))
             }
             Wanted::Zig => {
                 let found = self.first_of(zig::ZIG, zig::candidates(), "version", self.here, &environment);

@@ -2,8 +2,9 @@
 
 pub(super) mod adapt;
 mod c;
-mod cargo_config;
+pub(super) mod cargo_config;
 pub(super) mod command;
+mod dep_info;
 pub(super) mod doctor;
 mod go;
 mod javascript;

@@ -1,5 +1,6 @@
 //! Guests that cargo builds: one call for each, for one package and one of its targets.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cargo_metadata::{CrateType, Message, Metadata, Package, PackageId, Target, TargetKind};
 
-use super::cargo_config;
+use super::{cargo_config, dep_info};
 use crate::build::environment;
-use crate::build::inputs::{CargoRoots, cargo_roots};
+use crate::build::inputs::{Beside, CargoRoots, PackageFiles, Scanner, cargo_roots};
 use crate::build::process::LINE_BYTES_MAX;
 use crate::build::rustc_wrapper::{CARGO_PREFIX, MODE_VARIABLE, PROJECT_PREFIX, Prefixes};
 use crate::build::toolchain::Toolchain;
@@ -21,10 +22,14 @@ use crate::{escape, wasm_binary};
 /// Largest answer of `cargo metadata` in bytes; it is one line, with some hundred bytes for each file that is a target.
 const METADATA_BYTES_MAX: usize = 64 << 20;
 
-/// Variables with which cargo is quiet and keeps no incremental state, which would differ from a fresh build's. No
-/// Wetfile declares them.
-const CARGO_VARIABLES: [(&str, &str); 3] =
-    [("CARGO_TERM_COLOR", "never"), ("CARGO_TERM_PROGRESS_WHEN", "never"), ("CARGO_INCREMENTAL", "0")];
+/// Variables with which cargo is quiet, keeps no incremental state, which would differ from a fresh build's, and names
+/// whole paths where it tells what was read, as none begins with this folder. No Wetfile declares them.
+const CARGO_VARIABLES: [(&str, &str); 4] = [
+    ("CARGO_TERM_COLOR", "never"),
+    ("CARGO_TERM_PROGRESS_WHEN", "never"),
+    ("CARGO_INCREMENTAL", "0"),
+    ("CARGO_BUILD_DEP_INFO_BASEDIR", "/dev/null"),
+];
 
 /// The variable by which rustup is told a toolchain.
 pub(super) const TOOLCHAIN_VARIABLE: &str = "RUSTUP_TOOLCHAIN";
@@ -128,8 +133,16 @@ pub(in crate::build) fn prepare(
     Ok(Prepared { environment, toolchain, package, target_dir, options, roots, identity, tools })
 }
 
-/// Compiles the package in the guest's folder and returns the bytes of its program, or else of its `cdylib`.
-pub(in crate::build) fn build(ctx: &Context<'_>, guest: &Guest, prepared: &Prepared) -> Result<Vec<u8>, BuildError> {
+/// What cargo has made of a package.
+pub(in crate::build) struct Made {
+    /// The bytes of its program, or else of its `cdylib`.
+    pub(in crate::build) bytes: Vec<u8>,
+    /// The files and folders that were read for it; `None` if cargo does not tell.
+    read: Option<BTreeSet<PathBuf>>,
+}
+
+/// Compiles the package in the guest's folder.
+pub(in crate::build) fn build(ctx: &Context<'_>, guest: &Guest, prepared: &Prepared) -> Result<Made, BuildError> {
     let Prepared { environment, toolchain, package, .. } = prepared;
     let dir = guest.dir.to_path(ctx.state.root());
     let mut artifact = None;
@@ -163,7 +176,44 @@ pub(in crate::build) fn build(ctx: &Context<'_>, guest: &Guest, prepared: &Prepa
         other => other,
     }?;
     let path = artifact.ok_or(BuildError::NoArtifact { path: None })?;
-    File::open(&path).and_then(wasm_binary::read).map_err(BuildError::io("read", path))
+    let read = dep_info::read(&path).ok();
+    let bytes = File::open(&path).and_then(wasm_binary::read).map_err(BuildError::io("read", path))?;
+    Ok(Made { bytes, read })
+}
+
+/// What was read for a guest that is in none of its packages.
+pub(in crate::build) fn beside(
+    ctx: &Context<'_>,
+    project: &Project,
+    guest: &Guest,
+    prepared: &Prepared,
+    made: &Made,
+    packages: PackageFiles<'_>,
+) -> Result<Beside, BuildError> {
+    let Some(read) = &made.read else { return Ok(Beside::default()) };
+    let mut others = vec![prepared.target_dir.clone(), prepared.toolchain.sysroot().to_owned()];
+    let home = cargo_home(&prepared.environment).into_iter();
+    others.extend(home.flat_map(|home| ["registry", "git"].map(|folder| home.join(folder))));
+    // These are told of each time.
+    others.extend(prepared.roots.outside.iter().cloned());
+    others.extend(guest.embeds.iter().map(|name| ctx.state.artifact(name)));
+    let scanner = Scanner::knowing(project, ctx.memory)?;
+    Ok(Beside::of(project, &scanner, packages, read, &others)?)
+}
+
+/// Tells what the lock does not see of what was read for a guest.
+pub(in crate::build) fn warn_of_reads(ctx: &Context<'_>, guest: &Guest, made: &Made, beside: &Beside) {
+    let warn = |text: String| (ctx.events)(Event::Warning { guest: &guest.name, text });
+    if made.read.is_none() {
+        warn("cargo does not tell which files it has read: changes outside of its packages are not seen".to_owned());
+    }
+    let outside = beside.watched.iter().map(Path::new).filter(|path| path.is_absolute());
+    for path in outside.chain(beside.unreadable.iter().map(PathBuf::as_path)) {
+        warn(format!(
+            "it reads {}, outside of the project: the lock does not see what changes there",
+            escape::path(path)
+        ));
+    }
 }
 
 /// Tells what may make the result differ from that of others: settings of the user's own, and sources that lie elsewhere.

@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Entry, Memory};
 use crate::atomic_file;
@@ -19,7 +20,7 @@ use crate::build::state::{self, State};
 use crate::checksum::Checksum;
 
 /// The first bytes of the file. The number is the version of what follows; another one is no ledger.
-const MAGIC: &[u8] = b"ww-ledger 1\n";
+const MAGIC: &[u8] = b"ww-ledger 2\n";
 
 /// The file's name in the folder of the state.
 pub(super) const NAME: &str = "ledger";
@@ -92,7 +93,8 @@ fn frame(entries: &[Entry]) -> io::Result<Vec<u8>> {
 /// A ledger that is written to.
 #[derive(Debug)]
 pub(super) struct Book {
-    pub(super) memory: Memory,
+    /// Shared with those who look at what was remembered when they began.
+    pub(super) memory: Arc<Memory>,
     path: PathBuf,
     length: usize,
     /// Open from the first entry on.
@@ -102,7 +104,7 @@ pub(super) struct Book {
 impl Book {
     pub(super) fn open(state: &State) -> io::Result<Self> {
         let Read { memory, length } = read(state.root());
-        Ok(Self { memory, path: state.file(NAME), length, file: None })
+        Ok(Self { memory: Arc::new(memory), path: state.file(NAME), length, file: None })
     }
 
     pub(super) fn append(&mut self, entries: Vec<Entry>) -> io::Result<()> {
@@ -110,7 +112,8 @@ impl Book {
             return Ok(());
         }
         let written = frame(&entries).and_then(|frame| self.write(&frame));
-        entries.into_iter().for_each(|entry| self.memory.apply(entry));
+        let memory = Arc::make_mut(&mut self.memory);
+        entries.into_iter().for_each(|entry| memory.apply(entry));
         written
     }
 

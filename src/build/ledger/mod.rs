@@ -38,6 +38,8 @@ pub struct GuestRecord {
     pub(super) variables: Vec<VariableRecord>,
     /// The files and folders that it is made of, by the key of `Inputs::roots`.
     pub(super) roots: BTreeMap<String, RootRecord>,
+    /// What no lock can have of the files that its build has read, by place: where it is absolute, outside of the project.
+    pub(super) watched: BTreeMap<String, RootRecord>,
     /// The guests that it embeds.
     pub(super) embeds: BTreeMap<String, EmbedRecord>,
     /// Digest of the [`Tools`] that made it.
@@ -57,13 +59,18 @@ pub struct GuestRecord {
 }
 
 impl GuestRecord {
+    /// What is to be looked at to tell whether it is still made of the same: roots, and what is watched.
+    pub(super) fn asked(&self) -> (impl Iterator<Item = &str>, impl Iterator<Item = &str>) {
+        (self.roots.keys().map(String::as_str), self.watched.keys().map(String::as_str))
+    }
+
     /// How long its build took.
     pub fn elapsed(&self) -> Duration {
         Duration::from_millis(self.elapsed_ms)
     }
 }
 
-/// A root of a guest.
+/// A root of a guest, or what is watched for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RootRecord {
     /// What was seen there is known under this key.
@@ -194,7 +201,7 @@ impl Memory {
 
     /// A guest by its name as text.
     pub fn guest(&self, name: &str) -> Option<&Arc<GuestRecord>> {
-        self.guests.iter().find(|(guest, _)| guest.as_str() == name).map(|(_, record)| record)
+        self.guests.get(name)
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -230,7 +237,7 @@ impl Memory {
 
     /// Everything that is still of use, in an order in which it can be applied again.
     fn entries(&self) -> Vec<Entry> {
-        let of_guests = self.guests.values().flat_map(|guest| guest.roots.values());
+        let of_guests = self.guests.values().flat_map(|guest| guest.roots.values().chain(guest.watched.values()));
         let of_guests = of_guests.filter_map(|root| Some((root.key.as_str(), root.digest?)));
         let of_images = self.images.values().flat_map(|image| image.sources.values());
         let used: std::collections::HashSet<(&str, Digest)> =
@@ -282,8 +289,8 @@ impl Ledger {
         self.book().append(entries)
     }
 
-    /// A copy of what is remembered now.
-    pub fn memory(&self) -> Memory {
+    /// What is remembered now; what is noted afterwards is not in it.
+    pub fn memory(&self) -> Arc<Memory> {
         self.book().memory.clone()
     }
 
@@ -299,8 +306,12 @@ impl Ledger {
     /// If the file cannot be replaced; it is then as before.
     pub fn tidy(&self, is_guest: impl Fn(&GuestName) -> bool, is_image: impl Fn(&ImageName) -> bool) -> io::Result<()> {
         let mut book = self.book();
-        book.memory.guests.retain(|name, _| is_guest(name));
-        book.memory.images.retain(|name, _| is_image(name));
+        // Others may look at it, so that a change of it is one of a copy.
+        if !book.memory.guests.keys().all(&is_guest) || !book.memory.images.keys().all(&is_image) {
+            let memory = Arc::make_mut(&mut book.memory);
+            memory.guests.retain(|name, _| is_guest(name));
+            memory.images.retain(|name, _| is_image(name));
+        }
         book.compact()
     }
 

@@ -22,6 +22,7 @@ fn guest(artifact: &str) -> GuestRecord {
         facts: vec![("build".to_owned(), "x".to_owned())],
         variables: Vec::new(),
         roots: [("x".to_owned(), RootRecord { key: "key".to_owned(), digest: Some(Digest::of(b"old")) })].into(),
+        watched: BTreeMap::new(),
         embeds: BTreeMap::new(),
         tools: Digest::of(b"tools"),
         outside: Vec::new(),

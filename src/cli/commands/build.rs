@@ -7,9 +7,9 @@ use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 use serde_json::json;
 
+use crate::build::Reason;
 use crate::build::queue::AfterFailure;
-use crate::build::{Cancel, Reason};
-use crate::cli::cancel::CancelOnSignal;
+use crate::cli::cancel::stoppable;
 use crate::cli::error::{Failure, chain};
 use crate::cli::progress::{Shown, of_reason};
 use crate::cli::sources::SourceArgs;
@@ -127,10 +127,7 @@ fn build(args: &BuildArgs, project: Project, verbose: bool) -> Result<(), Failur
 /// Says what would be built.
 fn plan(args: &BuildArgs, project: &Project) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
-    let cancel = Cancel::default();
-    let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
-    let plan = ops::plan_build(&env::variables(), project, &args.names, &|| cancel.is_cancelled());
-    let plan = signals.result(plan.map_err(Failure::from))?;
+    let plan = stoppable(|cancel| ops::plan_build(&env::variables(), project, &args.names, &|| cancel.is_cancelled()))?;
     if args.json {
         let target = |name: &str, reasons: &[Reason]| {
             let reasons: Vec<_> = reasons.iter().map(of_reason).collect();

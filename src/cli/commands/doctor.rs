@@ -13,9 +13,8 @@ use crate::build::{self, Cancel, ToolReport};
 use crate::cli::cancel::CancelOnSignal;
 use crate::cli::error::{self, Failure};
 use crate::cli::kubo::{Kubo, KuboArgs};
-use crate::cli::{env, exit_code, project, shell, ui};
+use crate::cli::{env, exit_code, meter, project, shell, ui};
 use crate::escape;
-use crate::quantity::Bytes;
 use crate::swarm;
 use crate::wetfile::lock::LOCK_FILE_NAME;
 use crate::wetfile::{self, Project};
@@ -105,7 +104,8 @@ pub(in crate::cli) fn run(args: &DoctorArgs) -> Result<u8, Failure> {
     let here = env::working_directory().map_err(failed)?;
     let (project, mut findings) = project_here(&here);
     let tools = build::probe_tools(&env::variables(), project.as_ref(), &here, &cancel);
-    findings.extend(tools.iter().map(|report| of_tool(report, project.as_ref(), &here)));
+    let findings_of_tools = tools.iter().map(|report| of_tool(report, project.as_ref(), &here));
+    findings.extend(merged(tools.iter().zip(findings_of_tools)));
     findings.extend(folders(project.as_ref()));
     findings.push(port());
     findings.push(kubo()?);
@@ -177,6 +177,33 @@ fn of_tool(report: &ToolReport, project: Option<&Project>, here: &Path) -> Findi
     finding
 }
 
+/// One finding for all folders in which the same was found of a Rust toolchain.
+fn merged<'a>(found: impl Iterator<Item = (&'a ToolReport, Finding)>) -> Vec<Finding> {
+    let mut merged: Vec<Finding> = Vec::new();
+    // Of each of those that stand for several folders: where it is, and in how many.
+    let mut rust: Vec<(usize, &ToolReport, usize)> = Vec::new();
+    for (report, finding) in found {
+        let is_rust = report.tool == build::RUST_TOOL && report.folder.is_some();
+        let same = rust.iter_mut().find(|(_, first, _)| is_rust && first.found == report.found);
+        match same {
+            Some((at, _, folders)) => {
+                *folders += 1;
+                let first = &mut merged[*at];
+                first.subject = format!("{} in {folders} folders", build::RUST_TOOL);
+                first.needed_by.extend(finding.needed_by);
+                first.needed_by.sort();
+            }
+            None => {
+                if is_rust {
+                    rust.push((merged.len(), report, 1));
+                }
+                merged.push(finding);
+            }
+        }
+    }
+    merged
+}
+
 /// Where `ww` writes.
 fn folders(project: Option<&Project>) -> Vec<Finding> {
     let place = |subject: &str, folder: Option<std::path::PathBuf>| match folder {
@@ -203,7 +230,7 @@ fn of_folder(subject: &str, folder: &Path) -> Finding {
     }
     let Ok(space) = statvfs(nearest) else { return Finding::new(State::Ok, subject, shown) };
     let free = space.f_bavail.saturating_mul(space.f_frsize);
-    let text = format!("{shown}, {} free", Bytes((free >> 20) << 20));
+    let text = format!("{shown}, {} free", meter::size(free as f64));
     match free < FREE_BYTES_MIN {
         true => Finding::new(State::Warning, subject, text).with_fix("ww gc"),
         false => Finding::new(State::Ok, subject, text),

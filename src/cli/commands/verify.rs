@@ -10,7 +10,7 @@ use super::rebuild;
 use crate::cli::error::Failure;
 use crate::cli::project::GivenImage;
 use crate::cli::store::HeldContent;
-use crate::cli::{env, exit_code, project, ui};
+use crate::cli::{env, exit_code, github, project, ui};
 use crate::dag::unixfs::Profile;
 use crate::dag::{Cid, parse_cid_text};
 use crate::escape;
@@ -180,15 +180,14 @@ fn show(args: &VerifyArgs, report: &Report, rebuilt: Option<&Rebuilt>, code: u8)
     for line in rebuilt.map(rebuild::lines).unwrap_or_default() {
         ui::result_line(&line)?;
     }
-    let on_github = env::variable("GITHUB_ACTIONS").as_deref() == Some("true");
-    let format = args.format.unwrap_or(if on_github { Format::Github } else { Format::Text });
+    let format = args.format.unwrap_or(if github::is_here() { Format::Github } else { Format::Text });
     for checked in &report.checked {
         ui::result_line(&line(checked, &report.findings))?;
     }
     for finding in &report.findings {
         match format {
             Format::Text => ui::status(&format!("{}[{}]: {finding}", level(finding), finding.kind.as_str())),
-            Format::Github => ui::result_line(&annotation(finding))?,
+            Format::Github => ui::result_command(&annotation(finding))?,
         }
     }
     for note in rebuilt.iter().flat_map(|rebuilt| &rebuilt.notes) {
@@ -213,11 +212,9 @@ fn line(checked: &Checked, findings: &[Finding]) -> String {
 /// A workflow command, as GitHub's runner reads it from the output of a step
 /// (docs.github.com/actions/reference/workflow-commands-for-github-actions).
 fn annotation(finding: &Finding) -> String {
-    let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
-    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
-    let file = finding.path.as_deref().map(|path| format!("file={},", property(&in_repository(path))));
-    let title = property(&format!("ww verify: {}", finding.kind.as_str()));
-    let message = data(&finding.to_string());
+    let file = finding.path.as_deref().map(|path| format!("file={},", github::property(&in_repository(path))));
+    let title = github::property(&format!("ww verify: {}", finding.kind.as_str()));
+    let message = github::data(&finding.to_string());
     format!("::{} {}title={title}::{message}", level(finding), file.unwrap_or_default())
 }
 

@@ -6,8 +6,8 @@ use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 use serde_json::json;
 
-use crate::build::{Cancel, seconds_since_1970};
-use crate::cli::cancel::CancelOnSignal;
+use crate::build::seconds_since_1970;
+use crate::cli::cancel::stoppable;
 use crate::cli::error::Failure;
 use crate::cli::progress::of_reason;
 use crate::cli::{complete, env, exit_code, project, ui};
@@ -33,10 +33,7 @@ pub(in crate::cli) struct WhyArgs {
 pub(in crate::cli) fn run(args: &WhyArgs) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit_code::FAILURE, &error);
     let project = project::load(args.json)?;
-    let cancel = Cancel::default();
-    let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
-    let found = ops::why(&env::variables(), &project, &args.name, &|| cancel.is_cancelled());
-    let found = signals.result(found.map_err(Failure::from))?;
+    let found = stoppable(|cancel| ops::why(&env::variables(), &project, &args.name, &|| cancel.is_cancelled()))?;
     if args.json {
         let found: Vec<_> = found.iter().map(as_json).collect();
         return ui::result_line(&escape::json(&json!(found).to_string())).map_err(failed);

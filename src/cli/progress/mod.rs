@@ -6,7 +6,6 @@
 //! annotation. Beside that there are the same events for programs, and a trace for those who want to see what took how long.
 
 mod events;
-mod github;
 mod live;
 mod timings;
 mod withheld;
@@ -17,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::error::Failure;
+use super::github::{self, Annotation};
 use super::{env, exit_code, ui};
 use crate::build::Event;
 use crate::escape;
@@ -24,7 +24,6 @@ use crate::wetfile::{GuestName, ImageName};
 
 pub(super) use events::of_reason;
 
-use github::Annotation;
 use live::Live;
 use timings::Timings;
 use withheld::Withheld;
@@ -72,7 +71,7 @@ impl Progress {
         let state = Arc::new(Mutex::new(State::default()));
         let is_live = env::stderr_is_screen() && !shown.verbose && !ui::is_quiet();
         let live = is_live.then(|| Live::new(state.clone()));
-        Self { shown, is_github: env::variable("GITHUB_ACTIONS").as_deref() == Some("true"), state, live }
+        Self { shown, is_github: github::is_here(), state, live }
     }
 
     pub(super) fn show(&self, event: &Event<'_>) {
@@ -112,7 +111,8 @@ impl Progress {
                 let withheld = state.withheld.remove(*guest).unwrap_or_default();
                 let line = format!("built {guest} in {:.1} s", elapsed.as_secs_f64());
                 match self.is_github && self.shown.verbose {
-                    true => github::group(&line, &withheld.into_lines()).iter().for_each(|line| ui::progress(line)),
+                    true if ui::is_quiet() => {}
+                    true => github::group(&line, &withheld.into_lines()).iter().for_each(|line| ui::command(line)),
                     false => ui::progress(&line),
                 }
             }
@@ -138,9 +138,9 @@ impl Progress {
         for guest in failed {
             let lines = state.withheld.remove(&guest).unwrap_or_default().into_lines();
             if self.is_github {
-                github::fenced(&lines).iter().for_each(|line| ui::status(line));
+                github::fenced(&lines).iter().for_each(|line| ui::command(line));
                 for annotation in github::annotations(&lines) {
-                    ui::status(&annotation.command());
+                    ui::command(&annotation.command());
                 }
             } else {
                 lines.iter().for_each(|line| ui::status(&format!("{guest}: {}", escape::text(line))));
@@ -153,7 +153,7 @@ impl Progress {
         if self.is_github && !failure.message.is_empty() {
             let causes = failure.causes.iter().map(|cause| format!(": {cause}")).collect::<String>();
             let annotation = Annotation::of_wetfile(format!("{}{causes}", failure.message));
-            ui::status(&annotation.command());
+            ui::command(&annotation.command());
         }
     }
 

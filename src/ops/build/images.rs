@@ -11,6 +11,7 @@ use crate::build::ledger::{Entry, ImageRecord, Memory};
 use crate::build::seen::{Change, Seen, SeenObject};
 use crate::build::{BuiltGuest, Reason, Standing, limited, wetfile_reasons};
 use crate::dag::Cid;
+use crate::image;
 use crate::ops::listing::{ListedKind, Listing, ListingError};
 use crate::ops::lock::{Reading, source_cache};
 use crate::ops::plan::Plan;
@@ -108,7 +109,7 @@ impl ImageSurvey<'_> {
     fn out(&self, image: &Image, record: &ImageRecord, entries: &mut Vec<Entry>) -> Result<Vec<Reason>, ListingError> {
         let key = out_key(image);
         let known = self.memory.root_with(&key, &record.out);
-        if known.as_ref().is_some_and(|seen| seen.is_tree_unchanged(self.reading.root())) {
+        if known.as_ref().is_some_and(|seen| seen.is_tree_unchanged(self.reading.root(), &no_context())) {
             return Ok(Vec::new());
         }
         let full = image.out.to_path(self.reading.root());
@@ -122,7 +123,7 @@ impl ImageSurvey<'_> {
             Err(error @ ListingError::Import(ImportError::Cancelled)) => return Err(error),
             Err(_) => return Ok(result(Change::Changed)),
         };
-        let Ok(seen) = seen_of(self.reading.root(), Path::new(image.out.as_str()), &listing, start) else {
+        let Ok(seen) = seen_of_tree(self.reading.root(), Path::new(image.out.as_str()), &listing, start) else {
             return Ok(result(Change::Changed));
         };
         if seen.digest == record.out {
@@ -163,6 +164,33 @@ impl<'a> Listed<'a> {
         }
     }
 
+    /// What decides which files it is beside those files: of a glob the folders that it does not look into.
+    fn context(self, project: &Project) -> Digest {
+        match self {
+            Self::Path(_) => no_context(),
+            Self::Glob(..) => {
+                let mut facts = Facts::default();
+                project.outs().iter().for_each(|out| facts.add(out.as_str()));
+                facts.finish()
+            }
+        }
+    }
+
+    /// What was seen of it when it was read after `start`.
+    fn seen(self, project: &Project, listing: &Listing, start: SystemTime) -> io::Result<Seen> {
+        let path = Path::new(self.path().as_str());
+        match self {
+            Self::Path(_) => seen_of_tree(&project.root, path, listing, start),
+            Self::Glob(place, folder, glob) => {
+                // Also the folders in which nothing fits: something may come that does. Those that were changed since the files
+                // were read have no stamp that counts.
+                let fitting = image::fitting(&project.root, place, folder, glob, &project.outs());
+                let folders = fitting.map_err(io::Error::other)?.folders;
+                seen_of(&project.root, path, (&folders, listing), start, self.context(project))
+            }
+        }
+    }
+
     /// Under what is remembered what was seen of it.
     fn key(self) -> String {
         match self {
@@ -189,21 +217,17 @@ pub(in crate::ops) fn source_of_image(
     listed: Listed<'_>,
 ) -> Result<Option<Arc<Seen>>, ListingError> {
     let start = SystemTime::now();
+    let context = listed.context(reading.project);
+    let known = memory.root(&listed.key()).filter(|seen| seen.is_tree_unchanged(reading.root(), &context));
+    if known.is_some() {
+        return Ok(known);
+    }
     let listing = match listed {
-        Listed::Path(path) => {
-            let known = memory.root(&listed.key()).filter(|seen| seen.is_tree_unchanged(reading.root()));
-            if known.is_some() {
-                return Ok(known);
-            }
-            reading.list(&path.to_path(reading.root()), &source_cache(path))
-        }
-        // Of what else is in the folder nothing is remembered, so it is read each time.
+        Listed::Path(path) => reading.list(&path.to_path(reading.root()), &source_cache(path)),
         Listed::Glob(place, folder, glob) => reading.list_glob(place, folder, glob),
     };
     match listing {
-        Ok(listing) => {
-            Ok(seen_of(reading.root(), Path::new(listed.path().as_str()), &listing, start).ok().map(Arc::new))
-        }
+        Ok(listing) => Ok(listed.seen(reading.project, &listing, start).ok().map(Arc::new)),
         Err(error) if error.is_stop() => Err(error),
         Err(_) => Ok(None),
     }
@@ -244,12 +268,12 @@ pub(super) fn entries(
     for plan in plan.and_bases() {
         for (place, source) in &plan.image.files {
             let (Some(listed), Some(listing)) = (Listed::of(place, source), plan.sources.get(place)) else { continue };
-            let seen = seen_of(&project.root, Path::new(listed.path().as_str()), listing, start)?;
+            let seen = listed.seen(project, listing, start)?;
             records.insert(place_of(plan.image, place), (listed.key(), seen.digest));
             entries.push(Entry::Root(listed.key(), Arc::new(seen)));
         }
     }
-    let seen = seen_of(&project.root, Path::new(image.out.as_str()), out, start)?;
+    let seen = seen_of_tree(&project.root, Path::new(image.out.as_str()), out, start)?;
     let facts = facts(project, image);
     let record = ImageRecord {
         recipe: digest_of(&facts),
@@ -277,7 +301,24 @@ fn out_key(image: &Image) -> String {
     format!("out:{}", image.out)
 }
 
-fn seen_of(root: &Path, path: &Path, listing: &Listing, start: SystemTime) -> io::Result<Seen> {
+/// What nothing but files decides.
+pub(in crate::ops) fn no_context() -> Digest {
+    Digest::of(b"")
+}
+
+/// What was seen of a tree of the project that was listed whole, after `start`.
+pub(in crate::ops) fn seen_of_tree(root: &Path, path: &Path, listing: &Listing, start: SystemTime) -> io::Result<Seen> {
+    seen_of(root, path, (&[], listing), start, no_context())
+}
+
+/// The same of one where these folders were listed as well.
+fn seen_of(
+    root: &Path,
+    path: &Path,
+    (folders, listing): (&[String], &Listing),
+    start: SystemTime,
+    context: Digest,
+) -> io::Result<Seen> {
     let digest = |cid: &Cid| Digest::of(&cid.to_bytes());
     let objects = listing.objects.iter().map(|object| {
         let seen = match object.kind {
@@ -287,7 +328,8 @@ fn seen_of(root: &Path, path: &Path, listing: &Listing, start: SystemTime) -> io
         };
         (object.path.as_str(), seen)
     });
-    Seen::of_tree(root, path, digest(&listing.root.cid), objects, start)
+    let folders = folders.iter().map(|folder| (folder.as_str(), SeenObject::Folder));
+    Seen::of_tree(root, path, digest(&listing.root.cid), folders.chain(objects), start, context)
 }
 
 /// What the Wetfile says of an image and of those that it is based on, key by key.

@@ -1,6 +1,8 @@
 //! `ww build`: compiles guests in the order of their dependencies, assembles images, and keeps the lock.
 
+mod assembly;
 mod images;
+mod lock_file;
 mod standings;
 mod targets;
 
@@ -12,33 +14,28 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Error;
 use super::contents::{self, BringContent};
-use super::listing::{Listing, ListingError};
-use super::lock::{self, OutOfDate, PlannedTree, Reading};
-use crate::atomic_file;
-use crate::build::ledger::{Entry, Ledger, Memory, Settled};
+use super::listing::ListingError;
+use super::lock::{self, PlannedTree, Reading};
+use crate::build::ledger::{Entry, Ledger, Memory};
 use crate::build::queue::{self, AfterFailure, Step};
-use crate::build::{
-    self, BuildError, BuiltGuest, Cancel, Context, Event, Events, Jobs, Reason, Standing, State, Variables,
-};
+use crate::build::{self, BuildError, BuiltGuest, Cancel, Context, Event, Events, Jobs, Standing, State, Variables};
 use crate::dag::Cid;
 use crate::dag::unixfs::{Profile, Subtree};
-use crate::folder::Stamp;
-use crate::image::{self, Parts};
-use crate::wetfile::lock::{Digest, Facts, LOCK_BYTES_MAX, LOCK_FILE_NAME, Lock, Toolchain};
+use crate::wetfile::lock::Toolchain;
 use crate::wetfile::{self, GuestName, Image, ImageName, Project};
 
+pub use lock_file::LockChange;
 pub use standings::{BuildPlan, PlannedTarget};
 
-pub(super) use images::{Listed, source_of_image};
+pub(super) use images::{Listed, no_context, seen_of_tree, source_of_image};
 pub(super) use targets::Targets;
 
+use assembly::{assemble, note_image};
+use lock_file::{add_stale_images, is_lock_current, not_held, refuse, settle_lock, warn_of_differences, write_lock};
 use standings::{Standings, built_image};
 
 /// How long a guest takes that was never built, for want of anything better.
 const UNKNOWN_COST: Duration = Duration::from_secs(1);
-
-/// Mode of the lock file.
-const LOCK_FILE_MODE: u32 = 0o644;
 
 /// What a build needs from the process that it runs in.
 #[derive(Clone, Copy)]
@@ -81,17 +78,6 @@ pub struct Built {
     /// Under [`BuildOptions::locked`], the guests that were compiled by a toolchain of which the lock has no output, so
     /// that nobody knows what they ought to be.
     pub not_held: BTreeMap<GuestName, Toolchain>,
-}
-
-/// What a build did to the lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockChange {
-    /// It says what was built already, or was not to be changed.
-    None,
-    /// There was none.
-    Created,
-    /// It says something else than before.
-    Updated,
 }
 
 /// An image that was built.
@@ -157,7 +143,7 @@ pub fn build(
     };
     // Only what is to be done anyway is worth asking others for content.
     let wanted = contents::wanted(project, targets.images.iter().copied());
-    let contents = contents::bring(project, &state, &wanted, environment.content, &stopped)?;
+    let contents = contents::bring((project, &state, &ledger), &wanted, environment.content, &stopped)?;
     let reading = Reading { contents: &contents, ..reading };
     if let Some(lock) = frozen {
         let mut found = lock::leftovers(project, lock);
@@ -278,43 +264,6 @@ fn processors() -> NonZero<usize> {
     std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
 }
 
-/// Whether the lock says all that is remembered, and nobody has written it since.
-fn is_lock_current(project: &Project, memory: &Memory) -> bool {
-    let path = project.root.join(LOCK_FILE_NAME);
-    let Some(settled) = memory.settled.as_ref().filter(|settled| settled.names == names_of(project)) else {
-        return false;
-    };
-    let stamp = Stamp::of_name(&path).ok().flatten();
-    if stamp.is_some() && settled.stamp == stamp {
-        return true;
-    }
-    let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= LOCK_BYTES_MAX);
-    is_file && std::fs::read(&path).is_ok_and(|bytes| Digest::of(&bytes) == settled.lock)
-}
-
-/// What the lock depends on beside what is remembered of guests and images.
-fn names_of(project: &Project) -> Digest {
-    let mut facts = Facts::default();
-    project.guests.values().for_each(|guest| facts.add(format!("guest {} {}", guest.name, guest.reproducible)));
-    project.images.keys().for_each(|name| facts.add(format!("image {name}")));
-    facts.finish()
-}
-
-/// Remembers that the lock says all that is remembered. Without that the next build reads it again, and that is all.
-fn settle_lock(ledger: &Ledger, project: &Project, lock: &Lock) {
-    let path = project.root.join(LOCK_FILE_NAME);
-    let Ok(text) = std::fs::read_to_string(&path) else { return };
-    // Somebody may have written another one meanwhile.
-    if !wetfile::lock::parse(&text).is_ok_and(|present| present == *lock) {
-        return;
-    }
-    let stamp = Stamp::of_name(&path).ok().flatten().filter(|stamp| stamp.is_settled(SystemTime::now()));
-    let settled = Settled { lock: Digest::of(text.as_bytes()), stamp, names: names_of(project) };
-    if ledger.with(|memory| memory.settled.as_ref() != Some(&settled)) {
-        let _ = ledger.note(vec![Entry::Settled(settled)]);
-    }
-}
-
 /// Remembers stamps that were brought up to date. Without that the next build reads those files again, and that is all.
 fn note_stamps(ledger: &Ledger, memory: &Memory, entries: Vec<Entry>) {
     // A guest that was built meanwhile is remembered better.
@@ -323,42 +272,6 @@ fn note_stamps(ledger: &Ledger, memory: &Memory, entries: Vec<Entry>) {
         _ => true,
     };
     let _ = ledger.note(entries.into_iter().filter(is_as_before).collect());
-}
-
-/// Refuses to go on where the lock would have to change.
-fn refuse(found: Vec<OutOfDate>) -> Result<(), Error> {
-    if found.is_empty() { Ok(()) } else { Err(Error::OutOfDate(found)) }
-}
-
-/// Adds where the lock differs from what images are to hold, as far as their sources tell it. What cannot be read is an
-/// error of its own where nothing is out of date.
-fn add_stale_images<'a>(
-    reading: &Reading<'a>,
-    lock: &Lock,
-    images: &[&'a Image],
-    found: &mut Vec<OutOfDate>,
-) -> Result<(), Error> {
-    let mut is_stale = !found.is_empty();
-    let mut unreadable = None;
-    for &image in images {
-        let failed = |source| Error::Listing { image: image.name.clone(), source };
-        match reading.plan(image) {
-            Ok(plan) => {
-                let before = found.len();
-                found.extend(lock::stale_image(lock, &plan));
-                is_stale |= found.len() > before;
-            }
-            Err((_, source)) if source.is_stop() => return Err(failed(source)),
-            Err((path, source)) => {
-                found.push(lock::unreadable_source(image, &path, &source));
-                unreadable.get_or_insert(failed(source));
-            }
-        }
-    }
-    match unreadable {
-        Some(error) if !is_stale => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Tells what images are to be, before any of them is written.
@@ -382,34 +295,6 @@ fn plan<'a>(
         trees.push(PlannedTree { plan, root });
     }
     Ok(trees)
-}
-
-fn warn_of_differences(ctx: &Context<'_>, lock: Option<&Lock>, guests: &BTreeMap<GuestName, BuiltGuest>) {
-    for (name, built) in guests {
-        let locked = lock.and_then(|lock| lock.guests.get(name)).filter(|locked| locked.inputs == built.inputs);
-        let output = locked.and_then(|locked| locked.outputs.get(&built.toolchain));
-        if output.is_some_and(|output| *output != built.digest) {
-            (ctx.events)(Event::Warning { guest: name, text: lock::NOT_REPRODUCIBLE.to_owned() });
-        }
-    }
-}
-
-fn not_held(lock: &Lock, guests: &BTreeMap<GuestName, BuiltGuest>) -> BTreeMap<GuestName, Toolchain> {
-    let is_held = |name: &GuestName, toolchain: &Toolchain| {
-        lock.guests.get(name).is_some_and(|locked| locked.outputs.contains_key(toolchain))
-    };
-    let not_held = guests.iter().filter(|(name, built)| !is_held(name, &built.toolchain));
-    not_held.map(|(name, built)| (name.clone(), built.toolchain.clone())).collect()
-}
-
-fn write_lock(project: &Project, before: Option<&Lock>, after: &Lock) -> Result<LockChange, Error> {
-    if before == Some(after) {
-        return Ok(LockChange::None);
-    }
-    let path = project.root.join(LOCK_FILE_NAME);
-    atomic_file::replace(&path, after.render().as_bytes(), LOCK_FILE_MODE)
-        .map_err(|source| Error::WriteLock { path, source })?;
-    Ok(if before.is_some() { LockChange::Updated } else { LockChange::Created })
 }
 
 /// Builds guests, some at a time. Those that are fresh are only passed on.
@@ -442,67 +327,4 @@ fn build_guests(
     let outcome = queue::run(&steps, ctx.jobs.count(), after_failure, work);
     built.extend(outcome.done);
     (built, outcome.failed)
-}
-
-/// An image with what was seen of it.
-struct Made {
-    image: BuiltImage,
-    out: Option<Listing>,
-}
-
-fn assemble(
-    reading: &Reading<'_>,
-    tree: &PlannedTree<'_>,
-    guests: &BTreeMap<GuestName, BuiltGuest>,
-) -> Result<Made, Error> {
-    let artifacts = guests.iter().map(|(name, built)| (name.clone(), built.path.clone())).collect();
-    let (image, planned) = (tree.plan.image, tree.root.cid);
-    let outs = reading.project.images.values().map(|image| image.out.clone()).collect();
-    let mut bases = reading.project.layers(image);
-    bases.pop();
-    let parts = Parts { bases: &bases, artifacts: &artifacts, contents: reading.contents, outs: &outs };
-    let mut out = None;
-    let mut check = |path: &Path| {
-        let made = reading.list(path, &format!("image-{}", image.name))?;
-        let is_planned = made.root.cid == planned;
-        out = Some(made);
-        if is_planned { Ok(()) } else { Err("a source of it changed meanwhile".into()) }
-    };
-    let assembled = image::assemble_checked(reading.root(), image, &parts, reading.stopped, &mut check);
-    let assembled = assembled.map_err(|source| Error::Image { image: image.name.clone(), source })?;
-    let image = BuiltImage {
-        name: image.name.clone(),
-        out: image.out.to_path(reading.root()),
-        files: assembled.files,
-        size_bytes: assembled.size_bytes,
-        changed: assembled.changed,
-        cid: planned,
-        profile: tree.plan.profile,
-    };
-    Ok(Made { image, out })
-}
-
-/// Remembers an image. Without that the next build looks at it again, and that is all.
-fn note_image(
-    ctx: &Context<'_>,
-    project: &Project,
-    tree: &PlannedTree<'_>,
-    made: &Made,
-    reasons: &[Reason],
-    guests: &BTreeMap<GuestName, BuiltGuest>,
-    start: SystemTime,
-) {
-    let Some(out) = &made.out else { return };
-    let assembled = images::Assembled {
-        image: tree.plan.image,
-        cid: made.image.cid,
-        files: made.image.files,
-        size_bytes: made.image.size_bytes,
-        reasons: reasons.to_vec(),
-        start,
-        built_at: build::seconds_since_1970(),
-    };
-    if let Ok(entries) = images::entries(project, assembled, &tree.plan, out, guests) {
-        let _ = ctx.ledger.note(entries);
-    }
 }

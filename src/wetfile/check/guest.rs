@@ -23,8 +23,14 @@ const RESERVED_PREFIX: &str = "WW_";
 
 /// Further variables that a Rust guest cannot declare. Without the wrapper its bytes would depend on the project's
 /// folder, with incremental state on what was built before; cargo's messages are read by `ww`.
-pub const RESERVED_FOR_RUST: [&str; 5] =
-    ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_INCREMENTAL", "CARGO_TERM_COLOR", "CARGO_TERM_PROGRESS_WHEN"];
+pub const RESERVED_FOR_RUST: [&str; 6] = [
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "CARGO_BUILD_DEP_INFO_BASEDIR",
+    "CARGO_INCREMENTAL",
+    "CARGO_TERM_COLOR",
+    "CARGO_TERM_PROGRESS_WHEN",
+];
 
 pub(super) const NUL_HELP: &str = "leave it out: no program can be given one";
 

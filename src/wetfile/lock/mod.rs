@@ -42,6 +42,9 @@ pub const FORMAT_SINCE: &str = "0.1.0";
 /// Largest lock in bytes. An image of 100,000 files makes a tenth of it.
 pub const LOCK_BYTES_MAX: u64 = 128 << 20;
 
+/// Bytes that are read at a time.
+const BUFFER_BYTES: usize = 64 << 10;
+
 /// Why there is no lock to be used. The file being absent is none of these.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -79,6 +82,28 @@ impl Digest {
     /// The digest of bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// The 32 bytes of it.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The digest of all that a reader gives.
+    ///
+    /// # Errors
+    ///
+    /// Those of the reader.
+    pub fn of_reader(mut reader: impl Read) -> io::Result<Self> {
+        let (mut digest, mut buffer) = (Sha256::new(), vec![0; BUFFER_BYTES]);
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(Self(digest.finalize().into())),
+                Ok(length) => digest.update(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

@@ -42,23 +42,35 @@ pub(super) fn copy(
     for file in &guests.files {
         copier.object(file)?;
     }
-    let outs = project.images.values().map(|image| image.out.clone()).collect();
+    let outs = project.outs();
     for image in project.images.values() {
         for (place, source) in &image.files {
             match source {
                 Source::Path(path) => copier.tree(Path::new(path.as_str()))?,
                 Source::Glob { folder, glob } => {
                     let folder_path = Path::new(folder.as_str());
-                    let fitting = image::glob_paths(&project.root, place, folder, glob, &outs);
+                    let fitting = image::fitting(&project.root, place, folder, glob, &outs);
                     let fitting = fitting.map_err(|error| at(folder_path)(io::Error::other(error)))?;
                     copier.folder(folder_path)?;
-                    fitting.iter().try_for_each(|path| copier.object(&folder_path.join(path)))?;
+                    fitting.paths.iter().try_for_each(|path| copier.object(&folder_path.join(path)))?;
                 }
                 Source::Guest(_) | Source::Text(_) | Source::Content(_) => {}
             }
         }
     }
     project.guests.values().filter(|guest| is_javascript(guest)).try_for_each(|guest| copier.modules(guest))
+}
+
+/// Copies whole trees, by their paths below `from`.
+pub(super) fn copy_trees(
+    from: &Path,
+    trees: &[PathBuf],
+    to: &Path,
+    umask: u32,
+    stopped: &dyn Fn() -> bool,
+) -> Result<(), CopyError> {
+    let mut copier = Copier { from, to, umask, stopped, done: BTreeSet::new() };
+    trees.iter().try_for_each(|tree| copier.tree(tree))
 }
 
 fn is_javascript(guest: &Guest) -> bool {

@@ -22,13 +22,14 @@ use self::copy::CopyError;
 use self::hint::Traces;
 use self::settings::{SETTINGS, Settings};
 use super::{Finding, Report, project as verifying};
-use crate::build::{self, Cancel, GuestFiles, InputsError, Variables, seconds_since_1970};
+use crate::build::{self, Cancel, GuestFiles, InputsError, State, StateError, Variables, seconds_since_1970};
+use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
 use crate::escape;
 use crate::ops::contents;
 use crate::ops::lock::{self, Reading};
 use crate::wetfile::lock::{Digest, LOCK_FILE_NAME, Lock, LockError};
-use crate::wetfile::{GuestName, Image, ImageName, Project};
+use crate::wetfile::{GuestName, Image, ImageName, Project, Recipe};
 
 /// How often it is looked whether another second has begun.
 const POLL: std::time::Duration = std::time::Duration::from_millis(20);
@@ -103,6 +104,17 @@ pub enum RebuildError {
         /// The folder.
         path: PathBuf,
     },
+    /// Cargo would read settings there that are not the project's.
+    #[error(
+        "{} sets {}, which cargo would heed in copies of the project below that folder: name another in TMPDIR",
+        escape::path(.path), escape::text(.settings)
+    )]
+    SettingsAbove {
+        /// The file.
+        path: PathBuf,
+        /// What it sets.
+        settings: String,
+    },
     /// What goes into guests could not be found.
     #[error("cannot tell what guests are made of")]
     Inputs(#[from] InputsError),
@@ -115,6 +127,9 @@ pub enum RebuildError {
         #[source]
         source: io::Error,
     },
+    /// No state could be made for a build.
+    #[error("cannot make the state of a build")]
+    State(#[source] StateError),
     /// A build could not be started.
     #[error("cannot start a build")]
     Start(#[source] io::Error),
@@ -189,10 +204,15 @@ pub fn rebuild(
     let lock = check_lock(environment, project, &guests, &wanted, &mut rebuilt.report.findings)?;
     let Some(lock) = lock.filter(|_| rebuilt.report.findings.is_empty()) else { return Ok(rebuilt) };
     let temporary = temporary_folder(environment.temporary, &project.root)?;
+    if guests.iter().any(|name| matches!(project.guests[*name].recipe, Recipe::Rust(_))) {
+        refuse_settings_above(temporary.path())?;
+    }
     let files = build::guest_files(project, &lock, environment.variables, environment.cancel)?;
     let toolchains = toolchains(environment, project, &guests);
     let names: Vec<&str> = images.iter().map(|name| name.as_str()).collect();
-    let work = Work { environment, project, files: &files, toolchains: &toolchains, names: &names };
+    let contents = contents::wanted(project, wanted.iter().copied());
+    let work =
+        Work { environment, project, files: &files, contents: &contents, toolchains: &toolchains, names: &names };
     let mut sides = Vec::new();
     for (index, settings) in SETTINGS.iter().enumerate() {
         wait_for_next_second(sides.last(), environment.cancel);
@@ -248,6 +268,14 @@ fn temporary_folder(parent: &Path, root: &Path) -> Result<tempfile::TempDir, Reb
     Ok(folder)
 }
 
+/// Settings of cargo's in a folder above the copies would be heeded in both, and not where the lock was written.
+fn refuse_settings_above(folder: &Path) -> Result<(), RebuildError> {
+    match build::cargo_settings_above(folder).into_iter().next() {
+        Some((path, settings)) => Err(RebuildError::SettingsAbove { path, settings: settings.join(", ") }),
+        None => Ok(()),
+    }
+}
+
 /// Waits until it is later than a build ended, by the clock that most programs read: in whole seconds.
 fn wait_for_next_second(before: Option<&Side>, cancel: &Cancel) {
     while before.is_some_and(|side| seconds_since_1970() == side.traces.end) && !cancel.is_cancelled() {
@@ -270,6 +298,8 @@ struct Work<'a> {
     environment: &'a RebuildEnvironment<'a>,
     project: &'a Project,
     files: &'a GuestFiles,
+    /// What images take by its CID. All of it is in the project's state, and has proven itself there.
+    contents: &'a BTreeSet<&'a Cid>,
     toolchains: &'a Variables,
     names: &'a [&'a str],
 }
@@ -322,6 +352,12 @@ impl Work<'_> {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).map_err(copy_error(folder))?;
         settings.fill_home(&home, environment.variables).map_err(copy_error(&home))?;
         copy::copy(self.project, self.files, &root, settings.umask, &stopped)?;
+        if !self.contents.is_empty() {
+            // Without a state whose format is known, a build would discard what lies there.
+            State::open(&root, environment.cancel, &|_| {}).map_err(RebuildError::State)?;
+            let trees: Vec<PathBuf> = self.contents.iter().map(|cid| build::content(Path::new(""), cid)).collect();
+            copy::copy_trees(&self.project.root, &trees, &root, settings.umask, &stopped)?;
+        }
         let mut ww = environment.ww.to_owned();
         if launch.as_nobody {
             // It may lie where others cannot reach it.

@@ -1,8 +1,11 @@
 //! What GitHub Actions makes of a log: groups, annotations, and what is none of both
 //! (docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands).
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
 
+use super::env;
 use crate::escape;
 
 /// Most annotations of one guest; GitHub shows ten of a step.
@@ -10,6 +13,28 @@ const ANNOTATIONS_MAX: usize = 10;
 
 /// Longest message of an annotation in characters; GitHub cuts longer ones.
 const MESSAGE_CHARACTERS_MAX: usize = 4000;
+
+/// Whether the process runs in a step of GitHub Actions.
+pub(super) fn is_here() -> bool {
+    static IS_HERE: OnceLock<bool> = OnceLock::new();
+    *IS_HERE.get_or_init(|| env::variable("GITHUB_ACTIONS").as_deref() == Some("true"))
+}
+
+/// A text of which no line is taken for a command: neither one that begins with `::`, however far it is indented, nor one
+/// with `##[` anywhere, as commands once were. Of either the first character is written as in JSON, so that a text in JSON
+/// stays what it is.
+pub(super) fn tamed(text: &str) -> Cow<'_, str> {
+    if !text.contains("::") && !text.contains("##[") {
+        return Cow::Borrowed(text);
+    }
+    let tame = |line: &str| {
+        let rest = line.trim_start();
+        let indent = &line[..line.len() - rest.len()];
+        let colon = rest.strip_prefix("::").map(|rest| format!("{indent}\\u003a:{rest}"));
+        colon.as_deref().unwrap_or(line).replace("##[", "\\u0023#[")
+    };
+    Cow::Owned(text.split_inclusive(['\n', '\r']).map(tame).collect())
+}
 
 /// A mark at a line of a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,12 +116,12 @@ fn place_of(text: &str) -> Option<(String, (u32, u32))> {
 }
 
 /// Text after a command.
-fn data(text: &str) -> String {
+pub(super) fn data(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
 /// A value in a command.
-fn property(text: &str) -> String {
+pub(super) fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }
 
@@ -116,6 +141,19 @@ mod tests {
         assert_ne!(fenced(&[])[0], lines[0]);
         assert_eq!(group("built a", &[]), ["built a"]);
         assert_eq!(group("built 100 %\nx", &owned(&["y"]))[0], "::group::built 100 %25%0Ax");
+    }
+
+    #[test]
+    fn lines_of_others_are_no_commands() {
+        let check = |text: &str, expected: &str| assert_eq!(tamed(text), expected);
+        check("a::b has changed", "a::b has changed");
+        check("::error::x", "\\u003a:error::x");
+        check("x:\n  \u{a0}::set-env name=a::b\n", "x:\n  \u{a0}\\u003a:set-env name=a::b\n");
+        check("x\r::error::x", "x\r\\u003a:error::x");
+        check("a ##[error]x ##[x", "a \\u0023#[error]x \\u0023#[x");
+        let json = serde_json::json!({ "text": "##[error]x" }).to_string();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&tamed(&json)).unwrap()["text"], "##[error]x");
+        assert!(!tamed(&json).contains("##["));
     }
 
     #[test]
