@@ -173,6 +173,39 @@ fn errors_are_waited_for() {
     assert_eq!(watching.built(), ["c"]);
 }
 
+/// As while a branch is switched, or a folder is moved and put back.
+#[test]
+fn what_is_gone_for_a_moment_is_noticed_when_it_is_back() {
+    const FILE: &str = "x/y/a/src/in.txt";
+    let project = Project::new("p");
+    project.wetfile(&format!(
+        "[guest.a]\npath = \"x/y/a\"\nbuild = '''cd src; {COMPONENT}'''\ninputs = [\"src/in.txt\"]\n"
+    ));
+    project.write(FILE, "00000");
+    let watching = Watching::build(&project);
+    assert_eq!(watching.built(), ["a"]);
+    let aside = project.outside("aside").join("it");
+    for (gone, text) in [(FILE, "11111"), ("x/y/a/src", "22222"), ("x/y/a", "33333"), ("x/y", "44444"), ("x", "55555")]
+    {
+        let place = project.path(gone);
+        fs::rename(&place, &aside).unwrap();
+        let said = watching.until(WAITING);
+        assert!(said.iter().any(|line| line.contains("nothing was built")), "{gone}: {said:?}");
+        let below = FILE.strip_prefix(gone).unwrap().trim_start_matches('/');
+        fs::write(if below.is_empty() { aside.clone() } else { aside.join(below) }, text).unwrap();
+        fs::rename(&aside, &place).unwrap();
+        assert_eq!(watching.built(), ["a"], "{gone}");
+        assert!(project.artifact("a").ends_with(text.as_bytes()), "{gone}");
+    }
+    // And where it was never seen.
+    let wetfile = String::from_utf8(project.read("Wetfile.toml")).unwrap();
+    project.write("Wetfile.toml", &wetfile.replace("x/y/a", "z/z/a"));
+    watching.until(WAITING);
+    project.write("z/z/a/src/in.txt", "54321");
+    assert_eq!(watching.built(), ["a"]);
+    assert_eq!(watching.interrupt(), Some(130));
+}
+
 #[test]
 fn a_name_that_nobody_has_is_not_waited_for() {
     let project = project("");
