@@ -158,6 +158,22 @@ fn a_signal_stops_the_compilers_and_the_build() {
     }
 }
 
+/// Where nobody waits for a signal any more, it does what it does to any process.
+#[test]
+fn a_signal_ends_what_only_shows_its_result() {
+    use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+
+    // More than a pipe holds.
+    let guests: String = (0..990).map(|n| format!("[guest.a{n}]\nbuild = 'true $WW_OUT'\ninputs = []\n")).collect();
+    let dir = project(&guests);
+    let mut command = ww(&["build", "--plan", "--json"]);
+    let mut child = command.current_dir(dir.path()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    assert!(Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap().success());
+    assert_eq!(wait(&mut child).signal(), Some(2));
+}
+
 /// A project whose image has many files of a folder `config`, and takes a while.
 fn large_project(files: usize) -> TempDir {
     let dir = copying_project(COPY);
