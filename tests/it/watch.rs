@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use crate::project::Project;
-use crate::support::{guest, wait, ww};
+use crate::support::{finish, guest, wait, ww};
 
 /// Longer than anything takes on a loaded machine; no test depends on its value.
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -214,10 +214,11 @@ fn a_name_that_nobody_has_is_not_waited_for() {
     assert_eq!(wait(&mut child).code(), Some(7));
 }
 
-/// A good build starts the cell again, and a bad one leaves it alone.
-#[test]
-fn a_run_is_started_again() {
-    const LISTENS: &str = "the node listens at ";
+/// What a run says when its cell has begun.
+const LISTENS: &str = "the node listens at ";
+
+/// A project with an image `i`, whose guest reads until the end of its input, and a `ww` that watches and runs it.
+fn run() -> (Project, Watching) {
     let project = Project::new("p");
     project.wetfile(
         "[guest.x]\nbuild = '''test \"$(cat in.txt)\" != wrong && cp program.wasm $WW_OUT'''\ninputs = [\"in.txt\"]\n\
@@ -227,9 +228,15 @@ fn a_run_is_started_again() {
     project.write("in.txt", "right");
     project.write("etc/motd", "one");
     let mut command = ww(&["run", "--watch", "--listen", "/ip4/127.0.0.1/tcp/0", "i"]);
-    // Its guest reads until the end of its input.
     let watching = Watching::start(command.stdin(Stdio::piped()).current_dir(project.path("")));
     watching.until(LISTENS);
+    (project, watching)
+}
+
+/// A good build starts the cell again, and a bad one leaves it alone.
+#[test]
+fn a_run_is_started_again() {
+    let (project, watching) = run();
     project.write("etc/motd", "two");
     watching.until(LISTENS);
     project.write("in.txt", "wrong");
@@ -238,6 +245,19 @@ fn a_run_is_started_again() {
     assert!(!said.iter().any(|line| line.contains(LISTENS) || line.contains("the run ended")), "{said:?}");
     project.write("in.txt", "again");
     project.write("etc/motd", "three");
+    watching.until(LISTENS);
+    assert_eq!(watching.interrupt(), Some(130));
+}
+
+/// To whoever watches it looks as if there were nothing to do.
+#[test]
+fn what_another_ww_has_built_is_run_as_well() {
+    let (project, watching) = run();
+    let signal = |signal| rustix::process::kill_process(Pid::from_child(&watching.child), signal).unwrap();
+    signal(Signal::STOP);
+    project.write("etc/motd", "two");
+    finish(ww(&["build", "--offline"]).current_dir(project.path(""))).expect(0);
+    signal(Signal::CONT);
     watching.until(LISTENS);
     assert_eq!(watching.interrupt(), Some(130));
 }
