@@ -8,7 +8,7 @@
 //!   ledger             what builds remember of each other (see `ledger`)
 //!   content/CID        trees that images take by their CIDs; nothing is believed of them that they do not prove
 //!   cache/NAME         what was seen of files at the last build, so that they need not be read again
-//!   out/NAME/          where the command of a guest writes, while it runs
+//!   out/NAME/          where the command of a guest writes, while it runs (see `out_folder`)
 //!   cargo/shared/      cargo's target folder for the Rust guests without an environment of their own
 //!   cargo/NAME.DIGEST/ that of a Rust guest whose compiler sees variables that others do not have
 //!   tools/TOOL/        where the tool of another language keeps what it has compiled
@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use super::out_folder::OutFolder;
 use super::{Cancel, Event, Events};
 use crate::dag::Cid;
 use crate::folder::{Folder, Kind};
@@ -199,18 +200,9 @@ impl State {
         Ok(path)
     }
 
-    /// Makes an empty folder for the command of a guest. Its path is always the same, as compilers like to write the
-    /// name of their output into it.
-    pub(super) fn new_out_folder(&self, guest: &GuestName) -> io::Result<PathBuf> {
-        let path = self.dir.join("out").join(guest.as_str());
-        remove_folder(&path)?;
-        fs::create_dir(&path)?;
-        Ok(path)
-    }
-
-    /// Removes the folder of [`State::new_out_folder`].
-    pub(super) fn remove_out_folder(&self, guest: &GuestName) -> io::Result<()> {
-        remove_folder(&self.dir.join("out").join(guest.as_str()))
+    /// Makes an empty folder for the command of a guest.
+    pub(super) fn new_out_folder(&self, guest: &GuestName) -> io::Result<OutFolder> {
+        OutFolder::new(&self.dir.join("out"), guest)
     }
 
     /// Writes an artifact, unless it has these bytes already.
@@ -292,7 +284,7 @@ fn lock(root: &Path, cancel: &Cancel, events: Events<'_>) -> Result<File, StateE
     }
 }
 
-fn remove_folder(path: &Path) -> io::Result<()> {
+pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -245,6 +245,64 @@ fn a_killed_build_leaves_a_whole_image() {
         assert!(!dir.path().join(".out.ww-work").exists());
         old = new;
     }
+}
+
+/// What a killed build has left running writes to nothing that the next build takes for its own.
+#[test]
+fn what_outlives_its_build_spoils_no_other() {
+    let script = r#"
+wait_for() { n=0; until [ -e $1 ] || [ $n -gt 3000 ]; do n=$((n+1)); sleep 0.02; done; }
+if mkdir first 2>/dev/null; then
+    echo "$WW_OUT" > one
+    wait_for go; echo junk > "$WW_OUT"; echo > done
+    exit
+fi
+echo "$WW_OUT" > two
+cp echo.wasm "$WW_OUT"; echo > go; wait_for done
+"#;
+    let dir = copying_project(&format!("'''{script}'''"));
+    let path = |name: &str| fs::read_to_string(dir.path().join(name)).ok().filter(|path| path.ends_with('\n'));
+    let mut child = ww(&["-q", "build"]).current_dir(dir.path()).spawn().unwrap();
+    while path("one").is_none() {
+        assert!(child.try_wait().unwrap().is_none(), "the build ended by itself");
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let done = build(dir.path(), &[]).expect(0);
+    assert!(
+        done.stderr.contains("echo: warning: what compiled it in a build that was killed still runs"),
+        "{}",
+        done.stderr
+    );
+    assert_ne!(path("one"), path("two"));
+    // Nothing of it is left when it has ended.
+    let folder = fs::File::open(dir.path().join("target/ww/out/echo")).unwrap();
+    folder.lock().unwrap();
+    drop(folder);
+    fs::remove_file(dir.path().join("target/ww/guests/echo.wasm")).unwrap();
+    let done = build(dir.path(), &[]).expect(0);
+    assert!(!done.stderr.contains("warning"), "{}", done.stderr);
+    assert_eq!(path("one"), path("two"));
+    assert_eq!(fs::read_dir(dir.path().join("target/ww/out")).unwrap().count(), 0);
+}
+
+/// Compilers that share a server leave it running.
+#[test]
+fn what_a_command_starts_for_later_is_no_hindrance() {
+    let dir = copying_project(
+        "'''setsid sh -c 'echo $$ > pid; exec sleep 600' >/dev/null 2>&1 & until [ -s pid ]; do :; done; \
+         echo $WW_OUT >> paths; cp echo.wasm $WW_OUT'''",
+    );
+    for _ in 0..2 {
+        build(dir.path(), &[]).expect(0);
+        let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
+        fs::remove_file(dir.path().join("target/ww/guests/echo.wasm")).unwrap();
+        assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success(), "it is not running any more");
+    }
+    let paths = fs::read_to_string(dir.path().join("paths")).unwrap();
+    let paths: Vec<&str> = paths.lines().collect();
+    assert!(paths.len() == 2 && paths[0] == paths[1], "{paths:?}");
 }
 
 #[test]
