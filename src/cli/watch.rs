@@ -15,6 +15,14 @@ use crate::ops;
 use crate::wetfile::lock::Digest;
 use crate::wetfile::{self, Project};
 
+/// How many builds are done one after the other because something has changed during each. Somebody who edits would have to
+/// do so as often without a pause; a build that writes among its own sources does it each time.
+const BUILDS_WITHOUT_WAIT_MAX: u32 = 10;
+
+/// As how many of these a build counts that was given up because sources changed whenever they were compiled: that was
+/// tried several times already.
+const BUILDS_GIVEN_UP: u32 = 5;
+
 /// What is done each time.
 pub(super) trait Watching {
     /// Builds, and shows what came of it; `Ok` if it is good.
@@ -42,9 +50,10 @@ pub(super) fn watch(names: &[String], profile: Option<&str>, watching: &mut dyn 
     let root = project::load(false)?.root;
     let mut lookout = Lookout { root: &root, names, profile, watcher: Watcher::new(), known: BTreeSet::new() };
     let mut is_first = true;
+    let mut without_wait = 0;
     while !stopped() {
         // What is seen before a build is what it is held against afterwards, so that no change meanwhile is lost.
-        let before = lookout.look(&stopped);
+        let mut before = lookout.look(&stopped);
         let built = project::load_from(&root, false).and_then(|project| watching.build(&project));
         if stopped() {
             break;
@@ -55,11 +64,20 @@ pub(super) fn watch(names: &[String], profile: Option<&str>, watching: &mut dyn 
                 return Err(failure);
             }
             ui::failure(&failure);
+            without_wait += if failure.is_of_changing_sources { BUILDS_GIVEN_UP } else { 1 };
+        } else {
+            without_wait += 1;
         }
         is_first = false;
         let mut is_told = false;
         // More may be known after the build, so more is watched.
-        while lookout.look(&stopped) == before && !stopped() {
+        let mut now = lookout.look(&stopped);
+        if now != before && without_wait >= BUILDS_WITHOUT_WAIT_MAX {
+            ui::progress("what is built from changes with each build: does one write among its sources?");
+            before.clone_from(&now);
+        }
+        while now == before && !stopped() {
+            without_wait = 0;
             if !is_told {
                 ui::progress("waiting for changes; ctrl-C ends it");
                 is_told = true;
@@ -69,6 +87,7 @@ pub(super) fn watch(names: &[String], profile: Option<&str>, watching: &mut dyn 
                 watching.borrow_mut().poll();
                 stopped()
             });
+            now = lookout.look(&stopped);
         }
     }
     signals.result(Ok(()))

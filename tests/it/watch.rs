@@ -206,6 +206,27 @@ fn what_is_gone_for_a_moment_is_noticed_when_it_is_back() {
     assert_eq!(watching.interrupt(), Some(130));
 }
 
+/// A build that gives itself a reason to be built again does not do so for ever.
+#[test]
+fn a_build_that_writes_among_its_inputs_is_given_up() {
+    for (end, rounds, why) in [("", 2, "its inputs change while it is built"), ("; exit 1", 10, "exit code 1")] {
+        let project = Project::new("p");
+        let script = format!("echo >> log; {COMPONENT}{end}");
+        project.wetfile(&format!("[guest.a]\npath = \"a\"\nbuild = '''{script}'''\ninputs = [\"**\"]\n"));
+        project.write("a/in.txt", "12345");
+        let watching = Watching::build(&project);
+        for text in ["54321", "55555"] {
+            let said = watching.until(WAITING);
+            assert_eq!(guests(&said), vec!["a"; rounds], "{said:?}");
+            assert!(said.iter().any(|line| line.contains(why)), "{said:?}");
+            let told = "what is built from changes with each build: does one write among its sources?";
+            assert_eq!(said.last().map(String::as_str), Some(told));
+            assert_eq!(watching.idle(), [""; 0]);
+            project.write("a/in.txt", text);
+        }
+    }
+}
+
 #[test]
 fn a_name_that_nobody_has_is_not_waited_for() {
     let project = project("");
