@@ -420,6 +420,29 @@ fn a_failure_is_annotated_on_github() {
     );
 }
 
+/// A `make` that a command calls runs recipes at the same time where there are processors for it, and no more of them.
+#[test]
+fn make_asks_before_it_uses_another_processor() {
+    let makefile = "\
+together: one other
+one other:
+\t@touch $@; n=0; \\
+\tuntil [ -e one ] && [ -e other ]; do n=$$((n+1)); [ $$n -lt 1000 ] || exit 1; sleep 0.02; done
+apart: first second
+first second:
+\t@mkdir busy && sleep 0.2 && rmdir busy
+";
+    let build_with = |target: &str, jobs: &str, more: &str| {
+        let dir = copying_project(&format!("\"make {target} && cp echo.wasm $WW_OUT\"\n{more}"));
+        fs::write(dir.path().join("Makefile"), makefile).unwrap();
+        let done = build(dir.path(), &["-v", "-j", jobs]).expect(0);
+        assert!(!done.stderr.contains("jobserver unavailable"), "{}", done.stderr);
+    };
+    build_with("together", "2", "");
+    build_with("apart", "1", "");
+    build_with("apart", "2", "env.MAKEFLAGS = \"\"");
+}
+
 /// What is said by several that fail does not mix, and nothing else is said after it.
 #[test]
 fn each_failure_is_shown_by_itself() {

@@ -9,13 +9,16 @@ use std::path::{Path, PathBuf};
 use crate::build::out_folder::OutFolder;
 use crate::build::process::LINE_BYTES_MAX;
 use crate::build::tools::Tools;
-use crate::build::{self, BuildError, Call, Context, Event, Variables};
+use crate::build::{self, BuildError, Call, Context, Event, Jobs, Variables};
 use crate::wasm_binary;
 use crate::wetfile::argument::{self, Piece};
 use crate::wetfile::{Guest, GuestName, Run};
 
 /// What runs a command line.
 const SHELL: &str = "/bin/sh";
+
+/// By which make is told flags, and of a job server. A guest may declare them.
+const MAKE_VARIABLES: [&str; 2] = ["MAKEFLAGS", "MFLAGS"];
 
 /// Runs the guest's command and returns the bytes that it wrote to `{out}`.
 ///
@@ -41,7 +44,10 @@ pub(in crate::build) fn build(
         environment: &environment,
         line_bytes_max: LINE_BYTES_MAX,
     };
-    let result = build::run(ctx, &guest.name, &call, &mut |_| false).and_then(|()| read(&out));
+    let has_own_flags = MAKE_VARIABLES.iter().any(|name| guest.env.contains_key(*name));
+    let configure = if has_own_flags { Jobs::configure } else { Jobs::configure_make };
+    let result = build::run_configured(ctx, &guest.name, &call, configure, &mut |_| false);
+    let result = result.and_then(|()| read(&out));
     remove(folder)?;
     result
 }
