@@ -9,6 +9,7 @@ mod inputs;
 mod jobs;
 mod lang;
 pub mod ledger;
+mod links;
 mod out_folder;
 mod process;
 pub mod queue;

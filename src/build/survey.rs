@@ -140,7 +140,8 @@ impl<'a> Survey<'a> {
         let asked = record.into_iter().flat_map(|record| record.roots.keys()).map(String::as_str);
         let found = inputs::find(&self.scanner, self.project, guest, asked, self.environment, embeds)?;
         let seen = found.roots.values().filter_map(|(_, seen)| seen.as_ref());
-        let folders = seen.flat_map(|seen| seen.folders().map(Path::to_owned)).collect();
+        let mut folders: BTreeSet<PathBuf> = seen.flat_map(|seen| seen.watched(&self.project.root)).collect();
+        folders.extend(inputs::folders_of_what_may_come(self.project, guest));
         Ok((found.inputs.digest(), folders))
     }
 

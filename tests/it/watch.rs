@@ -227,6 +227,58 @@ fn a_build_that_writes_among_its_inputs_is_given_up() {
     }
 }
 
+/// What is behind a symlink, each link on the way, and what a glob fits in a folder that comes later.
+#[test]
+fn what_lies_elsewhere_is_watched() {
+    let project = Project::new("p");
+    project.wetfile(&format!(
+        "[guest.a]\npath = \"a\"\nbuild = '''{COMPONENT}'''\ninputs = [\"in.txt\", \"../made/more/*.txt\"]\n"
+    ));
+    ["shared/one/in.txt", "shared/two/in.txt"].iter().for_each(|file| project.write(file, "12345"));
+    let link = |target: &str, link: &str| std::os::unix::fs::symlink(target, project.path(link)).unwrap();
+    project.write("links/README", "");
+    link("../shared/one", "links/now");
+    project.write("a/README", "");
+    link("../links/now/in.txt", "a/in.txt");
+    let watching = Watching::build(&project);
+    assert_eq!(watching.built(), ["a"]);
+    project.write("shared/one/in.txt", "54321");
+    assert_eq!(watching.built(), ["a"]);
+    project.write("shared/two/in.txt", "22222");
+    assert_eq!(watching.idle(), [""; 0]);
+    link("../shared/two", "links/next");
+    fs::rename(project.path("links/next"), project.path("links/now")).unwrap();
+    assert_eq!(watching.built(), ["a"]);
+    project.write("shared/two/in.txt", "33333");
+    assert_eq!(watching.built(), ["a"]);
+    assert!(project.artifact("a").ends_with(b"33333"));
+    for folder in ["made", "made/more"] {
+        fs::create_dir(project.path(folder)).unwrap();
+        assert_eq!(watching.idle(), [""; 0]);
+    }
+    project.write("made/more/new.txt", "");
+    assert_eq!(watching.built(), ["a"]);
+    assert_eq!(watching.interrupt(), Some(130));
+}
+
+/// Settings of cargo in folders that were not there, in the project's and in those on the way to the guest.
+#[test]
+fn settings_that_come_later_are_watched() {
+    let project = Project::new("p");
+    project.wetfile("[guest.x]\npath = \"code/x\"\n");
+    project.package("code/x", "name = \"x\"", "src/main.rs", "fn main() {}");
+    let watching = Watching::build(&project);
+    assert_eq!(watching.built(), ["x"]);
+    // The first build has made a Cargo.lock.
+    for folder in [".cargo", "code/.cargo"] {
+        fs::create_dir(project.path(folder)).unwrap();
+        assert_eq!(watching.idle(), [""; 0]);
+        project.write(&format!("{folder}/config.toml"), "[alias]\nb = \"build\"\n");
+        assert_eq!(watching.built(), ["x"], "{folder}");
+    }
+    assert_eq!(watching.interrupt(), Some(130));
+}
+
 #[test]
 fn a_name_that_nobody_has_is_not_waited_for() {
     let project = project("");
