@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::project::Project;
 use crate::pty::Pty;
 use crate::support::{Done, finish, guest, wait, ww};
 
@@ -418,6 +419,26 @@ fn a_failure_is_annotated_on_github() {
         lines[6].starts_with("::error file=Wetfile.toml::guest `echo` was not built: `/bin/sh` failed"),
         "{lines:?}"
     );
+}
+
+/// Compilers name files as they see them, and annotations as the repository has them.
+#[test]
+fn annotations_name_files_of_the_repository() {
+    let repository = Project::new("repository");
+    let dir = repository.path("tools/p");
+    fs::create_dir_all(&dir).unwrap();
+    finish(ww(&["init", "--lang", "command", "--name", "hello"]).current_dir(&dir)).expect(0);
+    let main = dir.join("guests/hello/main.rs");
+    fs::write(&main, "fn main() {\n    missing();\n}\n").unwrap();
+    let mut command = ww(&["build"]);
+    command.env("GITHUB_ACTIONS", "true").env("GITHUB_WORKSPACE", repository.path("")).current_dir(&dir);
+    let done = finish(&mut command).expect(4);
+    for start in [
+        "::error file=tools/p/guests/hello/main.rs,line=2,col=5::error[E0425]: cannot find function `missing`",
+        "::error file=tools/p/Wetfile.toml::guest `hello` was not built",
+    ] {
+        assert!(done.stderr.lines().any(|line| line.starts_with(start)), "{start}\n{}", done.stderr);
+    }
 }
 
 /// A `make` that a command calls runs recipes at the same time where there are processors for it, and no more of them.

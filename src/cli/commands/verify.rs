@@ -215,22 +215,12 @@ fn line(checked: &Checked, findings: &[Finding]) -> String {
 fn annotation(finding: &Finding) -> String {
     let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
-    let file = finding.path.as_deref().map(|path| format!("file={},", property(&in_repository(path))));
+    let root = || project::root_here().or_else(|| env::working_directory().ok()).unwrap_or_default();
+    let file = finding.path.as_deref().map(|path| project::in_repository(&root(), Path::new(path)));
+    let file = file.map(|file| format!("file={},", property(&file)));
     let title = property(&format!("ww verify: {}", finding.kind.as_str()));
     let message = data(&finding.to_string());
     format!("::{} {}title={title}::{message}", level(finding), file.unwrap_or_default())
-}
-
-/// A path below the project's root as one below the repository's, where the two differ.
-fn in_repository(path: &str) -> String {
-    let shown = escape::path(Path::new(path));
-    let below = || {
-        let repository = env::variable("GITHUB_WORKSPACE")?;
-        let folder = project::root_here().or_else(|| env::working_directory().ok())?;
-        let path = folder.join(path);
-        Some(escape::path(path.strip_prefix(repository).ok()?))
-    };
-    below().unwrap_or(shown)
 }
 
 /// Documented in `docs/verify.md`.
