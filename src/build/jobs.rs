@@ -1,8 +1,8 @@
 //! How many processors a build uses, all its compilers together.
 //!
 //! Compilers are told of a job server as GNU make has it
-//! (<https://www.gnu.org/software/make/manual/html_node/Job-Slots.html>): cargo, ninja and make ask it before they use
-//! another processor.
+//! (<https://www.gnu.org/software/make/manual/html_node/Job-Slots.html>): cargo and make ask it before they use another
+//! processor. It is a pipe, not a named one, which make knows from 4.4 on only; ninja from 1.13 on knows only the latter.
 
 use std::num::NonZero;
 use std::process::Command;
@@ -38,10 +38,17 @@ impl Jobs {
         self.count
     }
 
-    /// Has a program know of the job server.
+    /// Has a program know of the job server, by `CARGO_MAKEFLAGS`.
     pub(super) fn configure(&self, command: &mut Command) {
         if let Some(server) = &self.server {
             server.configure(command);
+        }
+    }
+
+    /// The same for a program that may call make: by `MAKEFLAGS` and `MFLAGS` as well.
+    pub(super) fn configure_make(&self, command: &mut Command) {
+        if let Some(server) = &self.server {
+            server.configure_make(command);
         }
     }
 

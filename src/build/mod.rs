@@ -11,6 +11,8 @@ mod inputs;
 mod jobs;
 mod lang;
 pub mod ledger;
+mod links;
+mod out_folder;
 mod process;
 pub mod queue;
 mod reason;
@@ -180,10 +182,21 @@ fn run(
     call: &Call<'_>,
     stdout: &mut dyn FnMut(&str) -> bool,
 ) -> Result<(), BuildError> {
+    run_configured(ctx, guest, call, Jobs::configure, stdout)
+}
+
+/// As [`run`]; `configure` has the program know of the job server.
+fn run_configured(
+    ctx: &Context<'_>,
+    guest: &GuestName,
+    call: &Call<'_>,
+    configure: fn(&Jobs, &mut std::process::Command),
+    stdout: &mut dyn FnMut(&str) -> bool,
+) -> Result<(), BuildError> {
     let root = ctx.state.root().to_string_lossy();
     let mut command = std::process::Command::new(call.program);
     command.args(call.arguments).current_dir(call.dir).env_clear().envs(call.environment);
-    ctx.jobs.configure(&mut command);
+    configure(ctx.jobs, &mut command);
     let status = process::run(&mut command, ctx.cancel, call.line_bytes_max, &mut |stream, line| {
         if stream == process::Stream::Stdout && stdout(line) {
             return;

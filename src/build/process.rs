@@ -158,7 +158,11 @@ pub(super) fn run(
 fn next(receiver: &mpsc::Receiver<Message>, deadline: Option<Instant>) -> Option<Message> {
     match deadline {
         None => receiver.recv().ok(),
-        Some(deadline) => receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok(),
+        Some(deadline) => {
+            // Where somebody writes all the time, there is always a message.
+            let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+            receiver.recv_timeout(left).ok()
+        }
     }
 }
 
@@ -260,6 +264,22 @@ mod tests {
         assert!(status.success());
         assert!(start.elapsed() < Duration::from_secs(60));
         assert_gone(&lines[0].1);
+    }
+
+    #[test]
+    fn who_left_the_group_and_writes_on_holds_up_nobody() {
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let dir = tempfile::tempdir().unwrap();
+            let mut command =
+                shell("setsid sh -c 'echo > left; exec yes' & until [ -e left ]; do :; done; echo its own; exit 3");
+            let mut is_seen = false;
+            let status = run(command.current_dir(dir.path()), &Cancel::default(), LINE_BYTES_MAX, &mut |_, line| {
+                is_seen |= line == "its own";
+            });
+            let _ = sender.send((status.unwrap().code(), is_seen));
+        });
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(60)), Ok((Some(3), true)));
     }
 
     #[test]

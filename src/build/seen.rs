@@ -5,7 +5,7 @@
 //! a name came or went has another time, too. A file or folder that was touched in the moment in which it was looked at has
 //! no stamp here (see git's `racy-git`), and is looked at again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::links;
 use crate::folder::{Folder, Kind, Stamp};
 use crate::wetfile::lock::Digest;
 
@@ -204,6 +205,18 @@ impl Seen {
     /// The folders that were looked into, relative to the project's root; absolute outside of the project.
     pub fn folders(&self) -> impl Iterator<Item = &Path> {
         self.folders.iter().map(|folder| Path::new(folder.path.as_os_str()))
+    }
+
+    /// The folders in which something happens whenever something that was seen becomes another, relative to the project's
+    /// root at `project`: those that were looked into, and those on the way from a symlink to what it leads to.
+    pub(super) fn watched(&self, project: &Path) -> BTreeSet<PathBuf> {
+        let mut folders: BTreeSet<PathBuf> = self.folders().map(Path::to_owned).collect();
+        for folder in &self.folders {
+            let path = Path::new(folder.path.as_os_str());
+            let links = folder.files.iter().filter(|file| file.kind == SeenKind::Symlink);
+            links.for_each(|link| links::follow(project, &path.join(link.name.as_os_str()), &mut folders));
+        }
+        folders
     }
 
     /// Whether one of the files was changed, or only touched, since a time.

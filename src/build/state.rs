@@ -9,9 +9,10 @@
 //!   content/CID        trees that images take by their CIDs; nothing is believed of them that they do not prove,
 //!                      or have proven before they were last touched
 //!   cache/NAME         what was seen of files at the last build, so that they need not be read again
-//!   out/NAME/          where the command of a guest writes, while it runs
+//!   out/NAME/          where the command of a guest writes, while it runs (see `out_folder`)
 //!   cargo/shared/      cargo's target folder for the Rust guests without an environment of their own
 //!   cargo/NAME.DIGEST/ that of a Rust guest whose compiler sees variables that others do not have
+//!   cargo/NAME.PROFILE.DIGEST/ the same under a profile of the Wetfile
 //!   tools/TOOL/        where the tool of another language keeps what it has compiled
 //! ```
 //!
@@ -23,10 +24,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use super::out_folder::OutFolder;
 use super::{Cancel, Event, Events};
 use crate::dag::Cid;
 use crate::folder::{Folder, Kind};
-use crate::wetfile::GuestName;
+use crate::wetfile::{GuestName, ProfileName, Project};
 use crate::{atomic_file, escape};
 
 /// Version of the layout above, and of how crates are compiled.
@@ -176,16 +178,28 @@ impl State {
     }
 
     /// Cargo's target folder for a guest. `own` is a digest of what only its compiler sees, if there is any such thing.
+    /// Each profile of the Wetfile has one of its own: who goes from one to another and back finds what was compiled.
     ///
     /// Cargo takes a crate that it finds compiled, whatever variables its build script has read without saying so.
-    pub(super) fn cargo_target(&self, guest: &GuestName, own: Option<&str>) -> io::Result<PathBuf> {
+    pub(super) fn cargo_target(&self, project: &Project, guest: &GuestName, own: Option<&str>) -> io::Result<PathBuf> {
         let cargo = self.dir.join("cargo");
-        let name = own.map_or_else(|| "shared".to_owned(), |digest| format!("{guest}.{digest}"));
+        let chosen = project.profile.as_ref().map(ProfileName::as_str);
+        let name = match (own, chosen) {
+            (None, _) => "shared".to_owned(),
+            (Some(digest), None) => format!("{guest}.{digest}"),
+            (Some(digest), Some(profile)) => format!("{guest}.{profile}.{digest}"),
+        };
         for entry in fs::read_dir(&cargo)? {
             let entry = entry?.file_name();
-            let of_guest = entry.to_str().and_then(|entry| entry.strip_prefix(guest.as_str()));
-            // Names of guests have no dots. What it was compiled with before is not needed any more.
-            if entry != *name && of_guest.is_some_and(|digest| digest.starts_with('.')) {
+            let of_guest = entry.to_str().and_then(|entry| entry.strip_prefix(guest.as_str())?.strip_prefix('.'));
+            // Names of guests and profiles have no dots. What it was compiled with before is not needed any more, nor what
+            // it was under a profile that is no more.
+            let is_needless = of_guest.is_some_and(|of_guest| {
+                let profile = of_guest.split_once('.').map(|(profile, _)| profile);
+                let is_known = |profile: &str| project.profiles.keys().any(|known| known.as_str() == profile);
+                profile == chosen || profile.is_some_and(|profile| !is_known(profile))
+            });
+            if is_needless && entry != *name {
                 remove_folder(&cargo.join(entry))?;
             }
         }
@@ -200,18 +214,9 @@ impl State {
         Ok(path)
     }
 
-    /// Makes an empty folder for the command of a guest. Its path is always the same, as compilers like to write the
-    /// name of their output into it.
-    pub(super) fn new_out_folder(&self, guest: &GuestName) -> io::Result<PathBuf> {
-        let path = self.dir.join("out").join(guest.as_str());
-        remove_folder(&path)?;
-        fs::create_dir(&path)?;
-        Ok(path)
-    }
-
-    /// Removes the folder of [`State::new_out_folder`].
-    pub(super) fn remove_out_folder(&self, guest: &GuestName) -> io::Result<()> {
-        remove_folder(&self.dir.join("out").join(guest.as_str()))
+    /// Makes an empty folder for the command of a guest.
+    pub(super) fn new_out_folder(&self, guest: &GuestName) -> io::Result<OutFolder> {
+        OutFolder::new(&self.dir.join("out"), guest)
     }
 
     /// Writes an artifact, unless it has these bytes already.
@@ -293,7 +298,7 @@ fn lock(root: &Path, cancel: &Cancel, events: Events<'_>) -> Result<File, StateE
     }
 }
 
-fn remove_folder(path: &Path) -> io::Result<()> {
+pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -303,6 +308,7 @@ fn remove_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
     use std::sync::mpsc;
 
     fn open(root: &Path) -> Result<State, StateError> {
@@ -359,11 +365,26 @@ mod tests {
         }
     }
 
+    /// A project with the profiles `p` and `q`, under one of them or none.
+    fn project(root: &Path, chosen: Option<&str>) -> Project {
+        let profile = |name: &str| ProfileName::new(name).unwrap();
+        Project {
+            root: root.to_owned(),
+            file: root.join("Wetfile.toml"),
+            name: "x".to_owned(),
+            version: "1".to_owned(),
+            guests: BTreeMap::new(),
+            images: BTreeMap::new(),
+            profiles: ["p", "q"].map(|name| (profile(name), BTreeMap::new())).into(),
+            profile: chosen.map(profile),
+        }
+    }
+
     #[test]
     fn cargo_has_a_folder_for_each_environment() {
         let dir = tempfile::tempdir().unwrap();
-        let state = open(dir.path()).unwrap();
-        let target = |guest: &str, own| state.cargo_target(&GuestName::new(guest).unwrap(), own).unwrap();
+        let (state, project) = (open(dir.path()).unwrap(), project(dir.path(), None));
+        let target = |guest: &str, own| state.cargo_target(&project, &GuestName::new(guest).unwrap(), own).unwrap();
         assert_eq!(target("a", None), target("b", None));
         let (a, ab) = (target("a", Some("1")), target("a-b", Some("1")));
         for folder in [&a, &ab, &target("a", None)] {
@@ -371,6 +392,28 @@ mod tests {
         }
         assert_ne!(target("a", Some("2")), a);
         assert!(!a.exists() && ab.exists() && target("b", None).exists());
+    }
+
+    #[test]
+    fn cargo_has_a_folder_for_each_profile() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = open(dir.path()).unwrap();
+        let target = |profile: Option<&str>, own: &str| {
+            let project = project(dir.path(), profile);
+            let folder = state.cargo_target(&project, &GuestName::new("a").unwrap(), Some(own)).unwrap();
+            fs::create_dir_all(&folder).unwrap();
+            folder
+        };
+        let none = target(None, "1");
+        let (p, q) = (target(Some("p"), "1"), target(Some("q"), "2"));
+        assert!(none.exists() && p.exists() && q.exists() && p != none);
+        let other = target(Some("p"), "3");
+        assert!(none.exists() && !p.exists() && q.exists() && other.exists());
+        // One that the Wetfile does not have any more, and one that is what a digest may be.
+        let gone = state.dir.join("cargo/a.gone.1");
+        fs::create_dir(&gone).unwrap();
+        target(None, "2");
+        assert!(!gone.exists() && !none.exists() && q.exists() && other.exists());
     }
 
     #[test]

@@ -127,7 +127,9 @@ impl<'a> Survey<'a> {
         let roots = record.iter().flat_map(|record| record.roots.keys()).map(String::as_str);
         let watched = record.iter().flat_map(|record| record.watched.keys()).map(String::as_str);
         let found = inputs::find(&self.scanner, self.project, guest, (roots, watched), self.environment, embeds)?;
-        let folders = found.seen().flat_map(|(_, seen)| seen.folders().map(Path::to_owned)).collect();
+        let mut folders: BTreeSet<PathBuf> =
+            found.seen().flat_map(|(_, seen)| seen.watched(&self.project.root)).collect();
+        folders.extend(inputs::folders_of_what_may_come(self.project, guest));
         let mut facts = Facts::default();
         facts.add(found.inputs.digest().to_string());
         for (place, (_, seen)) in &found.watched {

@@ -67,6 +67,12 @@ impl Watcher {
         self.watched = watched;
     }
 
+    /// Has waits end from time to time although nothing has happened, until other folders are watched: for where it is not
+    /// known which ones matter.
+    pub fn look_unasked(&mut self) {
+        self.is_blind = true;
+    }
+
     /// Waits until something has happened, and nothing more does for a moment. `false` if `stopped` says so before.
     pub fn wait(&self, stopped: &dyn Fn() -> bool) -> bool {
         let start = Instant::now();
@@ -141,5 +147,19 @@ mod tests {
         assert!(waits(&watcher));
         fs::write(other.join("file"), "y").unwrap();
         assert!(!waits(&watcher));
+    }
+
+    #[test]
+    fn who_does_not_know_what_to_watch_looks_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watcher = Watcher::new();
+        watcher.watch([dir.path().to_owned()].into());
+        watcher.look_unasked();
+        assert!(watcher.wait(&|| false));
+        watcher.watch([dir.path().to_owned()].into());
+        // It asks whether to go on that often in twice the time.
+        let (asked, enough) = (std::cell::Cell::new(0), 2 * BLIND.as_millis() / POLL.as_millis());
+        let stopped = || asked.replace(asked.get() + 1) > enough;
+        assert!(!watcher.wait(&stopped));
     }
 }

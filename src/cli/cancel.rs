@@ -1,9 +1,11 @@
 //! Signals that stop what a command without a runtime does.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_default;
 use signal_hook::iterator::Signals;
 
 use super::error::Failure;
@@ -24,20 +26,69 @@ where
     signals.result(work(&cancel).map_err(Failure::from))
 }
 
-/// Cancels something when the process is told to stop. While it lives, signals do not end the process by themselves.
+/// The signals that tell a process to stop.
+const STOPPING: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
+
+/// While it lives, the signals that tell the process to stop do not end it by themselves: somebody does what they ask for.
+///
+/// Once handled, a signal would stay without any effect when its handler is gone (`signal-hook-registry` leaves its own behind). So
+/// there is one more, which does what the system would where nobody is left who handles it.
+pub(super) struct SignalsHandled(());
+
+/// How many values of [`SignalsHandled`] there are, and what that means for signals.
+struct Handling {
+    count: usize,
+    /// Whether signals end the process by themselves; `None` until they are first handled, when the system sees to it.
+    is_default: Option<Arc<AtomicBool>>,
+}
+
+static HANDLING: Mutex<Handling> = Mutex::new(Handling { count: 0, is_default: None });
+
+impl SignalsHandled {
+    pub(super) fn new() -> io::Result<Self> {
+        let mut handling = HANDLING.lock().unwrap_or_else(PoisonError::into_inner);
+        match &handling.is_default {
+            Some(is_default) => is_default.store(false, Ordering::SeqCst),
+            None => {
+                let is_default = Arc::new(AtomicBool::new(false));
+                for signal in STOPPING {
+                    register_conditional_default(signal, is_default.clone())?;
+                }
+                handling.is_default = Some(is_default);
+            }
+        }
+        handling.count += 1;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for SignalsHandled {
+    fn drop(&mut self) {
+        let mut handling = HANDLING.lock().unwrap_or_else(PoisonError::into_inner);
+        handling.count -= 1;
+        if let Some(is_default) = handling.is_default.as_ref().filter(|_| handling.count == 0) {
+            is_default.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Cancels something when the process is told to stop. While it lives, signals do not end the process by themselves;
+/// afterwards they do again.
 ///
 /// Compilers run in process groups of their own, so a terminal's Ctrl-C does not reach them by itself.
 pub(super) struct CancelOnSignal {
     /// The first signal that came. Written by the thread that waits for signals.
     first: Arc<Mutex<Option<u8>>>,
     handle: signal_hook::iterator::Handle,
+    _handled: SignalsHandled,
 }
 
 impl CancelOnSignal {
     pub(super) fn watch(cancel: &Cancel) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+        let handled = SignalsHandled::new()?;
+        let mut signals = Signals::new(STOPPING)?;
         let first = Arc::new(Mutex::new(None));
-        let watching = Self { first: first.clone(), handle: signals.handle() };
+        let watching = Self { first: first.clone(), handle: signals.handle(), _handled: handled };
         let cancel = cancel.clone();
         thread::Builder::new().name("ww-signals".into()).spawn(move || {
             for signal in signals.forever() {
@@ -49,12 +100,17 @@ impl CancelOnSignal {
         Ok(watching)
     }
 
-    /// The result of what was to be stopped by a signal, or that one came.
-    pub(super) fn result<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+    /// The result of what was to be stopped by a signal, or that one came. From now on signals end the process.
+    pub(super) fn result<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
+        self.check().and(result)
+    }
+
+    /// That a signal came, if one did.
+    pub(super) fn check(&self) -> Result<(), Failure> {
         match self.signal() {
             // However far it came, the user wants no more of it, and knows why.
             Some(signal) => Err(Failure::message(exit_code::SIGNAL_BASE.saturating_add(signal), String::new())),
-            None => result,
+            None => Ok(()),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::exit_code;
 use crate::blockstore::StoreError;
+use crate::build::BuildError;
 use crate::cell::ComponentError;
 use crate::dag::car::CarError;
 use crate::ops::car::{ExportCarError, ImportCarError};
@@ -23,19 +24,21 @@ pub(super) struct Failure {
     pub(super) causes: Vec<String>,
     /// What to do.
     pub(super) help: Vec<String>,
+    /// Whether it failed because the sources of a guest changed whenever it was built.
+    pub(super) is_of_changing_sources: bool,
 }
 
 impl Failure {
     /// A failure that is its own cause.
     pub(super) fn message(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), causes: Vec::new(), help: Vec::new() }
+        Self { code, message: message.into(), causes: Vec::new(), help: Vec::new(), is_of_changing_sources: false }
     }
 
     /// A failure with the message and the causes of `error`.
     pub(super) fn new(code: u8, error: &dyn Error) -> Self {
         let mut chain = chain(error).into_iter();
         let message = chain.next().unwrap_or_default();
-        Self { code, message, causes: chain.collect(), help: Vec::new() }
+        Self { causes: chain.collect(), ..Self::message(code, message) }
     }
 
     /// A failure of which `error` is the nearest cause.
@@ -156,7 +159,14 @@ impl From<ops::Error> for Failure {
             | ops::Error::OutOfDate(_)
             | ops::Error::LockedProfile { .. } => exit_code::LOCK,
         };
-        let failure = Self::new(code, &error);
+        let is_of_changing_sources = match &error {
+            ops::Error::Build { source, .. } => matches!(source, BuildError::InputsChange),
+            ops::Error::Several(failures) => {
+                failures.iter().any(|(_, source)| matches!(source, BuildError::InputsChange))
+            }
+            _ => false,
+        };
+        let failure = Self { is_of_changing_sources, ..Self::new(code, &error) };
         match error {
             ops::Error::Content { source, .. } => match source.downcast::<Passed>() {
                 Ok(passed) => {

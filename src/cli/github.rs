@@ -3,10 +3,12 @@
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
+use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::env;
+use super::{env, project};
 use crate::escape;
+use crate::wetfile::ProjectPath;
 
 /// Most annotations of one guest; GitHub shows ten of a step.
 const ANNOTATIONS_MAX: usize = 10;
@@ -39,15 +41,17 @@ pub(super) fn tamed(text: &str) -> Cow<'_, str> {
 /// A mark at a line of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Annotation {
+    /// Escaped.
     file: String,
     line: Option<(u32, u32)>,
     message: String,
 }
 
 impl Annotation {
-    /// At the Wetfile as a whole.
-    pub(super) fn of_wetfile(message: String) -> Self {
-        Self { file: crate::wetfile::FILE_NAME.to_owned(), line: None, message }
+    /// At the Wetfile of the project at `root` as a whole.
+    pub(super) fn of_wetfile(root: &Path, message: String) -> Self {
+        let file = project::in_repository(root, Path::new(crate::wetfile::FILE_NAME));
+        Self { file, line: None, message }
     }
 
     /// As a workflow command.
@@ -81,9 +85,14 @@ pub(super) fn group(title: &str, lines: &[String]) -> Vec<String> {
 }
 
 /// What compilers say is wrong: `error: message` and below it ` --> file:line:column`, as rustc has it, or
-/// `file:line:column: error: message`, as C compilers and Zig have it.
-pub(super) fn annotations(lines: &[String]) -> Vec<Annotation> {
+/// `file:line:column: error: message`, as C compilers and Zig have it. `located` tells which file one is that they name.
+pub(super) fn annotations(lines: &[String], located: &dyn Fn(&str) -> String) -> Vec<Annotation> {
     let mut found = Vec::new();
+    let at = |(file, line): (&str, _), text: &str| Annotation {
+        file: located(file),
+        line: Some(line),
+        message: escape::text(text).into_owned(),
+    };
     let mut message = None;
     for line in lines {
         if found.len() == ANNOTATIONS_MAX {
@@ -95,24 +104,49 @@ pub(super) fn annotations(lines: &[String]) -> Vec<Annotation> {
             // The place below is that of the warning.
             message = None;
         } else if let Some(place) = line.trim_start().strip_prefix("--> ") {
-            if let (Some(text), Some((file, line))) = (message.take(), place_of(place)) {
-                found.push(Annotation { file, line: Some(line), message: escape::text(text).into_owned() });
+            if let (Some(text), Some(place)) = (message.take(), place_of(place)) {
+                found.push(at(place, text));
             }
         } else if let Some((place, text)) = line.split_once(": error: ")
-            && let Some((file, line)) = place_of(place)
+            && let Some(place) = place_of(place)
         {
-            found.push(Annotation { file, line: Some(line), message: escape::text(text).into_owned() });
+            found.push(at(place, text));
         }
     }
     found
 }
 
 /// `file:line:column`.
-fn place_of(text: &str) -> Option<(String, (u32, u32))> {
+fn place_of(text: &str) -> Option<(&str, (u32, u32))> {
     let (rest, column) = text.rsplit_once(':')?;
     let (file, line) = rest.rsplit_once(':')?;
-    let file = escape::text(file).into_owned();
     (!file.is_empty()).then_some((file, (line.parse().ok()?, column.parse().ok()?)))
+}
+
+/// The file that the compiler of a guest names, as the repository has it: cargo names files relative to the workspace, which is
+/// the guest's folder or one above it, others relative to the guest's folder. As it is where there is no such file.
+pub(super) fn located(root: &Path, guest: &ProjectPath, named: &str) -> String {
+    let folder = guest.to_path(root);
+    let folders = folder.ancestors().take_while(|folder| folder.starts_with(root));
+    let is_meant = |file: &PathBuf| (file.starts_with(root) || Path::new(named).is_absolute()) && file.is_file();
+    let file = folders.map(|folder| plain(&folder.join(named))).find(is_meant);
+    match file {
+        Some(file) => project::in_repository(root, file.strip_prefix(root).unwrap_or(&file)),
+        None => escape::text(named).into_owned(),
+    }
+}
+
+/// A path without `.` and `..` in it, by its names alone.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 /// Text after a command.
@@ -166,7 +200,8 @@ mod tests {
             "warning: unused",
             " --> src/lib.rs:1:1",
         ]);
-        let commands: Vec<String> = annotations(&lines).iter().map(Annotation::command).collect();
+        let commands = annotations(&lines, &str::to_owned);
+        let commands: Vec<String> = commands.iter().map(Annotation::command).collect();
         assert_eq!(
             commands,
             [
@@ -174,6 +209,34 @@ mod tests {
                 "::error file=src/a%2Cb.c,line=7,col=1::expected ';'",
             ]
         );
-        assert_eq!(Annotation::of_wetfile("a\nb".to_owned()).command(), "::error file=Wetfile.toml::a%0Ab");
+        let of_wetfile = Annotation::of_wetfile(Path::new("/nowhere"), "a\nb".to_owned());
+        assert_eq!(of_wetfile.command(), "::error file=Wetfile.toml::a%0Ab");
+    }
+
+    #[test]
+    fn files_are_found_where_compilers_mean_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap().join("p");
+        for file in ["guests/a/src/main.rs", "guests/b/src/lib.rs", "guests/a/x.c", "x.c"] {
+            std::fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
+            std::fs::write(root.join(file), "").unwrap();
+        }
+        std::fs::write(dir.path().join("secret"), "").unwrap();
+        let outside = dir.path().canonicalize().unwrap().join("secret").to_str().unwrap().to_owned();
+        let guest = ProjectPath::new("guests/a").unwrap();
+        for (named, expected) in [
+            ("src/main.rs", "guests/a/src/main.rs"),
+            ("a/src/main.rs", "guests/a/src/main.rs"),
+            ("guests/a/src/main.rs", "guests/a/src/main.rs"),
+            (root.join("guests/b/src/lib.rs").to_str().unwrap(), "guests/b/src/lib.rs"),
+            ("../b/./src/lib.rs", "guests/b/src/lib.rs"),
+            ("x.c", "guests/a/x.c"),
+            ("src/none.rs", "src/none.rs"),
+            ("src/\u{1b}.rs", "src/\\u{1b}.rs"),
+            (outside.as_str(), outside.as_str()),
+            ("../../../secret", "../../../secret"),
+        ] {
+            assert_eq!(located(&root, &guest, named), expected);
+        }
     }
 }

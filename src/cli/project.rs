@@ -79,6 +79,16 @@ pub(super) fn shown(path: &Path, here: &Path) -> String {
     }
 }
 
+/// A path below a project's root as one below the root of the repository that GitHub Actions has checked out, which is how
+/// annotations name files; escaped.
+pub(super) fn in_repository(root: &Path, path: &Path) -> String {
+    let (whole, repository) = (root.join(path), env::variable("GITHUB_WORKSPACE").map(PathBuf::from));
+    // A project's root has no symlink in it.
+    let real = repository.as_ref().and_then(|repository| fs::canonicalize(repository).ok());
+    let below = [repository, real].into_iter().flatten().find_map(|above| whole.strip_prefix(above).ok());
+    escape::path(below.unwrap_or(path))
+}
+
 /// What the user calls an image: a path at which something is, or the name of an image of the Wetfile.
 pub(super) enum GivenImage {
     /// An image of this project.
@@ -171,7 +181,7 @@ pub(super) fn build(
     let signals = CancelOnSignal::watch(&cancel).map_err(|error| failed(&error))?;
     let ww = env::this_program().map_err(|error| failed(&error))?;
     let variables = env::variables();
-    let mut progress = Progress::new(shown);
+    let mut progress = Progress::new(shown, project);
     let events = |event: Event<'_>| progress.show(&event);
     let content = WantedContent { sources, cancel: &cancel };
     let environment =

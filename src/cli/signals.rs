@@ -1,7 +1,10 @@
 //! Signals that stop what a command with a runtime does.
 
+use std::mem;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::cancel::SignalsHandled;
 use super::error::Failure;
 use super::exit_code;
 
@@ -41,6 +44,8 @@ pub(in crate::cli) struct StopSignals {
 impl StopSignals {
     /// With `quits`, also for SIGQUIT, which Ctrl-\ sends. Elsewhere that one ends a process that hangs.
     pub(in crate::cli) fn new(quits: bool) -> std::io::Result<Self> {
+        // For good: what is left to be done after a signal is done.
+        mem::forget(SignalsHandled::new()?);
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,

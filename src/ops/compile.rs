@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::RunError;
 use super::image::{self, ImageSource, read_program};
-use crate::cell::{Compiler, CompilerOptions, Engine, EngineOptions};
+use crate::cell::{Compiler, CompilerOptions, ComponentError, Engine, EngineOptions};
 use crate::wasm_binary::SIZE_BYTES_MAX;
 use crate::wetfile::MAIN_PATH;
 
@@ -23,12 +23,21 @@ pub enum CompileEvent {
     Ended,
 }
 
-/// Compiles the program of the image at `image`, so that the next run finds it in the cache. Blocks.
+/// How often somebody who waits for a compiler looks whether to go on waiting.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Compiles the program of the image at `image`, so that the next run finds it in the cache. Blocks; gives up soon after
+/// `stopped` says so.
 ///
 /// # Errors
 ///
-/// As for [`run`](super::run()): the image cannot be run.
-pub fn compile(image: &Path, options: CompilerOptions, events: &dyn Fn(CompileEvent)) -> Result<(), RunError> {
+/// As for [`run`](super::run()): the image cannot be run. [`ComponentError::Stopped`] where it was stopped.
+pub fn compile(
+    image: &Path,
+    options: CompilerOptions,
+    events: &dyn Fn(CompileEvent),
+    stopped: &dyn Fn() -> bool,
+) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(RunError::Thread)?;
     let wasm = runtime.block_on(async {
         let opened = image::open(ImageSource::Folder(image.to_owned()), image).await?;
@@ -36,9 +45,22 @@ pub fn compile(image: &Path, options: CompilerOptions, events: &dyn Fn(CompileEv
     })?;
     let engine = Engine::new(EngineOptions::default())?;
     let compiler = Compiler::with_options(engine, runtime.handle().clone(), options);
-    let compiled = runtime.block_on(with_events(compiler.compile(wasm), events));
+    let compiled = runtime.block_on(async {
+        tokio::select! {
+            compiled = with_events(compiler.compile(wasm), events) => compiled,
+            // Nobody waits for the compiler any more, which ends it.
+            () = until(stopped) => Err(ComponentError::Stopped),
+        }
+    });
     compiled.map_err(|source| RunError::Component { path: image.join(MAIN_PATH), source })?;
     Ok(())
+}
+
+/// Waits until something is so.
+async fn until(is_so: &dyn Fn() -> bool) {
+    while !is_so() {
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 /// Waits for something, and says so if that takes long.

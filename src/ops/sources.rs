@@ -19,6 +19,8 @@ pub struct Sources {
     pub digest: Digest,
     /// The folders in which something of it lies.
     pub folders: BTreeSet<PathBuf>,
+    /// Whether all of it was found. Otherwise there may be folders that are not among these.
+    pub is_whole: bool,
 }
 
 /// Finds out what guests and images are built from, with what they need; everything if there are no names. What cannot be
@@ -41,10 +43,14 @@ pub fn sources(
     let mut facts = Facts::default();
     let mut folders = BTreeSet::new();
     let mut digests = BTreeMap::<GuestName, Digest>::new();
+    let mut is_whole = true;
     for name in project.build_order(targets.guests.iter().copied()) {
         let guest = &project.guests[name];
         folders.insert(guest.dir.to_path(&project.root));
-        let Ok((digest, below)) = survey.sources(guest, &digests) else { continue };
+        let Ok((digest, below)) = survey.sources(guest, &digests) else {
+            is_whole = false;
+            continue;
+        };
         facts.add(format!("guest {name}"));
         facts.add(digest.to_string());
         digests.insert(name.clone(), digest);
@@ -59,10 +65,13 @@ pub fn sources(
                     facts.add(seen.digest.to_string());
                     folders.extend(seen.folders().map(|folder| project.root.join(folder)));
                 }
-                Ok(None) => folders.extend(listed.path().to_path(&project.root).parent().map(PathBuf::from)),
+                Ok(None) => {
+                    is_whole = false;
+                    folders.extend(listed.path().to_path(&project.root).parent().map(PathBuf::from));
+                }
                 Err(source) => return Err(Error::Listing { image: image.name.clone(), source }),
             }
         }
     }
-    Ok(Sources { digest: facts.finish(), folders })
+    Ok(Sources { digest: facts.finish(), folders, is_whole })
 }

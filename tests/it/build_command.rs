@@ -5,10 +5,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::project::Project;
 use crate::pty::Pty;
 use crate::support::{Done, finish, guest, wait, ww};
 
@@ -158,6 +159,22 @@ fn a_signal_stops_the_compilers_and_the_build() {
     }
 }
 
+/// Where nobody waits for a signal any more, it does what it does to any process.
+#[test]
+fn a_signal_ends_what_only_shows_its_result() {
+    use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+
+    // More than a pipe holds.
+    let guests: String = (0..990).map(|n| format!("[guest.a{n}]\nbuild = 'true $WW_OUT'\ninputs = []\n")).collect();
+    let dir = project(&guests);
+    let mut command = ww(&["build", "--plan", "--json"]);
+    let mut child = command.current_dir(dir.path()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    assert!(Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap().success());
+    assert_eq!(wait(&mut child).signal(), Some(2));
+}
+
 /// A project whose image has many files of a folder `config`, and takes a while.
 fn large_project(files: usize) -> TempDir {
     let dir = copying_project(COPY);
@@ -229,6 +246,64 @@ fn a_killed_build_leaves_a_whole_image() {
         assert!(!dir.path().join(".out.ww-work").exists());
         old = new;
     }
+}
+
+/// What a killed build has left running writes to nothing that the next build takes for its own.
+#[test]
+fn what_outlives_its_build_spoils_no_other() {
+    let script = r#"
+wait_for() { n=0; until [ -e $1 ] || [ $n -gt 3000 ]; do n=$((n+1)); sleep 0.02; done; }
+if mkdir first 2>/dev/null; then
+    echo "$WW_OUT" > one
+    wait_for go; echo junk > "$WW_OUT"; echo > done
+    exit
+fi
+echo "$WW_OUT" > two
+cp echo.wasm "$WW_OUT"; echo > go; wait_for done
+"#;
+    let dir = copying_project(&format!("'''{script}'''"));
+    let path = |name: &str| fs::read_to_string(dir.path().join(name)).ok().filter(|path| path.ends_with('\n'));
+    let mut child = ww(&["-q", "build"]).current_dir(dir.path()).spawn().unwrap();
+    while path("one").is_none() {
+        assert!(child.try_wait().unwrap().is_none(), "the build ended by itself");
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let done = build(dir.path(), &[]).expect(0);
+    assert!(
+        done.stderr.contains("echo: warning: what compiled it in a build that was killed still runs"),
+        "{}",
+        done.stderr
+    );
+    assert_ne!(path("one"), path("two"));
+    // Nothing of it is left when it has ended.
+    let folder = fs::File::open(dir.path().join("target/ww/out/echo")).unwrap();
+    folder.lock().unwrap();
+    drop(folder);
+    fs::remove_file(dir.path().join("target/ww/guests/echo.wasm")).unwrap();
+    let done = build(dir.path(), &[]).expect(0);
+    assert!(!done.stderr.contains("warning"), "{}", done.stderr);
+    assert_eq!(path("one"), path("two"));
+    assert_eq!(fs::read_dir(dir.path().join("target/ww/out")).unwrap().count(), 0);
+}
+
+/// Compilers that share a server leave it running.
+#[test]
+fn what_a_command_starts_for_later_is_no_hindrance() {
+    let dir = copying_project(
+        "'''setsid sh -c 'echo $$ > pid; exec sleep 600' >/dev/null 2>&1 & until [ -s pid ]; do :; done; \
+         echo $WW_OUT >> paths; cp echo.wasm $WW_OUT'''",
+    );
+    for _ in 0..2 {
+        build(dir.path(), &[]).expect(0);
+        let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
+        fs::remove_file(dir.path().join("target/ww/guests/echo.wasm")).unwrap();
+        assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success(), "it is not running any more");
+    }
+    let paths = fs::read_to_string(dir.path().join("paths")).unwrap();
+    let paths: Vec<&str> = paths.lines().collect();
+    assert!(paths.len() == 2 && paths[0] == paths[1], "{paths:?}");
 }
 
 #[test]
@@ -373,6 +448,49 @@ fn names_of_files_are_no_commands_on_github() {
     run(&["build"], 3);
     let json = finish(ww(&["build", "--json"]).env("GITHUB_ACTIONS", "true").current_dir(dir.path())).expect(3).stdout;
     assert!(!json.contains("##[") && json.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+}
+
+/// Compilers name files as they see them, and annotations as the repository has them.
+#[test]
+fn annotations_name_files_of_the_repository() {
+    let repository = Project::new("repository");
+    let dir = repository.path("tools/p");
+    fs::create_dir_all(&dir).unwrap();
+    finish(ww(&["init", "--lang", "command", "--name", "hello"]).current_dir(&dir)).expect(0);
+    let main = dir.join("guests/hello/main.rs");
+    fs::write(&main, "fn main() {\n    missing();\n}\n").unwrap();
+    let mut command = ww(&["build"]);
+    command.env("GITHUB_ACTIONS", "true").env("GITHUB_WORKSPACE", repository.path("")).current_dir(&dir);
+    let done = finish(&mut command).expect(4);
+    for start in [
+        "::error file=tools/p/guests/hello/main.rs,line=2,col=5::error[E0425]: cannot find function `missing`",
+        "::error file=tools/p/Wetfile.toml::guest `hello` was not built",
+    ] {
+        assert!(done.stderr.lines().any(|line| line.starts_with(start)), "{start}\n{}", done.stderr);
+    }
+}
+
+/// A `make` that a command calls runs recipes at the same time where there are processors for it, and no more of them.
+#[test]
+fn make_asks_before_it_uses_another_processor() {
+    let makefile = "\
+together: one other
+one other:
+\t@touch $@; n=0; \\
+\tuntil [ -e one ] && [ -e other ]; do n=$$((n+1)); [ $$n -lt 1000 ] || exit 1; sleep 0.02; done
+apart: first second
+first second:
+\t@mkdir busy && sleep 0.2 && rmdir busy
+";
+    let build_with = |target: &str, jobs: &str, more: &str| {
+        let dir = copying_project(&format!("\"make {target} && cp echo.wasm $WW_OUT\"\n{more}"));
+        fs::write(dir.path().join("Makefile"), makefile).unwrap();
+        let done = build(dir.path(), &["-v", "-j", jobs]).expect(0);
+        assert!(!done.stderr.contains("jobserver unavailable"), "{}", done.stderr);
+    };
+    build_with("together", "2", "");
+    build_with("apart", "1", "");
+    build_with("apart", "2", "env.MAKEFLAGS = \"\"");
 }
 
 /// What is said by several that fail does not mix, and nothing else is said after it.

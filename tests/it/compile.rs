@@ -355,3 +355,32 @@ fn a_build_compiles_what_is_new() {
     let warning = "x: warning: out/bin/main.wasm cannot be run: it imports what this host does not have";
     assert!(said.replace(project.path("").to_str().unwrap(), "").contains(warning), "{said}");
 }
+
+/// The last that a build does takes as long as any compiler, and is ended as one.
+#[test]
+fn a_signal_stops_a_build_that_compiles_for_this_machine() {
+    let project = Project::new("p");
+    project.wetfile(
+        "[guest.x]\nbuild = [\"cp\", \"bomb.wasm\", \"{out}\"]\ninputs = [\"bomb.wasm\"]\n\
+         [image.i]\nout = \"out\"\n[image.i.files]\n\"bin/main.wasm\" = { guest = \"x\" }\n",
+    );
+    fs::write(project.path("bomb.wasm"), bomb(6000)).unwrap();
+    for (signal, code) in [("INT", 130), ("HUP", 129)] {
+        let _ = fs::remove_dir_all(project.path("out"));
+        let mut command = ww(&["build"]);
+        command.env("WW_HOME", project.outside("home")).current_dir(project.path(""));
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let order = format!("\"parent\":{}}}", child.id());
+        let is_compiling = || {
+            let is_ours = |number: u32| {
+                fs::read_to_string(format!("/proc/{number}/cmdline")).is_ok_and(|words| words.contains(&order))
+            };
+            compiling(CompileLimits::default()).into_iter().any(is_ours)
+        };
+        wait_until("a compiler", is_compiling);
+        let sent = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(crate::support::wait(&mut child).code(), Some(code));
+        assert!(!is_compiling(), "it still compiles");
+    }
+}

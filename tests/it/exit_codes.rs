@@ -1,10 +1,12 @@
 //! Exit codes that are the same whichever command it is: `docs/exit-codes.md`.
 
 use std::fs;
+use std::process::Stdio;
 
 use tempfile::TempDir;
 
-use crate::support::{Done, finish, ww};
+use crate::project::Project;
+use crate::support::{Done, collect, finish, ww};
 
 /// Content that nobody has.
 const CID: &str = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
@@ -109,5 +111,28 @@ fn what_cannot_be_has_another() {
         let done = user.run(args);
         let code = if args[0] == "run" { 125 } else { 2 };
         assert_eq!((done.code, done.stdout.as_str()), (Some(code), ""), "{args:?}: {}", done.stderr);
+    }
+}
+
+/// As `head` does when it has enough: nobody is told of it.
+#[test]
+fn nobody_who_reads_is_no_error() {
+    let project = Project::new("p");
+    project.wetfile("[guest.x]\nbuild = 'true $WW_OUT'\ninputs = []\n");
+    for args in [
+        ["schema"].as_slice(),
+        &["completions", "bash"],
+        &["graph"],
+        &["graph", "--json"],
+        &["build", "--plan"],
+        &["why", "x"],
+        &["inspect", "--help"],
+        &["--version"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = ww(args).current_dir(project.path("")).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let done = collect(child).expect(141);
+        assert_eq!(done.stderr, "", "{args:?}");
     }
 }

@@ -106,7 +106,9 @@ fn what_is_there_stays() {
     assert_eq!(fs::read_dir(dir.path().join("x")).unwrap().count(), 2);
     // Names that cannot be, and a folder that is new.
     assert!(ww_in(dir.path(), &["init", "y", "--name", "No Name"]).expect(2).stderr.contains("not a valid name"));
-    assert!(ww_in(dir.path(), &["init", "y", "--name", "vendor"]).expect(2).stderr.contains("--name"));
+    for name in ["vendor", "std", "build", "deps", "examples", "incremental"] {
+        assert!(ww_in(dir.path(), &["init", "y", "--name", name]).expect(2).stderr.contains("--name"), "{name}");
+    }
     assert!(!dir.path().join("y").exists());
     let done = ww_in(dir.path(), &["init", "y/z", "--lang", "command"]).expect(0);
     let written = "y/z/.gitignore\ny/z/README.md\ny/z/Wetfile.toml\ny/z/guests/z/main.rs\ny/z/wetfile.schema.json\n";

@@ -343,6 +343,27 @@ fn profiles_change_guests_and_not_the_lock() {
     assert_eq!(project.read("out/bin/main.wasm"), project.read("echo.wasm"));
 }
 
+/// Who goes from a profile to another and back finds what was compiled, though its build script sees another variable.
+#[test]
+fn a_profile_has_its_own_state_of_cargo() {
+    let project = Project::new("p");
+    project.wetfile("[guest.x]\npath = 'x'\nenv.WHICH = 'one'\n[profile.other.guest.x]\nenv.WHICH = 'other'\n");
+    project.package("x", "name = \"x\"", "src/main.rs", "fn main() { println!(\"{}\", env!(\"WHICH\")) }");
+    let compiles = |args: &[&str]| {
+        let args: Vec<&str> = ["-v", "build", "--offline"].iter().chain(args).copied().collect();
+        let done = run(&project, &args).expect(0);
+        assert!(done.stderr.contains("built x in "), "{}", done.stderr);
+        done.stderr.contains("Compiling x ")
+    };
+    assert!(compiles(&[]));
+    let without = project.artifact("x");
+    assert!(compiles(&["--profile", "other"]));
+    assert_ne!(project.artifact("x"), without);
+    assert!(!compiles(&[]));
+    assert_eq!(project.artifact("x"), without);
+    assert!(!compiles(&["--profile", "other"]));
+}
+
 /// Features, default features, programs and profiles of cargo reach it, and count as what the guest is made of.
 #[test]
 fn cargo_is_told_what_the_wetfile_says() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use crate::project::Project;
-use crate::support::{guest, wait, ww};
+use crate::support::{finish, guest, wait, ww};
 
 /// Longer than anything takes on a loaded machine; no test depends on its value.
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -193,6 +193,112 @@ fn errors_are_waited_for() {
     assert_eq!(watching.built(), ["c"]);
 }
 
+/// As while a branch is switched, or a folder is moved and put back.
+#[test]
+fn what_is_gone_for_a_moment_is_noticed_when_it_is_back() {
+    const FILE: &str = "x/y/a/src/in.txt";
+    let project = Project::new("p");
+    project.wetfile(&format!(
+        "[guest.a]\npath = \"x/y/a\"\nbuild = '''cd src; {COMPONENT}'''\ninputs = [\"src/in.txt\"]\n"
+    ));
+    project.write(FILE, "00000");
+    let watching = Watching::build(&project);
+    assert_eq!(watching.built(), ["a"]);
+    let aside = project.outside("aside").join("it");
+    for (gone, text) in [(FILE, "11111"), ("x/y/a/src", "22222"), ("x/y/a", "33333"), ("x/y", "44444"), ("x", "55555")]
+    {
+        let place = project.path(gone);
+        fs::rename(&place, &aside).unwrap();
+        let said = watching.until(WAITING);
+        assert!(said.iter().any(|line| line.contains("nothing was built")), "{gone}: {said:?}");
+        let below = FILE.strip_prefix(gone).unwrap().trim_start_matches('/');
+        fs::write(if below.is_empty() { aside.clone() } else { aside.join(below) }, text).unwrap();
+        fs::rename(&aside, &place).unwrap();
+        assert_eq!(watching.built(), ["a"], "{gone}");
+        assert!(project.artifact("a").ends_with(text.as_bytes()), "{gone}");
+    }
+    // And where it was never seen.
+    let wetfile = String::from_utf8(project.read("Wetfile.toml")).unwrap();
+    project.write("Wetfile.toml", &wetfile.replace("x/y/a", "z/z/a"));
+    watching.until(WAITING);
+    project.write("z/z/a/src/in.txt", "54321");
+    assert_eq!(watching.built(), ["a"]);
+    assert_eq!(watching.interrupt(), Some(130));
+}
+
+/// A build that gives itself a reason to be built again does not do so for ever.
+#[test]
+fn a_build_that_writes_among_its_inputs_is_given_up() {
+    for (end, rounds, why) in [("", 2, "its inputs change while it is built"), ("; exit 1", 10, "exit code 1")] {
+        let project = Project::new("p");
+        let script = format!("echo >> log; {COMPONENT}{end}");
+        project.wetfile(&format!("[guest.a]\npath = \"a\"\nbuild = '''{script}'''\ninputs = [\"**\"]\n"));
+        project.write("a/in.txt", "12345");
+        let watching = Watching::build(&project);
+        for text in ["54321", "55555"] {
+            let said = watching.until(WAITING);
+            assert_eq!(guests(&said), vec!["a"; rounds], "{said:?}");
+            assert!(said.iter().any(|line| line.contains(why)), "{said:?}");
+            let told = "what is built from changes with each build: does one write among its sources?";
+            assert_eq!(said.last().map(String::as_str), Some(told));
+            assert_eq!(watching.idle(), [""; 0]);
+            project.write("a/in.txt", text);
+        }
+    }
+}
+
+/// What is behind a symlink, each link on the way, and what a glob fits in a folder that comes later.
+#[test]
+fn what_lies_elsewhere_is_watched() {
+    let project = Project::new("p");
+    project.wetfile(&format!(
+        "[guest.a]\npath = \"a\"\nbuild = '''{COMPONENT}'''\ninputs = [\"in.txt\", \"../made/more/*.txt\"]\n"
+    ));
+    ["shared/one/in.txt", "shared/two/in.txt"].iter().for_each(|file| project.write(file, "12345"));
+    let link = |target: &str, link: &str| std::os::unix::fs::symlink(target, project.path(link)).unwrap();
+    project.write("links/README", "");
+    link("../shared/one", "links/now");
+    project.write("a/README", "");
+    link("../links/now/in.txt", "a/in.txt");
+    let watching = Watching::build(&project);
+    assert_eq!(watching.built(), ["a"]);
+    project.write("shared/one/in.txt", "54321");
+    assert_eq!(watching.built(), ["a"]);
+    project.write("shared/two/in.txt", "22222");
+    assert_eq!(watching.idle(), [""; 0]);
+    link("../shared/two", "links/next");
+    fs::rename(project.path("links/next"), project.path("links/now")).unwrap();
+    assert_eq!(watching.built(), ["a"]);
+    project.write("shared/two/in.txt", "33333");
+    assert_eq!(watching.built(), ["a"]);
+    assert!(project.artifact("a").ends_with(b"33333"));
+    for folder in ["made", "made/more"] {
+        fs::create_dir(project.path(folder)).unwrap();
+        assert_eq!(watching.idle(), [""; 0]);
+    }
+    project.write("made/more/new.txt", "");
+    assert_eq!(watching.built(), ["a"]);
+    assert_eq!(watching.interrupt(), Some(130));
+}
+
+/// Settings of cargo in folders that were not there, in the project's and in those on the way to the guest.
+#[test]
+fn settings_that_come_later_are_watched() {
+    let project = Project::new("p");
+    project.wetfile("[guest.x]\npath = \"code/x\"\n");
+    project.package("code/x", "name = \"x\"", "src/main.rs", "fn main() {}");
+    let watching = Watching::build(&project);
+    assert_eq!(watching.built(), ["x"]);
+    // The first build has made a Cargo.lock.
+    for folder in [".cargo", "code/.cargo"] {
+        fs::create_dir(project.path(folder)).unwrap();
+        assert_eq!(watching.idle(), [""; 0]);
+        project.write(&format!("{folder}/config.toml"), "[alias]\nb = \"build\"\n");
+        assert_eq!(watching.built(), ["x"], "{folder}");
+    }
+    assert_eq!(watching.interrupt(), Some(130));
+}
+
 #[test]
 fn a_name_that_nobody_has_is_not_waited_for() {
     let project = project("");
@@ -201,10 +307,11 @@ fn a_name_that_nobody_has_is_not_waited_for() {
     assert_eq!(wait(&mut child).code(), Some(7));
 }
 
-/// A good build starts the cell again, and a bad one leaves it alone.
-#[test]
-fn a_run_is_started_again() {
-    const LISTENS: &str = "the node listens at ";
+/// What a run says when its cell has begun.
+const LISTENS: &str = "the node listens at ";
+
+/// A project with an image `i`, whose guest reads until the end of its input, and a `ww` that watches and runs it.
+fn run() -> (Project, Watching) {
     let project = Project::new("p");
     project.wetfile(
         "[guest.x]\nbuild = '''test \"$(cat in.txt)\" != wrong && cp program.wasm $WW_OUT'''\ninputs = [\"in.txt\"]\n\
@@ -214,9 +321,15 @@ fn a_run_is_started_again() {
     project.write("in.txt", "right");
     project.write("etc/motd", "one");
     let mut command = ww(&["run", "--watch", "--listen", "/ip4/127.0.0.1/tcp/0", "i"]);
-    // Its guest reads until the end of its input.
     let watching = Watching::start(command.stdin(Stdio::piped()).current_dir(project.path("")));
     watching.until(LISTENS);
+    (project, watching)
+}
+
+/// A good build starts the cell again, and a bad one leaves it alone.
+#[test]
+fn a_run_is_started_again() {
+    let (project, watching) = run();
     project.write("etc/motd", "two");
     watching.until(LISTENS);
     project.write("in.txt", "wrong");
@@ -225,6 +338,19 @@ fn a_run_is_started_again() {
     assert!(!said.iter().any(|line| line.contains(LISTENS) || line.contains("the run ended")), "{said:?}");
     project.write("in.txt", "again");
     project.write("etc/motd", "three");
+    watching.until(LISTENS);
+    assert_eq!(watching.interrupt(), Some(130));
+}
+
+/// To whoever watches it looks as if there were nothing to do.
+#[test]
+fn what_another_ww_has_built_is_run_as_well() {
+    let (project, watching) = run();
+    let signal = |signal| rustix::process::kill_process(Pid::from_child(&watching.child), signal).unwrap();
+    signal(Signal::STOP);
+    project.write("etc/motd", "two");
+    finish(ww(&["build", "--offline"]).current_dir(project.path(""))).expect(0);
+    signal(Signal::CONT);
     watching.until(LISTENS);
     assert_eq!(watching.interrupt(), Some(130));
 }

@@ -27,6 +27,7 @@ use crate::escape;
 use crate::wetfile::lock::{Digest, Facts, Inputs};
 use crate::wetfile::{
     CargoOptions, EnvValue, GlobError, Guest, GuestName, LanguageRecipe, Project, ProjectPath, Recipe, Run, is_glob,
+    split_glob,
 };
 
 use super::Variables;
@@ -345,6 +346,27 @@ fn rust_roots<'r>(
         pending.extend(linked.filter(|path| !roots.contains_key(path)));
     }
     Ok(roots)
+}
+
+/// Folders in which something may come that would belong to what a guest is made of, relative to the project's root: those in
+/// which cargo and rustup look for settings, and those in which globs look. Where one is not there, the one that it would be in.
+pub(super) fn folders_of_what_may_come(project: &Project, guest: &Guest) -> BTreeSet<PathBuf> {
+    let (settings, inputs) = match &guest.recipe {
+        Recipe::Rust(_) => (SETTINGS.as_slice(), [].as_slice()),
+        Recipe::Command { inputs, .. } | Recipe::Language(LanguageRecipe { inputs, .. }) => {
+            ([].as_slice(), inputs.as_slice())
+        }
+    };
+    let on_the_way = || std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes());
+    let settings = on_the_way().flat_map(|folder| settings.iter().filter_map(move |name| folder.join(name).ok()));
+    let settings = settings.filter_map(|file| file.to_path(Path::new("")).parent().map(PathBuf::from));
+    let globs = inputs.iter().filter(|input| is_glob(input)).map(|glob| split_glob(glob).0);
+    let globs = globs.filter_map(|folder| Some(guest.dir.join(folder).ok()?.to_path(Path::new(""))));
+    let there = |folder: PathBuf| {
+        let is_there = |folder: &&Path| project.root.join(folder).is_dir();
+        folder.ancestors().find(is_there).map(Path::to_owned)
+    };
+    settings.chain(globs).filter_map(there).collect()
 }
 
 /// A path as it stands in a lock, where the root is `.`.

@@ -6,9 +6,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::build::out_folder::OutFolder;
 use crate::build::process::LINE_BYTES_MAX;
 use crate::build::tools::Tools;
-use crate::build::{self, BuildError, Call, Context, Variables};
+use crate::build::{self, BuildError, Call, Context, Event, Jobs, Variables};
 use crate::wasm_binary;
 use crate::wetfile::argument::{self, Piece};
 use crate::wetfile::{Guest, GuestName, Run};
@@ -16,9 +17,12 @@ use crate::wetfile::{Guest, GuestName, Run};
 /// What runs a command line.
 const SHELL: &str = "/bin/sh";
 
+/// By which make is told flags, and of a job server. A guest may declare them.
+const MAKE_VARIABLES: [&str; 2] = ["MAKEFLAGS", "MFLAGS"];
+
 /// Runs the guest's command and returns the bytes that it wrote to `{out}`.
 ///
-/// `{out}` is in a folder that is empty before and removed afterwards; its path is the same at each build.
+/// `{out}` is in a folder that is empty before and removed afterwards; its path is the same at each build, see [`OutFolder`].
 pub(in crate::build) fn build(
     ctx: &Context<'_>,
     guest: &Guest,
@@ -26,9 +30,8 @@ pub(in crate::build) fn build(
     artifacts: &BTreeMap<GuestName, PathBuf>,
     mut environment: Variables,
 ) -> Result<Vec<u8>, BuildError> {
-    let folder =
-        ctx.state.new_out_folder(&guest.name).map_err(BuildError::io("make a folder for", guest.name.as_str()))?;
-    let out = folder.join(format!("{}.wasm", guest.name));
+    let folder = new_out_folder(ctx, guest)?;
+    let out = folder.path().join(format!("{}.wasm", guest.name));
     environment.insert("WW_GUEST".into(), guest.name.as_str().into());
     environment.insert("WW_OUT".into(), out.clone().into());
     let arguments = arguments(run, &out, artifacts)?;
@@ -41,9 +44,29 @@ pub(in crate::build) fn build(
         environment: &environment,
         line_bytes_max: LINE_BYTES_MAX,
     };
-    let result = build::run(ctx, &guest.name, &call, &mut |_| false).and_then(|()| read(&out));
-    ctx.state.remove_out_folder(&guest.name).map_err(BuildError::io("remove", folder))?;
+    let has_own_flags = MAKE_VARIABLES.iter().any(|name| guest.env.contains_key(*name));
+    let configure = if has_own_flags { Jobs::configure } else { Jobs::configure_make };
+    let result = build::run_configured(ctx, &guest.name, &call, configure, &mut |_| false);
+    let result = result.and_then(|()| read(&out));
+    remove(folder)?;
     result
+}
+
+/// Makes a folder for the command of a guest, or for the tool of its language.
+pub(super) fn new_out_folder(ctx: &Context<'_>, guest: &Guest) -> Result<OutFolder, BuildError> {
+    let folder = ctx.state.new_out_folder(&guest.name);
+    let folder = folder.map_err(BuildError::io("make a folder for", guest.name.as_str()))?;
+    if !folder.is_usual() {
+        let text = "what compiled it in a build that was killed still runs; the result is written elsewhere meanwhile";
+        (ctx.events)(Event::Warning { guest: &guest.name, text: text.to_owned() });
+    }
+    Ok(folder)
+}
+
+/// Removes such a folder.
+pub(super) fn remove(folder: OutFolder) -> Result<(), BuildError> {
+    let path = folder.path().to_owned();
+    folder.remove().map_err(BuildError::io("remove", path))
 }
 
 /// The programs that are known to be used.

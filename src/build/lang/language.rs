@@ -97,11 +97,11 @@ pub(in crate::build) fn build(
     recipe: &LanguageRecipe,
     prepared: &Prepared,
 ) -> Result<Vec<u8>, BuildError> {
-    let scratch =
-        ctx.state.new_out_folder(&guest.name).map_err(BuildError::io("make a folder for", guest.name.as_str()))?;
+    let folder = command::new_out_folder(ctx, guest)?;
+    let scratch = folder.path();
     let out = scratch.join(format!("{}.wasm", guest.name));
     let dir = guest.dir.to_path(ctx.state.root());
-    let compilation = Compilation { ctx, project, guest, recipe, prepared, dir, scratch: &scratch, out };
+    let compilation = Compilation { ctx, project, guest, recipe, prepared, dir, scratch, out };
     let result = match recipe.language {
         Language::C => c::build(&compilation),
         Language::Zig => zig::build(&compilation),
@@ -110,7 +110,7 @@ pub(in crate::build) fn build(
         Language::Python => python::build(&compilation),
     };
     let result = result.and_then(|path| command::read(&path));
-    ctx.state.remove_out_folder(&guest.name).map_err(BuildError::io("remove", &scratch))?;
+    command::remove(folder)?;
     result
 }
 

@@ -106,7 +106,7 @@ pub(in crate::build) fn prepare(
 ) -> Result<Prepared, BuildError> {
     let dir = guest.dir.to_path(ctx.state.root());
     let own = environment::digest_of_own(guest, &environment);
-    let target_dir = ctx.state.cargo_target(&guest.name, own.as_deref());
+    let target_dir = ctx.state.cargo_target(project, &guest.name, own.as_deref());
     let target_dir = target_dir.map_err(BuildError::io("use", ctx.state.root().join("target/ww/cargo")))?;
     environment.extend(CARGO_VARIABLES.map(|(name, value)| (name.into(), value.into())));
     if let Some(toolchain) = &options.toolchain {

@@ -7,9 +7,9 @@ use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 use serde_json::json;
 
-use crate::build::Reason;
 use crate::build::queue::AfterFailure;
-use crate::cli::cancel::stoppable;
+use crate::build::{Cancel, Reason};
+use crate::cli::cancel::{CancelOnSignal, stoppable};
 use crate::cli::error::{Failure, chain};
 use crate::cli::progress::{Shown, of_reason};
 use crate::cli::sources::SourceArgs;
@@ -162,11 +162,16 @@ fn compile(built: &Built) -> Result<(), Failure> {
     if options.cache.is_none() {
         return Ok(());
     }
+    let cancel = Cancel::default();
+    let signals = CancelOnSignal::watch(&cancel).map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
     for image in new {
         let name = format!("{} for this machine", image.name);
         let status = compiler::Status::new(&name);
-        if let Err(error) = ops::compile(&image.out, options.clone(), &|event| status.show(event)) {
-            drop(status);
+        let (events, stopped) = (|event| status.show(event), || cancel.is_cancelled());
+        let compiled = ops::compile(&image.out, options.clone(), &events, &stopped);
+        drop(status);
+        signals.check()?;
+        if let Err(error) = compiled {
             ui::progress(&format!("{}: warning: {}", image.name, chain(&error).join(": ")));
         }
     }

@@ -200,7 +200,8 @@ fn export_to_file(args: &ExportArgs) -> Result<CarExported, Failure> {
         file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
     }
     let exported = export_to(args, &mut BufWriter::with_capacity(WRITE_BUFFER_BYTES, file.as_file()), &cancel);
-    let exported = signals.result(exported)?;
+    signals.check()?;
+    let exported = exported?;
     file.persist(place).map_err(|error| failed(error.error))?;
     Ok(exported)
 }

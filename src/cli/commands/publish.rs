@@ -94,7 +94,8 @@ pub(in crate::cli) fn run(args: &PublishArgs, verbose: bool, quiet: bool) -> Res
     let signals = CancelOnSignal::watch(&cancel).map_err(failed)?;
     let store = store::open_until(&cancel)?;
     let published = publish(&store, &items, args, &cancel);
-    let published = signals.result(published)?;
+    signals.check()?;
+    let published = published?;
     // That nobody reads the result keeps nothing from being pushed.
     let mut shown = Ok(());
     if !args.json {

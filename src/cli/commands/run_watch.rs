@@ -15,6 +15,7 @@ use crate::cli::project::{self, GivenImage};
 use crate::cli::sources::SourceArgs;
 use crate::cli::watch::{self, Watching};
 use crate::cli::{env, exit_code, ui};
+use crate::dag::Cid;
 use crate::ops::BuildOptions;
 use crate::wetfile::Project;
 
@@ -47,7 +48,7 @@ fn try_run(given: &Path, sources: &SourceArgs, verbose: bool) -> Result<(), Fail
             return Err(Failure::message(exit_code::RUN_FAILURE, message));
         }
     };
-    let mut runs = Runs { names: vec![name.clone()], sources, verbose, running: None };
+    let mut runs = Runs { names: vec![name.clone()], sources, verbose, running: None, image: Vec::new() };
     let ended = watch::watch(&[name], None, &mut runs);
     runs.end();
     ended.map_err(of_run)
@@ -59,14 +60,17 @@ struct Runs<'a> {
     sources: &'a SourceArgs,
     verbose: bool,
     running: Option<Child>,
+    /// The CIDs of what it was started with.
+    image: Vec<Cid>,
 }
 
 impl Watching for Runs<'_> {
     fn build(&mut self, project: &Project) -> Result<(), Failure> {
         let shown = Shown { verbose: self.verbose, ..Shown::default() };
         let built = project::build(project, &self.names, BuildOptions::default(), self.sources, shown)?;
-        let is_changed = built.images.iter().any(|image| image.changed);
-        if self.running.is_some() && !is_changed {
+        // Whether this build has changed it says nothing: another `ww` may have built it before.
+        let image: Vec<Cid> = built.images.iter().map(|image| image.cid).collect();
+        if self.running.is_some() && image == self.image {
             return Ok(());
         }
         self.end();
@@ -77,6 +81,7 @@ impl Watching for Runs<'_> {
             command.current_dir(directory);
         }
         self.running = Some(command.spawn().map_err(failed)?);
+        self.image = image;
         Ok(())
     }
 

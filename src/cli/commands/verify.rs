@@ -212,22 +212,12 @@ fn line(checked: &Checked, findings: &[Finding]) -> String {
 /// A workflow command, as GitHub's runner reads it from the output of a step
 /// (docs.github.com/actions/reference/workflow-commands-for-github-actions).
 fn annotation(finding: &Finding) -> String {
-    let file = finding.path.as_deref().map(|path| format!("file={},", github::property(&in_repository(path))));
+    let root = || project::root_here().or_else(|| env::working_directory().ok()).unwrap_or_default();
+    let file = finding.path.as_deref().map(|path| project::in_repository(&root(), Path::new(path)));
+    let file = file.map(|file| format!("file={},", github::property(&file)));
     let title = github::property(&format!("ww verify: {}", finding.kind.as_str()));
     let message = github::data(&finding.to_string());
     format!("::{} {}title={title}::{message}", level(finding), file.unwrap_or_default())
-}
-
-/// A path below the project's root as one below the repository's, where the two differ.
-fn in_repository(path: &str) -> String {
-    let shown = escape::path(Path::new(path));
-    let below = || {
-        let repository = env::variable("GITHUB_WORKSPACE")?;
-        let folder = project::root_here().or_else(|| env::working_directory().ok())?;
-        let path = folder.join(path);
-        Some(escape::path(path.strip_prefix(repository).ok()?))
-    };
-    below().unwrap_or(shown)
 }
 
 /// Documented in `docs/verify.md`.

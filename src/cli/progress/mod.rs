@@ -20,7 +20,7 @@ use super::github::{self, Annotation};
 use super::{env, exit_code, ui};
 use crate::build::Event;
 use crate::escape;
-use crate::wetfile::{GuestName, ImageName};
+use crate::wetfile::{GuestName, ImageName, Project, ProjectPath};
 
 pub(super) use events::of_reason;
 
@@ -40,8 +40,9 @@ pub(super) struct Shown {
 }
 
 /// Shows the events of a build.
-pub(super) struct Progress {
+pub(super) struct Progress<'a> {
     shown: Shown,
+    project: &'a Project,
     is_github: bool,
     state: Arc<Mutex<State>>,
     /// Draws what runs, where there is a terminal.
@@ -66,12 +67,12 @@ struct Running {
     line: String,
 }
 
-impl Progress {
-    pub(super) fn new(shown: Shown) -> Self {
+impl<'a> Progress<'a> {
+    pub(super) fn new(shown: Shown, project: &'a Project) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let is_live = env::stderr_is_screen() && !shown.verbose && !ui::is_quiet();
         let live = is_live.then(|| Live::new(state.clone()));
-        Self { shown, is_github: github::is_here(), state, live }
+        Self { shown, project, is_github: github::is_here(), state, live }
     }
 
     pub(super) fn show(&self, event: &Event<'_>) {
@@ -139,7 +140,9 @@ impl Progress {
             let lines = state.withheld.remove(&guest).unwrap_or_default().into_lines();
             if self.is_github {
                 github::fenced(&lines).iter().for_each(|line| ui::command(line));
-                for annotation in github::annotations(&lines) {
+                let folder = self.project.guests.get(&guest).map_or(ProjectPath::root(), |guest| guest.dir.clone());
+                let located = |file: &str| github::located(&self.project.root, &folder, file);
+                for annotation in github::annotations(&lines, &located) {
                     ui::command(&annotation.command());
                 }
             } else {
@@ -152,7 +155,7 @@ impl Progress {
     pub(super) fn annotate(&self, failure: &Failure) {
         if self.is_github && !failure.message.is_empty() {
             let causes = failure.causes.iter().map(|cause| format!(": {cause}")).collect::<String>();
-            let annotation = Annotation::of_wetfile(format!("{}{causes}", failure.message));
+            let annotation = Annotation::of_wetfile(&self.project.root, format!("{}{causes}", failure.message));
             ui::command(&annotation.command());
         }
     }

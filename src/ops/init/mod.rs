@@ -16,7 +16,7 @@ pub use template::Template;
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// A name that means something else in a new project.
-    #[error("a project of this kind cannot be called `{name}`, which is the name of something in it")]
+    #[error("a project of this kind cannot be called `{name}`, which is the name of something in it, or of its tools")]
     Reserved {
         /// The name.
         name: GuestName,
@@ -209,9 +209,12 @@ mod tests {
     #[test]
     fn some_names_are_taken() {
         let dir = tempfile::tempdir().unwrap();
-        for (taken, template) in
-            [("vendor", Template::Rust), ("images", Template::Command), ("ww-guest", Template::Rust)]
-        {
+        for (taken, template) in [
+            ("vendor", Template::Rust),
+            ("images", Template::Command),
+            ("ww-guest", Template::Rust),
+            ("deps", Template::Rust),
+        ] {
             let error = init(dir.path(), &GuestName::new(taken).unwrap(), template).unwrap_err();
             assert!(matches!(error, InitError::Reserved { .. }), "{taken}");
         }

@@ -20,9 +20,25 @@ const SCHEMA: &str = "wetfile.schema.json";
 /// Names that are those of folders in a project: `ww run NAME` would mean the folder.
 const FOLDERS: [&str; 4] = ["guests", "images", "target", "vendor"];
 
-/// The same, and names that a Rust package cannot have beside those that it is compiled with.
-const FOLDERS_AND_CRATES: [&str; 11] =
-    ["guests", "images", "target", "vendor", "alloc", "core", "proc-macro", "std", "test", "ww-guest", "ww-schema"];
+/// The same, names that a Rust package cannot have beside those that it is compiled with, and those that cargo gives to
+/// folders of its own and refuses for a program.
+const FOLDERS_AND_CRATES: [&str; 15] = [
+    "guests",
+    "images",
+    "target",
+    "vendor",
+    "alloc",
+    "core",
+    "proc-macro",
+    "std",
+    "test",
+    "ww-guest",
+    "ww-schema",
+    "build",
+    "deps",
+    "examples",
+    "incremental",
+];
 
 /// How a command guest is compiled: with whatever makes a component, or a core module for WASI 0.1.
 const COMMAND: &str = r#"build = ["rustc", "--edition=2024", "--target=wasm32-wasip2", "-Copt-level=s", "-Cstrip=debuginfo", "main.rs", "-o{out}"]
