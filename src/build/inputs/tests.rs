@@ -331,7 +331,7 @@ fn other_languages_have_their_folder_and_what_is_listed() {
     let files = [("guests/g/.gitignore", "*.o\n"), ("guests/g/a.c", ""), ("guests/h/a.h", "")];
     let example = Example::new(lines, &files);
     let roots: Vec<String> = example.inputs().roots.into_keys().collect();
-    assert_eq!(roots, ["../h/*.h", "guests/g"]);
+    assert_eq!(roots, ["*.c", "../h/*.h", "guests/g"]);
     let write = |path: &'static str| {
         let example = &example;
         move || example.write(path, path)
