@@ -331,7 +331,7 @@ fn other_languages_have_their_folder_and_what_is_listed() {
     let files = [("guests/g/.gitignore", "*.o\n"), ("guests/g/a.c", ""), ("guests/h/a.h", "")];
     let example = Example::new(lines, &files);
     let roots: Vec<String> = example.inputs().roots.into_keys().collect();
-    assert_eq!(roots, ["../h/*.h", "guests/g"]);
+    assert_eq!(roots, ["*.c", "../h/*.h", "guests/g"]);
     let write = |path: &'static str| {
         let example = &example;
         move || example.write(path, path)
@@ -390,4 +390,20 @@ fn the_files_that_a_pattern_means() {
     check("nothing.c", &["nothing.c"]);
     check("*.zig", &[]);
     assert!(matches!(scanner.files_of(&dir, "["), Err(InputsError::Glob { .. })));
+}
+
+/// Whoever watches is told when a file comes to where there was not even a folder.
+#[test]
+fn what_may_come_is_known_by_its_folder() {
+    let check = |lines: &str, expected: &[&str]| {
+        let example = Example::new(lines, &[("guests/g/a.c", ""), ("guests/g/Cargo.toml", ""), ("made/x", "")]);
+        fs::create_dir(example.path("guests/.cargo")).unwrap();
+        let project = example.project();
+        let folders = folders_of_what_may_come(&project, &project.guests[&GuestName::new("g").unwrap()]);
+        assert_eq!(folders, expected.iter().map(PathBuf::from).collect(), "{lines}");
+    };
+    let c = "path = 'guests/g'\nlang = 'c'\nsources = ['*.c', 'gen/*.c']\ninputs = ['../../made/more/*.h']";
+    check(c, &["guests/g", "made"]);
+    check("path = 'guests/g'\nbuild = 'true $WW_OUT'\ninputs = ['gone/*', '../*.txt']", &["guests", "guests/g"]);
+    check("path = 'guests/g'", &["", "guests", "guests/.cargo", "guests/g"]);
 }
