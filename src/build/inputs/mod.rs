@@ -351,16 +351,15 @@ fn rust_roots<'r>(
 /// Folders in which something may come that would belong to what a guest is made of, relative to the project's root: those in
 /// which cargo and rustup look for settings, and those in which globs look. Where one is not there, the one that it would be in.
 pub(super) fn folders_of_what_may_come(project: &Project, guest: &Guest) -> BTreeSet<PathBuf> {
-    let (settings, inputs) = match &guest.recipe {
-        Recipe::Rust(_) => (SETTINGS.as_slice(), [].as_slice()),
-        Recipe::Command { inputs, .. } | Recipe::Language(LanguageRecipe { inputs, .. }) => {
-            ([].as_slice(), inputs.as_slice())
-        }
+    let (settings, inputs, sources): (&[_], &[String], &[String]) = match &guest.recipe {
+        Recipe::Rust(_) => (&SETTINGS, &[], &[]),
+        Recipe::Command { inputs, .. } => (&[], inputs, &[]),
+        Recipe::Language(LanguageRecipe { inputs, sources, .. }) => (&[], inputs, sources),
     };
     let on_the_way = || std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes());
     let settings = on_the_way().flat_map(|folder| settings.iter().filter_map(move |name| folder.join(name).ok()));
     let settings = settings.filter_map(|file| file.to_path(Path::new("")).parent().map(PathBuf::from));
-    let globs = inputs.iter().filter(|input| is_glob(input)).map(|glob| split_glob(glob).0);
+    let globs = inputs.iter().chain(sources).filter(|input| is_glob(input)).map(|glob| split_glob(glob).0);
     let globs = globs.filter_map(|folder| Some(guest.dir.join(folder).ok()?.to_path(Path::new(""))));
     let there = |folder: PathBuf| {
         let is_there = |folder: &&Path| project.root.join(folder).is_dir();

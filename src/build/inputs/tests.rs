@@ -391,3 +391,19 @@ fn the_files_that_a_pattern_means() {
     check("*.zig", &[]);
     assert!(matches!(scanner.files_of(&dir, "["), Err(InputsError::Glob { .. })));
 }
+
+/// Whoever watches is told when a file comes to where there was not even a folder.
+#[test]
+fn what_may_come_is_known_by_its_folder() {
+    let check = |lines: &str, expected: &[&str]| {
+        let example = Example::new(lines, &[("guests/g/a.c", ""), ("guests/g/Cargo.toml", ""), ("made/x", "")]);
+        fs::create_dir(example.path("guests/.cargo")).unwrap();
+        let project = example.project();
+        let folders = folders_of_what_may_come(&project, &project.guests[&GuestName::new("g").unwrap()]);
+        assert_eq!(folders, expected.iter().map(PathBuf::from).collect(), "{lines}");
+    };
+    let c = "path = 'guests/g'\nlang = 'c'\nsources = ['*.c', 'gen/*.c']\ninputs = ['../../made/more/*.h']";
+    check(c, &["guests/g", "made"]);
+    check("path = 'guests/g'\nbuild = 'true $WW_OUT'\ninputs = ['gone/*', '../*.txt']", &["guests", "guests/g"]);
+    check("path = 'guests/g'", &["", "guests", "guests/.cargo", "guests/g"]);
+}

@@ -7,9 +7,9 @@ use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 use serde_json::json;
 
+use crate::build::Reason;
 use crate::build::queue::AfterFailure;
-use crate::build::{Cancel, Reason};
-use crate::cli::cancel::{CancelOnSignal, stoppable};
+use crate::cli::cancel::stoppable;
 use crate::cli::error::{Failure, chain};
 use crate::cli::progress::{Shown, of_reason};
 use crate::cli::sources::SourceArgs;
@@ -162,20 +162,21 @@ fn compile(built: &Built) -> Result<(), Failure> {
     if options.cache.is_none() {
         return Ok(());
     }
-    let cancel = Cancel::default();
-    let signals = CancelOnSignal::watch(&cancel).map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
-    for image in new {
-        let name = format!("{} for this machine", image.name);
-        let status = compiler::Status::new(&name);
-        let (events, stopped) = (|event| status.show(event), || cancel.is_cancelled());
-        let compiled = ops::compile(&image.out, options.clone(), &events, &stopped);
-        drop(status);
-        signals.check()?;
-        if let Err(error) = compiled {
-            ui::progress(&format!("{}: warning: {}", image.name, chain(&error).join(": ")));
+    stoppable(|cancel| {
+        for image in new {
+            let name = format!("{} for this machine", image.name);
+            let status = compiler::Status::new(&name);
+            let (events, stopped) = (|event| status.show(event), || cancel.is_cancelled());
+            let compiled = ops::compile(&image.out, options.clone(), &events, &stopped);
+            drop(status);
+            match compiled {
+                Ok(()) => {}
+                Err(_) if cancel.is_cancelled() => break,
+                Err(error) => ui::progress(&format!("{}: warning: {}", image.name, chain(&error).join(": "))),
+            }
         }
-    }
-    Ok(())
+        Ok::<(), Failure>(())
+    })
 }
 
 /// `image pid0: examples/images/pid0, 1 file, 588461 bytes, bafy…`
