@@ -396,7 +396,10 @@ impl Limiter {
     pub(super) fn carry(&mut self, weight: Weight) -> Result<(), LimitReached> {
         let most = INSTANCES_BYTES_MAX.checked_div(weight.instance_bytes).unwrap_or(u64::MAX).max(1);
         self.instances_max = usize::try_from(most).unwrap_or(usize::MAX).min(INSTANCES_MAX);
-        self.held.take(weight.all_bytes.saturating_sub(INSTANCES_BYTES_FREE))
+        // There will not be more of them.
+        let instances_bytes = weight.instances_bytes.min(INSTANCES_BYTES_MAX.max(weight.instance_bytes));
+        let all_bytes = instances_bytes.saturating_add(weight.context_bytes);
+        self.held.take(all_bytes.saturating_sub(INSTANCES_BYTES_FREE))
     }
 
     pub(super) fn account(&self) -> &Account {
@@ -532,15 +535,24 @@ mod tests {
 
     #[test]
     fn instances_that_take_much_are_few_and_are_memory() {
-        let carried = |instance_bytes, all_bytes, memory| {
+        let carried_with = |context_bytes, instance_bytes, instances_bytes, memory| {
             let mut limiter = Limiter::new(Account::new(limits(&[memory])));
-            let carried = limiter.carry(Weight { instance_bytes, all_bytes });
+            let carried = limiter.carry(Weight { instance_bytes, instances_bytes, context_bytes });
             (carried.is_ok(), limiter.instances(), limiter.account().memory_bytes())
         };
+        let carried =
+            |instance_bytes, instances_bytes, memory| carried_with(0, instance_bytes, instances_bytes, memory);
         assert_eq!(carried(0, 0, "memory=64KiB"), (true, INSTANCES_MAX, 0));
         assert_eq!(carried(200_000, 300_000, "memory=64KiB"), (true, INSTANCES_MAX, 0), "what compilers make");
         assert_eq!(carried(8 << 20, 64 << 20, "memory=1GiB"), (true, 8, (64 - 2) << 20));
         assert_eq!(carried(100 << 20, 100 << 20, "memory=64MiB"), (false, 1, 0));
+        assert_eq!(
+            carried(128 << 10, u64::MAX, "memory=64MiB"),
+            (true, INSTANCES_MAX, (64 - 2) << 20),
+            "no more of them"
+        );
+        assert_eq!(carried_with(8 << 20, 0, 0, "memory=64MiB"), (true, INSTANCES_MAX, 6 << 20));
+        assert_eq!(carried_with(u64::MAX, 1 << 20, 1 << 20, "memory=64GiB"), (false, 64, 0));
     }
 
     #[test]
