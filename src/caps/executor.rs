@@ -12,7 +12,7 @@ use ww_schema::peer_capnp::executor;
 use super::module::{Slots, module};
 use super::process::Started;
 use super::texts::{arguments, variables};
-use crate::cell::{Account, ComponentError, Held, LimitReached, PipeReader, PipeWriter, Process, Program};
+use crate::cell::{Account, ComponentError, Held, HeldProgram, LimitReached, PipeReader, PipeWriter, Process};
 use crate::dag::{ContentPath, ContentPathError};
 use crate::grant::{LimitError, Limits, Reach};
 use crate::vfs::{Directory, VfsError};
@@ -41,8 +41,8 @@ pub enum Loadable {
 /// A compiled program, and the image that it was found in.
 #[derive(Clone)]
 pub struct Loaded {
-    /// The program.
-    pub program: Program,
+    /// The program, with the room for what is kept of it.
+    pub program: HeldProgram,
     /// The image, where it was one that was loaded.
     pub image: Option<Arc<dyn LoadedImage>>,
 }

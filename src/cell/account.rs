@@ -3,12 +3,13 @@
 //! Each cell has an [`Account`]. What a cell uses is booked on its own account and on those of all its ancestors, so what
 //! children use comes out of what their parent may use.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
@@ -69,6 +70,8 @@ struct Inner {
     calls: AtomicU64,
     /// What it was itself refused of the network.
     refused: Refusals,
+    /// The programs that are kept for it and those below, by an address, with how many of them hold each. Locked for a moment.
+    codes: Mutex<HashMap<usize, usize>>,
 }
 
 /// A number with its bound.
@@ -137,6 +140,7 @@ impl Account {
             children_started: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             refused: Refusals::default(),
+            codes: Mutex::default(),
             limits,
         }))
     }
@@ -206,6 +210,48 @@ impl Account {
     /// Gives back what was taken with [`Account::take_memory`].
     pub fn give_memory(&self, bytes: u64) {
         self.unbook(|inner| &inner.memory, bytes);
+    }
+
+    /// Takes memory for what is kept of a program, unless somebody at or below this account has done so: it is there once. What
+    /// is at an address must be there until that is given back.
+    ///
+    /// # Errors
+    /// As for [`Account::take_memory`].
+    pub(super) fn hold_code(&self, address: usize, bytes: u64) -> Result<(), LimitReached> {
+        let mut codes = self.codes();
+        if let Some(holders) = codes.get_mut(&address) {
+            *holders += 1;
+            return Ok(());
+        }
+        if !self.0.memory.add(bytes) {
+            return Err(self.reached(Limit::Memory));
+        }
+        if let Some(parent) = &self.0.parent
+            && let Err(reached) = parent.hold_code(address, bytes)
+        {
+            self.0.memory.subtract(bytes);
+            return Err(reached);
+        }
+        codes.insert(address, 1);
+        Ok(())
+    }
+
+    /// Gives back what was taken with [`Account::hold_code`].
+    pub(super) fn give_code(&self, address: usize, bytes: u64) {
+        let mut codes = self.codes();
+        let Some(holders) = codes.get_mut(&address) else { return };
+        *holders -= 1;
+        if *holders == 0 {
+            codes.remove(&address);
+            self.0.memory.subtract(bytes);
+            if let Some(parent) = &self.0.parent {
+                parent.give_code(address, bytes);
+            }
+        }
+    }
+
+    fn codes(&self) -> MutexGuard<'_, HashMap<usize, usize>> {
+        self.0.codes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What came over the network for it and those below, in bytes.
@@ -562,6 +608,36 @@ mod tests {
         assert_eq!(parent.hold(1).unwrap_err().limit, Limit::Memory);
         drop(held);
         assert_eq!((parent.memory_bytes(), parent.memory_peak_bytes()), (0, 1 << 20));
+    }
+
+    #[test]
+    fn a_program_is_memory_once_for_all_who_have_it() {
+        let root = Account::new(limits(&["memory=1MiB"]));
+        let parents: [_; 2] = std::array::from_fn(|_| root.below(Limits::default()).unwrap());
+        let child = parents[0].below(limits(&["memory=100KiB"])).unwrap();
+        let bytes = |account: &Account| account.memory_bytes() >> 10;
+        let now = || (bytes(&root), bytes(&parents[0]), bytes(&parents[1]), bytes(&child));
+        child.hold_code(7, 64 << 10).unwrap();
+        assert_eq!(now(), (64, 64, 0, 64));
+        child.hold_code(7, 64 << 10).unwrap();
+        parents[1].hold_code(7, 64 << 10).unwrap();
+        parents[0].hold_code(7, 64 << 10).unwrap();
+        assert_eq!(now(), (64, 64, 64, 64));
+        assert_eq!(
+            child.hold_code(8, 64 << 10).unwrap_err().to_string(),
+            "the limit `memory` is reached, which is 100KiB"
+        );
+        parents[1].hold_code(8, 960 << 10).unwrap();
+        assert!(parents[0].hold_code(9, 1).is_err());
+        assert_eq!(now(), (1024, 64, 1024, 64), "nothing is left booked");
+        parents[1].give_code(8, 960 << 10);
+        child.give_code(7, 64 << 10);
+        parents[1].give_code(7, 64 << 10);
+        assert_eq!(now(), (64, 64, 0, 64));
+        child.give_code(7, 64 << 10);
+        assert_eq!(now(), (64, 64, 0, 0));
+        parents[0].give_code(7, 64 << 10);
+        assert_eq!(now(), (0, 0, 0, 0));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::account::{self, Account, Admission, LimitReached, Limiter};
-use super::component::Program;
 use super::pipe::{PipeReader, PipeWriter};
+use super::program::HeldProgram;
 use super::stdio::{Input, Output};
 use super::turn::Turn;
 use crate::grant::{Limit, Reach};
@@ -33,8 +33,8 @@ pub const PROGRAM_NAME: &str = "main.wasm";
 
 /// Everything that a new cell is given. What is not in here, it does not have.
 pub struct Launch {
-    /// The compiled component.
-    pub program: Program,
+    /// The compiled component, with the room for it.
+    pub program: HeldProgram,
     /// The first argument, by which some programs tell what they are to do.
     pub arg0: String,
     /// The arguments after the program's name.
@@ -172,7 +172,8 @@ impl Drop for Ending {
     }
 }
 
-async fn run(program: Program, mut state: CellState, kept_bytes: u64) -> ExitStatus {
+async fn run(held: HeldProgram, mut state: CellState, kept_bytes: u64) -> ExitStatus {
+    let program = held.program();
     let taken = state.limiter.keep(kept_bytes).and_then(|()| state.limiter.carry(program.weight()));
     if let Err(reached) = taken {
         return ExitStatus::LimitReached(reached);

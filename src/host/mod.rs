@@ -24,8 +24,8 @@ use crate::caps::{
     self, Bootstrap, Child, HostGrants, Loadable, Loaded, LoadedImage, Order, Spawn, SpawnError, Stream,
 };
 use crate::cell::{
-    self, Account, Admission, CHANNEL_BYTES, Channel, Compiler, Held, Input, Launch, LimitReached, Output, PIECE_BYTES,
-    PipeReader, PipeWriter, Process, pipe,
+    self, Account, Admission, CHANNEL_BYTES, Channel, Compiler, ComponentError, Held, Input, Launch, LimitReached,
+    Output, PIECE_BYTES, PipeReader, PipeWriter, Process, pipe,
 };
 use crate::dag::ContentPath;
 use crate::grant::{Limit, Reach};
@@ -320,7 +320,11 @@ impl Spawn for Children {
             if wasm.len() > account.limits().size(Limit::Wasm) {
                 return Err(account.reached(Limit::Wasm).into());
             }
-            Ok(Loaded { program: host.0.compiler.compile_for(wasm, &account).await?, image })
+            let program = host.0.compiler.compile_for(wasm, &account).await.map_err(|error| match error {
+                ComponentError::Limit(reached) => SpawnError::Limit(reached),
+                error => SpawnError::Component(error),
+            })?;
+            Ok(Loaded { program, image })
         }
         .boxed_local()
     }
