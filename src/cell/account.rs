@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTableError;
 
+use super::engine::processors;
 use super::network::{NetworkRefused, Refusals};
 use crate::grant::{Limit, LimitValue, Limits, Span};
 use crate::vfs::memory::Room;
@@ -72,6 +74,14 @@ struct Inner {
     refused: Refusals,
     /// The programs that are kept for it and those below, by an address, with how many of them hold each. Locked for a moment.
     codes: Mutex<HashMap<usize, usize>>,
+    /// How many components may be compiled at a time for it and those below.
+    compiling: Semaphore,
+}
+
+/// How many components may be compiled at a time for a cell without a parent and those below. Cranelift uses all processors for
+/// one already.
+pub(super) fn compiling_max() -> usize {
+    processors().max(2)
 }
 
 /// A number with its bound.
@@ -129,6 +139,7 @@ impl Account {
     }
 
     fn with(limits: Limits, parent: Option<Self>, depth_left: u64) -> Self {
+        let compiling = if parent.is_some() { 1 } else { compiling_max() };
         Self(Arc::new(Inner {
             parent,
             depth_left,
@@ -141,6 +152,7 @@ impl Account {
             calls: AtomicU64::new(0),
             refused: Refusals::default(),
             codes: Mutex::default(),
+            compiling: Semaphore::new(compiling),
             limits,
         }))
     }
@@ -252,6 +264,17 @@ impl Account {
 
     fn codes(&self) -> MutexGuard<'_, HashMap<usize, usize>> {
         self.0.codes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something may be compiled for this cell, which those above and beside it have as much a right to; for as long
+    /// as this is held.
+    pub(super) async fn compile_turn(&self) -> Vec<SemaphorePermit<'_>> {
+        let mut permits = Vec::new();
+        // From below to above, so that at each cell no more than one of each of its children waits.
+        for account in self.line() {
+            permits.push(account.0.compiling.acquire().await.expect("it is never closed"));
+        }
+        permits
     }
 
     /// What came over the network for it and those below, in bytes.
@@ -528,6 +551,7 @@ impl ResourceLimiter for Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
 
     fn limits(texts: &[&str]) -> Limits {
         let mut limits = Limits::default();
@@ -638,6 +662,38 @@ mod tests {
         assert_eq!(now(), (64, 64, 0, 0));
         parents[0].give_code(7, 64 << 10);
         assert_eq!(now(), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn one_of_each_child_waits_to_be_compiled() {
+        let root = Account::new(Limits::default());
+        let [first, second]: [_; 2] = std::array::from_fn(|_| root.below(Limits::default()).unwrap());
+        let below: [_; 3] = std::array::from_fn(|_| first.below(Limits::default()).unwrap());
+        let turn = below[0].compile_turn().now_or_never().unwrap();
+        let mut waiting = below[1..].iter().map(|account| Box::pin(account.compile_turn())).collect::<Vec<_>>();
+        waiting.push(Box::pin(first.compile_turn()));
+        for waiting in &mut waiting {
+            assert!(waiting.now_or_never().is_none());
+        }
+        // However many of the first one's wait, the second one goes on, and where all are busy it is the next.
+        drop(second.compile_turn().now_or_never().unwrap());
+        let _others: Vec<_> = (1..compiling_max())
+            .map(|_| root.below(Limits::default()).unwrap())
+            .map(|other| {
+                let turn = other.compile_turn().now_or_never().unwrap();
+                std::mem::forget(turn);
+                other
+            })
+            .collect();
+        let mut next = Box::pin(second.compile_turn());
+        assert!((&mut next).now_or_never().is_none());
+        drop(turn);
+        assert!((&mut waiting[0]).now_or_never().is_none());
+        assert!(next.now_or_never().is_some());
+        let turn = (&mut waiting[0]).now_or_never().unwrap();
+        assert!((&mut waiting[1]).now_or_never().is_none());
+        drop(turn);
+        assert!((&mut waiting[1]).now_or_never().is_some());
     }
 
     #[test]

@@ -13,10 +13,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::account::{Account, LimitReached};
+use super::account::{Account, LimitReached, compiling_max};
 use super::code_cache::{self, CodeCache, Key, NewCode};
 use super::compile_child::{ChildCompiler, CompileLimit, Failed};
-use super::engine::{Engine, processors};
+use super::engine::Engine;
 use super::known::{Compiling, Digest256, Found, Known};
 use super::program::{Code, HeldProgram, Origin, Payer, Program};
 
@@ -107,6 +107,10 @@ pub struct CompilerOptions {
 /// The work is done on the blocking threads of the runtime whose handle it was given, or in processes for which these
 /// wait, a few components at a time; cells and RPC go on meanwhile. When nobody waits for a component
 /// any more, its process is ended. On a thread compiling cannot be ended, and the result goes to the cache.
+///
+/// Each cell has, with those below it, one component compiled at a time, so that a neighbour waits for one and not for all that
+/// children without end ask for; a cell without a parent has some. Who waits for a component that another has asked for
+/// before has it compiled when it is his own turn, if that is sooner.
 #[derive(Clone)]
 pub struct Compiler(Arc<Shop>);
 
@@ -114,7 +118,7 @@ struct Shop {
     engine: Engine,
     options: CompilerOptions,
     runtime: Handle,
-    /// How many compile at once. Made when something is compiled.
+    /// How many compile at once: one more than a cell without a parent may have. Made when something is compiled.
     slots: OnceLock<Arc<Semaphore>>,
     /// Locked for a look-up only.
     known: Mutex<Known>,
@@ -242,8 +246,19 @@ impl Compiler {
             Found::Code(code) => return Ok(code),
             Found::Compiling(compiling, go) => (compiling, go),
         };
-        go.notify_one();
-        let compiled = compiling.await;
+        let turn = async {
+            let _turn = match payer.account() {
+                Some(account) => account.compile_turn().await,
+                None => Vec::new(),
+            };
+            go.notify_one();
+            std::future::pending().await
+        };
+        let compiled = tokio::select! {
+            biased;
+            compiled = compiling => compiled,
+            never = turn => never,
+        };
         match &compiled {
             Ok(code) => self.0.known().add(digest, code),
             Err(_) => self.0.known().forget(&digest),
@@ -321,7 +336,7 @@ impl Shop {
                 return Ok(Arc::new(code));
             }
         }
-        let slots = self.slots.get_or_init(|| Arc::new(Semaphore::new(processors()))).clone();
+        let slots = self.slots.get_or_init(|| Arc::new(Semaphore::new(compiling_max() + 1))).clone();
         let slot = stop.run_until_cancelled(async {
             go.notified().await;
             slots.acquire_owned().await
@@ -638,6 +653,23 @@ mod tests {
         assert!(compiler.compile(wasm).await.unwrap().is_same(&program));
         drop(program);
         assert!(compiler.0.known().look_up(&digest).is_none());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_what_another_has_asked_for_has_it_compiled_at_his_own_turn() {
+        let compiler = compiler();
+        let root = Account::new(Limits::default());
+        let [first, second]: [_; 2] = std::array::from_fn(|_| root.below(Limits::default()).unwrap());
+        let below = first.below(Limits::default()).unwrap();
+        let wasm = Bytes::from(wat::parse_str(MINIMAL_PROGRAM).unwrap());
+        // Something of the first one is being compiled.
+        let turn = below.compile_turn().await;
+        let mut waiting = Box::pin(compiler.compile_for(wasm.clone(), &first));
+        let soon = tokio::time::timeout(std::time::Duration::from_millis(50), &mut waiting).await;
+        assert!(soon.is_err(), "it is not its turn");
+        let (one, two) = futures::join!(waiting, compiler.compile_for(wasm, &second));
+        assert!(one.unwrap().program().is_same(two.unwrap().program()));
+        drop(turn);
     }
 
     /// A program that returns success at once.
