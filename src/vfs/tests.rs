@@ -528,6 +528,65 @@ async fn what_is_had_at_once_leaves_the_thread_to_others() {
     assert!((4..=6).contains(&turns.load(Ordering::Relaxed)), "{turns:?}");
 }
 
+/// However long a path is, others on the thread have their turn; also where all that it leads through is in memory.
+#[tokio::test]
+async fn a_long_path_leaves_the_thread_to_others() {
+    for (kind, root, _dir) in trees().await {
+        let path = "many/../".repeat(PATH_BYTES_MAX / 8 - 2) + "many/00017";
+        let root = place(&root);
+        assert_eq!(cat(&root, "many/00017").await, "17", "{kind}");
+        let turns = AtomicU64::new(0);
+        let others = async {
+            loop {
+                turns.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            text = cat(&root, &path) => assert_eq!(text, "17", "{kind}"),
+            () = others => {}
+        }
+        // Each name and each way back is one.
+        assert!(turns.load(Ordering::Relaxed) >= 7, "{kind}: {turns:?}");
+    }
+}
+
+/// What is in the cache is listed in turns as well.
+#[tokio::test]
+async fn a_long_listing_leaves_the_thread_to_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut blocks = Recorded::default();
+    fs::create_dir(dir.path().join("many")).unwrap();
+    for number in 0..MANY {
+        fs::create_dir(dir.path().join(format!("many/{number:05}"))).unwrap();
+    }
+    let options = ImportOptions::new(Profile::UNIXFS_V1_2025);
+    let root = import(dir.path(), &options, None, Some(&mut blocks)).unwrap().subtree.cid;
+    let content = place(&content::open(Arc::new(blocks), root).await.unwrap());
+    // All of them are one block, which is known from then on.
+    content.walk("many/00000", Follow::Last).await.unwrap();
+    let Ok(Node::Directory(many)) = content.walk("many", Follow::Last).await.unwrap().existing().cloned() else {
+        panic!()
+    };
+    let turns = AtomicU64::new(0);
+    let others = async {
+        loop {
+            turns.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        entries = many.entries() => {
+            let entries = entries.unwrap();
+            assert!(entries.len() == MANY && entries.iter().all(|entry| entry.kind == Kind::Directory));
+        }
+        () = others => {}
+    }
+    assert!(turns.load(Ordering::Relaxed) >= 2, "{turns:?}");
+}
+
 /// Who reads in order is read ahead for, and nobody else.
 #[tokio::test]
 async fn the_next_pieces_of_a_file_are_expected() {

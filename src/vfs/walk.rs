@@ -14,6 +14,10 @@ pub const LINKS_MAX: usize = 40;
 /// The most directories one inside the other.
 pub const DEPTH_MAX: usize = 1024;
 
+/// After how many names on the way of one path others have their turn. The first links of a path can lead to so many that it
+/// takes a tenth of a second to look all of them up; few paths have as many as this.
+const TURN_NAMES: usize = 128;
+
 /// Whether a symbolic link at the end of a path is followed. One on the way always is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
@@ -101,7 +105,12 @@ impl Place {
         // How far below this place; `None` once a link has led out from under it.
         let mut depth = Some(0_usize);
         let mut links = 0;
+        let mut names = 0_usize;
         while let Some(Component { text, origin }) = pending.pop() {
+            names += 1;
+            if names.is_multiple_of(TURN_NAMES) {
+                tokio::task::yield_now().await;
+            }
             if text == ".." {
                 depth = match (depth, origin) {
                     (Some(0), Origin::Path) => return Err(VfsError::NotPermitted),

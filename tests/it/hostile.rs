@@ -203,7 +203,6 @@ fn those_who_have_children_without_end() {
 fn those_who_load_programs_without_end() {
     // Each takes some 20 MiB of the host, and is counted as six times as much.
     attack(Own, &["fork-programs"], "the limit `memory` is reached, which is 1GiB", 512);
-    attack(Handed(&[]), &["fork-programs"], "the limit `memory` is reached, which is 1GiB", 512);
 }
 
 #[test]
