@@ -113,8 +113,19 @@ pub struct Child {
     pub stdout: PipeReader,
     /// What it writes to its standard error.
     pub stderr: PipeReader,
-    /// Room for what the pipes may have in them, also after its end.
-    pub room: Held,
+    /// Room for what is kept of it, also after its end.
+    pub room: Room,
+}
+
+/// Room for what is kept of a child as long as its parent has the capabilities to it.
+#[derive(Debug)]
+pub struct Room {
+    /// For how it ended.
+    pub status: Held,
+    /// For what the pipe to its standard input may have in it.
+    pub input: Held,
+    /// For what the pipes from its standard output and error may have in them.
+    pub outputs: Held,
 }
 
 /// Why a cell could not be started.

@@ -21,6 +21,9 @@ use crate::vfs::Namespace;
 /// A trap's text is cut to this many bytes; it quotes function names, which the guest chooses.
 const TRAP_TEXT_SIZE_MAX: usize = 16 * 1024;
 
+/// What the host keeps of a cell that has ended, at most, in bytes: how it ended, and what it has used.
+pub const ENDED_BYTES_MAX: u64 = TRAP_TEXT_SIZE_MAX as u64 + 2048;
+
 /// What a text costs the host besides its bytes.
 const WORD_BYTES: u64 = 48;
 
@@ -224,6 +227,8 @@ fn trap_text(error: &wasmtime::Error, refused: Option<String>) -> String {
         text.truncate(text.floor_char_boundary(TRAP_TEXT_SIZE_MAX));
         text.push('…');
     }
+    // The names of functions can make it some megabytes long before.
+    text.shrink_to_fit();
     text
 }
 

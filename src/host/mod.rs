@@ -21,11 +21,11 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::caps::{
-    self, Bootstrap, Child, HostGrants, Loadable, Loaded, LoadedImage, Order, Spawn, SpawnError, Stream,
+    self, Bootstrap, Child, HostGrants, Loadable, Loaded, LoadedImage, Order, Room, Spawn, SpawnError, Stream,
 };
 use crate::cell::{
-    self, Account, Admission, CHANNEL_BYTES, Channel, Compiler, ComponentError, Held, Input, Launch, LimitReached,
-    Output, PIECE_BYTES, PipeReader, PipeWriter, Process, pipe,
+    self, Account, Admission, CHANNEL_BYTES, Channel, Compiler, ComponentError, ENDED_BYTES_MAX, Input, Launch,
+    LimitReached, OVERRUN_FACTOR, Output, PIECE_BYTES, PipeReader, PipeWriter, Process, pipe,
 };
 use crate::dag::ContentPath;
 use crate::grant::{Limit, Reach};
@@ -283,7 +283,7 @@ impl Children {
     }
 
     /// Checks that the parent may have such a child, and makes room for it.
-    fn admit(&self, module: &Loaded, order: &Order) -> Result<(Account, Admission, Held), SpawnError> {
+    fn admit(&self, module: &Loaded, order: &Order) -> Result<(Account, Admission, Room), SpawnError> {
         let mut limits = self.account.limits().of_child(&order.limits)?;
         if let Some(image) = &module.image {
             limits.lower(image.limits(), &order.limits);
@@ -297,8 +297,13 @@ impl Children {
             return Err(SpawnError::FetchBeyondParent);
         }
         let admission = self.account.admit_child()?;
-        let outputs = [order.stdout, order.stderr].iter().filter(|stream| **stream == Stream::Pipe).count();
-        let room = self.account.hold((outputs * limits.size(Limit::Stdio)) as u64)?;
+        let pipes = |streams: &[Stream]| streams.iter().filter(|stream| **stream == Stream::Pipe).count() as u64;
+        let stdio = limits.size(Limit::Stdio) as u64;
+        let room = Room {
+            status: self.account.hold(ENDED_BYTES_MAX)?,
+            input: self.account.hold(pipes(&[order.stdin]) * stdio)?,
+            outputs: self.account.hold(pipes(&[order.stdout, order.stderr]) * OVERRUN_FACTOR as u64 * stdio)?,
+        };
         Ok((self.account.below(limits)?, admission, room))
     }
 }
@@ -387,10 +392,11 @@ fn input(stream: Stream, capacity: usize) -> (PipeWriter, PipeReader) {
 
 /// What a child writes to, and the other end of it.
 fn output_to(stream: Stream, capacity: usize) -> (PipeWriter, PipeReader) {
-    let (writer, reader) = pipe(capacity);
     if stream == Stream::Pipe {
-        return (writer, reader);
+        return pipe(capacity);
     }
+    // It is read as soon as it is written, so no more is booked for it than for any child.
+    let (writer, reader) = pipe(capacity.min(PIECE_BYTES));
     tokio::task::spawn_local(async move { while !reader.read(PIECE_BYTES).await.is_empty() {} });
     let (_, at_its_end) = pipe(0);
     (writer, at_its_end)
