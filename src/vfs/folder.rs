@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -49,7 +50,7 @@ enum Show {
 /// If it is no directory or cannot be opened.
 pub fn open_image(path: &Path) -> io::Result<Arc<dyn Directory>> {
     let (fd, kept) = (Arc::new(open_root(path)?), Some(Arc::default()));
-    Ok(Arc::new(FolderDirectory { fd, identity: ROOT_IDENTITY, show: Show::Image, kept }))
+    Ok(Arc::new(FolderDirectory { fd, identity: ROOT_IDENTITY, show: Show::Image, kept, folder: next_folder() }))
 }
 
 /// A folder of the user's, as it is.
@@ -59,7 +60,14 @@ pub fn open_image(path: &Path) -> io::Result<Arc<dyn Directory>> {
 pub fn open_mount(path: &Path, writable: bool) -> io::Result<Arc<dyn Directory>> {
     let fd = open_root(path)?;
     let identity = host_identity(&rustix::fs::fstat(&fd)?);
-    Ok(Arc::new(FolderDirectory { fd: Arc::new(fd), identity, show: Show::Mount { writable }, kept: None }))
+    let show = Show::Mount { writable };
+    Ok(Arc::new(FolderDirectory { fd: Arc::new(fd), identity, show, kept: None, folder: next_folder() }))
+}
+
+/// A number for a folder that is shown. What the system calls one device may be shown more than once.
+fn next_folder() -> u64 {
+    static SHOWN: AtomicU64 = AtomicU64::new(0);
+    SHOWN.fetch_add(1, Ordering::Relaxed)
 }
 
 fn open_root(path: &Path) -> io::Result<OwnedFd> {
@@ -194,6 +202,8 @@ struct FolderDirectory {
     show: Show,
     /// Those of the whole tree, where it is an image.
     kept: Option<Arc<KeptDirectories>>,
+    /// The number of the folder that is shown.
+    folder: u64,
 }
 
 impl FolderDirectory {
@@ -240,7 +250,7 @@ impl FolderDirectory {
     }
 
     fn child(&self, identity: Identity, fd: Arc<OwnedFd>) -> Node {
-        Node::Directory(Arc::new(Self { fd, identity, show: self.show, kept: self.kept.clone() }))
+        Node::Directory(Arc::new(Self { fd, identity, show: self.show, kept: self.kept.clone(), folder: self.folder }))
     }
 
     /// Does something that changes the folder.
@@ -255,10 +265,14 @@ impl FolderDirectory {
         blocking(move || Ok(work(&fd)?)).boxed()
     }
 
-    /// The other directory of a change that concerns two, if it is on the same host.
-    fn partner(to: &Arc<dyn Directory>) -> Result<Arc<OwnedFd>, VfsError> {
+    /// The other directory of a change that concerns two, if it is in the same folder and on the same device. Who is told that
+    /// it is not copies, which may be allowed.
+    fn partner(&self, to: &Arc<dyn Directory>) -> Result<Arc<OwnedFd>, VfsError> {
         let to: &dyn Any = &**to;
         let to = to.downcast_ref::<Self>().ok_or(VfsError::CrossDevice)?;
+        if to.folder != self.folder || to.identity.tree != self.identity.tree {
+            return Err(VfsError::CrossDevice);
+        }
         to.show.check_writable()?;
         Ok(to.fd.clone())
     }
@@ -343,7 +357,7 @@ impl Directory for FolderDirectory {
 
     fn link<'a>(&'a self, name: Name<'a>, to: &'a Arc<dyn Directory>, to_name: Name<'a>) -> Answer<'a, ()> {
         let (name, to_name) = (name.as_str().to_owned(), to_name.as_str().to_owned());
-        match Self::partner(to) {
+        match self.partner(to) {
             Ok(to) => self.change(move |directory| rustix::fs::linkat(directory, name, &to, to_name, AtFlags::empty())),
             Err(error) => futures::future::ready(Err(error)).boxed(),
         }
@@ -361,7 +375,7 @@ impl Directory for FolderDirectory {
 
     fn rename<'a>(&'a self, name: Name<'a>, to: &'a Arc<dyn Directory>, to_name: Name<'a>) -> Answer<'a, ()> {
         let (name, to_name) = (name.as_str().to_owned(), to_name.as_str().to_owned());
-        match Self::partner(to) {
+        match self.partner(to) {
             Ok(to) => self.change(move |directory| rustix::fs::renameat(directory, name, &to, to_name)),
             Err(error) => futures::future::ready(Err(error)).boxed(),
         }

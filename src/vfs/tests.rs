@@ -656,6 +656,53 @@ async fn missing_and_malformed_blocks_are_errors() {
     assert!(matches!(error(not_a_directory.cid()).await, VfsError::NotDirectory));
 }
 
+/// Who is told that something is in another tree copies it, which may be allowed; so that is said before anything else.
+#[tokio::test]
+async fn what_is_in_another_tree_is_to_be_copied() {
+    let is = |result: Result<(), VfsError>, kind: &str| {
+        assert!(matches!(result, Err(VfsError::CrossDevice)), "{kind}: {result:?}");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("target"), "x").unwrap();
+    let mut all = trees().await;
+    all.extend(writable().map(|(kind, root, dir)| (kind, root, dir)));
+    all.push(("read-only mount", folder::open_mount(dir.path(), false).unwrap(), None));
+    all.push(("the same folder again", folder::open_mount(dir.path(), true).unwrap(), None));
+    for (kind, root, _) in &all {
+        if matches!(*kind, "memory" | "mount") && root.lookup(name("target")).await.is_err() {
+            write(root, "target", "x").await;
+        }
+        for (other_kind, other, _) in &all {
+            // Images have one identity, wherever they are: no cell has two.
+            let are_images = root.identity().tree == 0 && other.identity().tree == 0;
+            if Arc::ptr_eq(root, other) || are_images {
+                continue;
+            }
+            let pair = format!("{kind} to {other_kind}");
+            is(root.rename(name("target"), other, name("new")).await, &pair);
+            is(root.link(name("target"), other, name("new")).await, &pair);
+        }
+    }
+}
+
+/// A path that ends in a dot means a directory, and not its name.
+#[tokio::test]
+async fn a_dot_is_no_name() {
+    for (kind, root, _dir) in writable() {
+        root.create_directory(name("d")).await.unwrap();
+        let root = place(&root);
+        for (path, expected) in [("d/.", "invalid argument"), ("d/./", "invalid argument"), ("new/.", "no such file")] {
+            let target = root.walk(path, Follow::Name).await.unwrap();
+            let error = target.changeable_name().map(|_| ()).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{kind} {path}: {error}");
+        }
+        for path in ["d", "d/", "./d", "d//"] {
+            let target = root.walk(path, Follow::Name).await.unwrap();
+            assert_eq!(target.changeable_name().unwrap().as_str(), "d", "{kind} {path}");
+        }
+    }
+}
+
 /// The trees that can be written, and what the second lives in.
 fn writable() -> [(&'static str, Arc<dyn Directory>, Option<TempDir>); 2] {
     let dir = tempfile::tempdir().unwrap();
