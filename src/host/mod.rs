@@ -12,7 +12,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use tokio::sync::Semaphore;
@@ -20,9 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::caps::{
-    self, Bootstrap, Child, HostGrants, Loadable, Loaded, LoadedImage, Order, Room, Spawn, SpawnError, Stream,
-};
+use crate::caps::{self, Bootstrap, Child, HostGrants, Loadable, Loaded, Order, Room, Spawn, SpawnError, Stream, Wasm};
 use crate::cell::{
     self, Account, Admission, CHANNEL_BYTES, Channel, Compiler, ComponentError, ENDED_BYTES_MAX, Input, Launch,
     LimitReached, OVERRUN_FACTOR, Output, PIECE_BYTES, PipeReader, PipeWriter, Process, pipe,
@@ -159,14 +156,14 @@ impl Host {
     }
 
     /// Reads a program, or an image's, that a cell with this account names.
-    async fn find(&self, text: &str, account: &Account) -> Result<(Bytes, Option<Arc<dyn LoadedImage>>), SpawnError> {
+    async fn find(&self, text: &str, account: &Account) -> Result<Loading, SpawnError> {
         if text.len() > CONTENT_TEXT_BYTES_MAX {
             return Err(SpawnError::ContentTextTooLong { limit: CONTENT_TEXT_BYTES_MAX });
         }
         let content: ContentPath = text.parse().map_err(|error| SpawnError::ContentText(Box::new(error)))?;
         let bytes_max = account.limits().number(Limit::Wasm).unwrap_or(u64::MAX);
         let found = self.0.library.load(content.clone(), account.clone(), bytes_max).await;
-        found.map(|found| (found.wasm, found.image)).map_err(|error| match error {
+        found.map_err(|error| match error {
             LibraryError::TooLarge => account.reached(Limit::Wasm).into(),
             LibraryError::Limit(reached) => reached.into(),
             LibraryError::Kind => SpawnError::NoProgram { content: Box::new(content) },
@@ -318,13 +315,17 @@ impl Spawn for Children {
             }
             // Held until it is compiled.
             let _turn = loading.acquire().await.map_err(|_| SpawnError::ShuttingDown)?;
-            let (wasm, image) = match what {
-                Loadable::Wasm(copy) => (copy().map_err(SpawnError::Wasm)?, None),
+            // The room for the program is held until it is compiled as well.
+            let Loading { wasm, image, room: _room } = match what {
+                Loadable::Wasm(Wasm { size_bytes, .. }) if size_bytes > account.limits().size(Limit::Wasm) => {
+                    return Err(account.reached(Limit::Wasm).into());
+                }
+                Loadable::Wasm(Wasm { size_bytes, copy }) => {
+                    let room = account.hold(size_bytes as u64)?;
+                    Loading { wasm: copy().map_err(SpawnError::Wasm)?, image: None, room }
+                }
                 Loadable::Content(text) => host.find(&text, &account).await?,
             };
-            if wasm.len() > account.limits().size(Limit::Wasm) {
-                return Err(account.reached(Limit::Wasm).into());
-            }
             let program = host.0.compiler.compile_for(wasm, &account).await.map_err(|error| match error {
                 ComponentError::Limit(reached) => SpawnError::Limit(reached),
                 error => SpawnError::Component(error),

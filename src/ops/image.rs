@@ -1,5 +1,6 @@
 //! Images as they are run: trees, from a folder or from content that is fetched as it is read.
 
+use std::any::Any;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -173,6 +174,10 @@ impl vfs::content::Blocks for LeasedBlocks {
     fn expect(&self, cids: Vec<Cid>) {
         self.session.expect(cids, &self.payer);
     }
+
+    fn room(&self, bytes: u64) -> Option<Box<dyn Any + Send>> {
+        Some(Box::new(self.payer.hold(bytes).ok()?))
+    }
 }
 
 /// Opens an image; messages call it `name`.
@@ -254,6 +259,8 @@ pub(super) async fn read_all(file: &dyn File, bytes_max: u64) -> Result<Vec<u8>,
         }
         if bytes.is_empty() {
             bytes = piece.into();
+            // No more than there will be: what is read may be booked.
+            bytes.reserve_exact(usize::try_from(size).unwrap_or(0).saturating_sub(bytes.len()));
         } else {
             bytes.extend_from_slice(&piece);
         }
@@ -261,6 +268,15 @@ pub(super) async fn read_all(file: &dyn File, bytes_max: u64) -> Result<Vec<u8>,
         if bytes.len() as u64 > bytes_max {
             return Err(FileError::TooLong(bytes.len() as u64));
         }
+    }
+}
+
+/// How long the program of an image is, in bytes; 0 where there is none, or it cannot be told.
+pub(super) async fn program_bytes(image: &Arc<dyn Directory>) -> u64 {
+    let Ok(namespace) = Namespace::new(image.clone(), &[]) else { return 0 };
+    match namespace.root().walk(MAIN_PATH, Follow::Last).await.map(|target| target.node) {
+        Ok(Some(Node::File(file))) => file.metadata().await.map_or(0, |metadata| metadata.size_bytes),
+        _ => 0,
     }
 }
 

@@ -5,6 +5,7 @@
 //! beginning on. Whoever gives the blocks has verified them; whether they fit together is checked here, by the walks of
 //! [`unixfs`].
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
@@ -53,6 +54,9 @@ const DECODED_FACTOR: usize = 8;
 /// As how many bytes a block counts that is in the cache.
 const CACHED_TURN_BYTES: usize = 128;
 
+/// In what steps room is made for a listing, in bytes: far more than an entry takes.
+const LISTING_STEP_BYTES: usize = 256 * 1024;
+
 /// What a cached block takes beside its bytes, roughly.
 const CACHED_OVERHEAD_BYTES: usize = 256;
 
@@ -72,6 +76,11 @@ pub trait Blocks: Send + Sync {
 
     /// Says which blocks will probably be asked for soon, the first one first.
     fn expect(&self, _cids: Vec<Cid>) {}
+
+    /// Makes room for so many bytes that are held for whoever reads, for as long as the value lives; `None` if there is none.
+    fn room(&self, _bytes: u64) -> Option<Box<dyn Any + Send>> {
+        Some(Box::new(()))
+    }
 }
 
 /// The directory that `root` names.
@@ -439,7 +448,9 @@ impl ContentDirectory {
     }
 
     async fn list(&self) -> Result<Vec<Entry>, VfsError> {
-        let mut entries = Vec::new();
+        let mut entries: Vec<Entry> = Vec::new();
+        // Who lists books what he gets. This is for the time until then, in which a block may have to come from far away.
+        let (mut rooms, mut left_bytes) = (Vec::new(), 0_usize);
         let mut walk = DirectoryWalk::new(self.cid);
         while let Some(wanted) = walk.wanted().copied() {
             let block = self.tree.block(&wanted).await?;
@@ -447,6 +458,13 @@ impl ContentDirectory {
                 if entries.len() == LISTING_ENTRIES_MAX {
                     return Err(VfsError::NoMemory);
                 }
+                // Twice, since a list that grows may be there twice.
+                let bytes = 2 * size_of::<Entry>() + entry.name.as_str().len();
+                if bytes > left_bytes {
+                    rooms.push(self.tree.blocks.room(LISTING_STEP_BYTES as u64).ok_or(VfsError::NoMemory)?);
+                    left_bytes += LISTING_STEP_BYTES;
+                }
+                left_bytes -= bytes;
                 let kind = self.tree.kind_if_here(entry.target.cid).await;
                 entries.push(Entry { name: entry.name.as_str().to_owned(), kind });
             }

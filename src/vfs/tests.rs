@@ -59,6 +59,9 @@ struct Recorded {
     /// Whether each of them is then had at once.
     gives_at_once: bool,
     expected: Mutex<Vec<Cid>>,
+    /// Whether there is no room for listings, and what was asked for.
+    is_full: bool,
+    room_bytes: AtomicU64,
 }
 
 impl BlockSink for Recorded {
@@ -92,6 +95,11 @@ impl content::Blocks for Recorded {
 
     fn expect(&self, cids: Vec<Cid>) {
         self.expected.lock().unwrap().extend(cids);
+    }
+
+    fn room(&self, bytes: u64) -> Option<Box<dyn Any + Send>> {
+        self.room_bytes.fetch_add(bytes, Ordering::Relaxed);
+        (!self.is_full).then(|| Box::new(()) as Box<dyn Any + Send>)
     }
 }
 
@@ -549,6 +557,27 @@ async fn a_long_path_leaves_the_thread_to_others() {
         }
         // Each name and each way back is one.
         assert!(turns.load(Ordering::Relaxed) >= 7, "{kind}: {turns:?}");
+    }
+}
+
+/// There is room for a listing before it is there.
+#[tokio::test]
+async fn a_listing_has_room_before_it_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..3000 {
+        fs::write(dir.path().join(format!("{number:0200}")), "x").unwrap();
+    }
+    let options = ImportOptions::new(Profile::UNIXFS_V1_2025);
+    for is_full in [false, true] {
+        let mut blocks = Recorded { is_full, ..Recorded::default() };
+        let root = import(dir.path(), &options, None, Some(&mut blocks)).unwrap().subtree.cid;
+        let blocks = Arc::new(blocks);
+        let entries = content::open(blocks.clone(), root).await.unwrap().entries().await;
+        let room_bytes = blocks.room_bytes.load(Ordering::Relaxed);
+        match is_full {
+            true => assert!(matches!(entries, Err(VfsError::NoMemory))),
+            false => assert!(entries.unwrap().len() == 3000 && room_bytes > 3000 * 200, "{room_bytes}"),
+        }
     }
 }
 
