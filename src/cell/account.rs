@@ -74,9 +74,15 @@ struct Inner {
     refused: Refusals,
     /// The programs that are kept for it and those below, by an address, with how many of them hold each. Locked for a moment.
     codes: Mutex<HashMap<usize, usize>>,
+    /// How many images and programs are read by their CIDs at once for it and those below.
+    roots: Counter,
     /// How many components may be compiled at a time for it and those below.
     compiling: Semaphore,
 }
+
+/// How many images and programs may be read by their CIDs at once. Each is an open file, and keeps what it names from being
+/// collected. A cell without a parent has three quarters of them with those below, and any other a quarter.
+pub const ROOTS_MAX: u64 = 128;
 
 /// How many components may be compiled at a time for a cell without a parent and those below. Cranelift uses all processors for
 /// one already.
@@ -139,7 +145,8 @@ impl Account {
     }
 
     fn with(limits: Limits, parent: Option<Self>, depth_left: u64) -> Self {
-        let compiling = if parent.is_some() { 1 } else { compiling_max() };
+        let (compiling, roots) =
+            if parent.is_some() { (1, ROOTS_MAX / 4) } else { (compiling_max(), ROOTS_MAX * 3 / 4) };
         Self(Arc::new(Inner {
             parent,
             depth_left,
@@ -152,6 +159,7 @@ impl Account {
             calls: AtomicU64::new(0),
             refused: Refusals::default(),
             codes: Mutex::default(),
+            roots: Counter::new(Some(roots)),
             compiling: Semaphore::new(compiling),
             limits,
         }))
@@ -259,6 +267,17 @@ impl Account {
             if let Some(parent) = &self.0.parent {
                 parent.give_code(address, bytes);
             }
+        }
+    }
+
+    /// Takes one of the images and programs that may be read by their CIDs at once, for as long as the value lives.
+    ///
+    /// # Errors
+    /// If there are as many as there may be, here or further up: that number.
+    pub fn hold_root(&self) -> Result<HeldRoot, u64> {
+        match self.book(|inner| &inner.roots, 1) {
+            Ok(()) => Ok(HeldRoot(self.clone())),
+            Err(full) => Err(full.0.roots.max),
         }
     }
 
@@ -395,6 +414,16 @@ pub struct Admission(Account);
 impl Drop for Admission {
     fn drop(&mut self) {
         self.0.unbook(|inner| &inner.children, 1);
+    }
+}
+
+/// The right to read what one CID names.
+#[derive(Debug)]
+pub struct HeldRoot(Account);
+
+impl Drop for HeldRoot {
+    fn drop(&mut self) {
+        self.0.unbook(|inner| &inner.roots, 1);
     }
 }
 
@@ -662,6 +691,21 @@ mod tests {
         assert_eq!(now(), (64, 64, 0, 0));
         parents[0].give_code(7, 64 << 10);
         assert_eq!(now(), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn no_child_reads_all_that_can_be_read_by_cid() {
+        let root = Account::new(Limits::default());
+        let [first, second]: [_; 2] = std::array::from_fn(|_| root.below(Limits::default()).unwrap());
+        let below = first.below(Limits::default()).unwrap();
+        let mut held: Vec<_> = (0..16).map(|_| first.hold_root().unwrap()).collect();
+        held.extend((0..16).map(|_| below.hold_root().unwrap()));
+        assert_eq!((first.hold_root().unwrap_err(), below.hold_root().unwrap_err()), (32, 32));
+        let _others: Vec<_> = (0..32).map(|_| second.hold_root().unwrap()).collect();
+        let _own: Vec<_> = (0..32).map(|_| root.hold_root().unwrap()).collect();
+        assert_eq!(root.hold_root().unwrap_err(), 96);
+        held.truncate(31);
+        below.hold_root().unwrap();
     }
 
     #[test]

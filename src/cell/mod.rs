@@ -26,7 +26,7 @@ mod program;
 mod stdio;
 mod turn;
 
-pub use account::{Account, Admission, Held, LimitReached};
+pub use account::{Account, Admission, Held, HeldRoot, LimitReached, ROOTS_MAX};
 pub use code_cache::{CodeCache, CodeCacheError};
 pub use component::{Compiler, CompilerOptions, ComponentError};
 pub use engine::{Engine, EngineError, EngineOptions, processors};

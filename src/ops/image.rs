@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use super::fetch::{DagRequest, FetchError, Payer, Session};
 use super::run::RunError;
 use crate::blockstore::Lease;
-use crate::cell::Account;
+use crate::cell::{Account, HeldRoot};
 use crate::dag::{Block, Cid, ContentPath, Scope};
 use crate::grant::{REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError};
 use crate::vfs::{self, Access, Answer, Directory, File, Follow, Namespace, Node, VfsError};
@@ -56,7 +56,7 @@ impl LeasedContent {
             scope: Scope::Entity,
         });
         let lease = session.lease_at_once(program?)?;
-        let blocks = LeasedBlocks { session: session.clone(), payer: Arc::default(), lease };
+        let blocks = LeasedBlocks { session: session.clone(), payer: Arc::default(), _lease: lease, _right: None };
         Some(Self { root: content.root, blocks })
     }
 
@@ -90,7 +90,7 @@ impl LeasedContent {
         let lease = session.lease(&root).await?;
         // Only now may anything go.
         drop((program, image, request));
-        Ok(Self { root, blocks: LeasedBlocks { session: session.clone(), payer, lease } })
+        Ok(Self { root, blocks: LeasedBlocks { session: session.clone(), payer, _lease: lease, _right: None } })
     }
 }
 
@@ -130,13 +130,15 @@ impl fmt::Debug for LeasedContent {
 pub(super) struct LeasedBlocks {
     session: Session,
     payer: Arc<Payer>,
-    lease: Arc<Lease>,
+    _lease: Arc<Lease>,
+    /// The right to that lease, where a cell has to have one.
+    _right: Option<Arc<HeldRoot>>,
 }
 
 impl LeasedBlocks {
     /// The blocks below what this lease keeps, for the cell with this account.
-    pub(super) fn new(session: Session, account: Account, lease: Arc<Lease>) -> Self {
-        Self { session, payer: Arc::new(Payer::of(account)), lease }
+    pub(super) fn new(session: Session, account: Account, lease: Arc<Lease>, right: Arc<HeldRoot>) -> Self {
+        Self { session, payer: Arc::new(Payer::of(account)), _lease: lease, _right: Some(right) }
     }
 
     /// A block, with why it cannot be had.
@@ -146,7 +148,7 @@ impl LeasedBlocks {
 
     /// The same for another cell.
     pub(super) fn of(&self, account: &Account) -> Self {
-        Self::new(self.session.clone(), account.clone(), self.lease.clone())
+        Self { payer: Arc::new(Payer::of(account.clone())), ..self.clone() }
     }
 }
 

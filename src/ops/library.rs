@@ -60,8 +60,10 @@ async fn load(
     bytes_max: u64,
 ) -> Result<Loading, LibraryError> {
     // Also the blocks on the way stay.
+    let too_many = |limit| failed(FetchError::TooManyForCell { limit });
+    let right = Arc::new(account.hold_root().map_err(too_many)?);
     let lease = session.lease(&content.root).await.map_err(failed)?;
-    let blocks = LeasedBlocks::new(session, account.clone(), lease);
+    let blocks = LeasedBlocks::new(session, account.clone(), lease, right);
     let end = end_of(&blocks, &content).await?;
     let tree = Content::new(end, cache);
     // What is not read needs no room. Content does not change, so it is as long as it says.
