@@ -98,13 +98,19 @@ fn open_cached(_: &OwnedFd, _: &str, _: OFlags) -> Option<Result<OwnedFd, Errno>
     None
 }
 
-async fn open_at(directory: &Arc<OwnedFd>, name: &str, flags: OFlags) -> Result<OwnedFd, VfsError> {
+/// Opens a name, and looks at what that is; where the first waits for a disk, the second may as well.
+async fn open_at(directory: &Arc<OwnedFd>, name: &str, flags: OFlags) -> Result<(OwnedFd, Stat), VfsError> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let look = |fd: OwnedFd| {
+        let fd = spare(fd)?;
+        let stat = rustix::fs::fstat(&fd)?;
+        Ok((fd, stat))
+    };
     if let Some(opened) = open_cached(directory, name, flags) {
-        return spare(opened?);
+        return look(opened?);
     }
     let (directory, name) = (directory.clone(), name.to_owned());
-    blocking(move || spare(rustix::fs::openat(&directory, name, flags, Mode::empty())?)).await
+    blocking(move || look(rustix::fs::openat(&directory, name, flags, Mode::empty())?)).await
 }
 
 /// How many file descriptors of this process cells leave to all else: to connections, to compilers, to the blockstore.
@@ -214,8 +220,7 @@ impl FolderDirectory {
                 return Ok(self.child(identity, fd));
             }
         }
-        let fd = open_at(&self.fd, name.as_str(), OFlags::PATH).await?;
-        let stat = rustix::fs::fstat(&fd)?;
+        let (fd, stat) = open_at(&self.fd, name.as_str(), OFlags::PATH).await?;
         let metadata = self.show.metadata(&stat);
         let identity = match self.show {
             Show::Image => child_identity(self.identity, name),
@@ -238,7 +243,13 @@ impl FolderDirectory {
                 show: self.show,
             })),
             Kind::Symlink => {
-                let target = rustix::fs::readlinkat(&self.fd, name.as_str(), Vec::new())?;
+                let (directory, name) = (self.fd.clone(), name.as_str().to_owned());
+                let read = move || Ok(rustix::fs::readlinkat(&directory, name, Vec::new())?);
+                let target = match self.show {
+                    // There are few, in folders that are read from a disk and stay in memory.
+                    Show::Image => read()?,
+                    Show::Mount { .. } => blocking(read).await?,
+                };
                 let target = target.into_string().map_err(|_| VfsError::IllegalName)?;
                 if target.len() > PATH_BYTES_MAX {
                     return Err(VfsError::NameTooLong);
@@ -447,8 +458,8 @@ impl File for FolderFile {
                 self.show.check_writable()?;
             }
             // Should it have become something else meanwhile, opening it neither waits nor does anything else.
-            let fd = open_at(&self.directory, &self.name, mode | OFlags::NONBLOCK | OFlags::NOCTTY).await?;
-            let stat = rustix::fs::fstat(&fd)?;
+            let flags = mode | OFlags::NONBLOCK | OFlags::NOCTTY;
+            let (fd, stat) = open_at(&self.directory, &self.name, flags).await?;
             if kind(&stat) != Kind::File || (stat.st_dev as u64, stat.st_ino as u64) != self.inode {
                 return Err(VfsError::Replaced);
             }
@@ -556,15 +567,16 @@ impl OpenFile for OpenFolderFile {
     }
 
     fn set_size(&self, size_bytes: u64) -> Answer<'_, ()> {
-        futures::future::ready(rustix::fs::ftruncate(&self.fd, size_bytes).map_err(VfsError::from)).boxed()
+        let fd = self.fd.as_fd().try_clone_to_owned();
+        blocking(move || Ok(rustix::fs::ftruncate(fd?, size_bytes)?)).boxed()
     }
 
     fn set_times(&self, times: NewTimes) -> Answer<'_, ()> {
-        let changed = self
-            .show
-            .check_writable()
-            .and_then(|()| rustix::fs::futimens(&self.fd, &timestamps(times)).map_err(VfsError::from));
-        futures::future::ready(changed).boxed()
+        if let Err(error) = self.show.check_writable() {
+            return futures::future::ready(Err(error)).boxed();
+        }
+        let fd = self.fd.as_fd().try_clone_to_owned();
+        blocking(move || Ok(rustix::fs::futimens(fd?, &timestamps(times))?)).boxed()
     }
 
     fn sync(&self) -> Answer<'_, ()> {
