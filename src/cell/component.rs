@@ -174,6 +174,7 @@ impl Compiler {
             .map_err(ComponentError::from)
             .and_then(|room| Ok(HeldProgram::new(Program::new(code.clone())?, Arc::new(room))));
         match held {
+            Err(ComponentError::Limit(reached)) => Some(Err(reached.into())),
             Err(error) => {
                 self.0.known().forget(&digest);
                 let may_be_another = matches!(error, ComponentError::Compiler(_)) && code.is_from_cache();
@@ -225,6 +226,8 @@ impl Compiler {
             match read {
                 // Code of ours that is whole and cannot be used, for whatever reason.
                 Err(ComponentError::Compiler(_)) if code.is_from_cache() && !is_anew => is_anew = true,
+                // Others may have it nevertheless.
+                Err(ComponentError::Limit(reached)) => return Err(reached.into()),
                 Err(error) => {
                     self.0.known().forget(&digest);
                     return Err(error);
