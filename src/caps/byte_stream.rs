@@ -12,9 +12,9 @@ pub(super) fn readable(pipe: PipeReader, room: Rc<Held>) -> byte_stream::Client 
     capnp_rpc::new_client(Readable { pipe, _room: room })
 }
 
-/// The stream that writes to `pipe`. Dropping its last reference closes the pipe.
-pub(super) fn writable(pipe: PipeWriter) -> byte_stream::Client {
-    capnp_rpc::new_client(Writable(pipe))
+/// The stream that writes to `pipe`, for which there is `room`. Dropping its last reference closes the pipe.
+pub(super) fn writable(pipe: PipeWriter, room: Held) -> byte_stream::Client {
+    capnp_rpc::new_client(Writable { pipe, _room: room })
 }
 
 struct Readable {
@@ -46,7 +46,10 @@ impl byte_stream::Server for Readable {
     }
 }
 
-struct Writable(PipeWriter);
+struct Writable {
+    pipe: PipeWriter,
+    _room: Held,
+}
 
 impl byte_stream::Server for Writable {
     async fn read(self: Rc<Self>, _: byte_stream::ReadParams, _: byte_stream::ReadResults) -> Result<(), Error> {
@@ -55,11 +58,11 @@ impl byte_stream::Server for Writable {
 
     async fn write(self: Rc<Self>, params: byte_stream::WriteParams) -> Result<(), Error> {
         let data = params.get()?.get_data()?;
-        self.0.write_all(data).await.map_err(|closed| Error::failed(closed.to_string()))
+        self.pipe.write_all(data).await.map_err(|closed| Error::failed(closed.to_string()))
     }
 
     async fn close(self: Rc<Self>, _: byte_stream::CloseParams, _: byte_stream::CloseResults) -> Result<(), Error> {
-        self.0.close();
+        self.pipe.close();
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use ww_schema::peer_capnp::executor;
 use super::module::{Slots, module};
 use super::process::Started;
 use super::texts::{arguments, variables};
-use crate::cell::{Account, ComponentError, Held, LimitReached, PipeReader, PipeWriter, Process, Program};
+use crate::cell::{Account, ComponentError, Held, HeldProgram, LimitReached, PipeReader, PipeWriter, Process};
 use crate::dag::{ContentPath, ContentPathError};
 use crate::grant::{LimitError, Limits, Reach};
 use crate::vfs::{Directory, VfsError};
@@ -26,9 +26,13 @@ pub trait Spawn {
     fn spawn(&self, module: Loaded, order: Order) -> LocalBoxFuture<'static, Result<Child, SpawnError>>;
 }
 
-/// Copies a component out of a message, which is booked for whoever sent it as long as it is there. Called when the turn of
-/// this one has come, so that no copies wait that nobody books.
-pub type Wasm = Box<dyn FnOnce() -> Result<Bytes, Error>>;
+/// A component in a message, which is booked for whoever sent it as long as it is there.
+pub struct Wasm {
+    /// How long it is, in bytes.
+    pub size_bytes: usize,
+    /// Copies it out of the message. Called when the turn of this one has come, and there is room for it.
+    pub copy: Box<dyn FnOnce() -> Result<Bytes, Error>>,
+}
 
 /// What a program can be made of.
 pub enum Loadable {
@@ -41,8 +45,8 @@ pub enum Loadable {
 /// A compiled program, and the image that it was found in.
 #[derive(Clone)]
 pub struct Loaded {
-    /// The program.
-    pub program: Program,
+    /// The program, with the room for what is kept of it.
+    pub program: HeldProgram,
     /// The image, where it was one that was loaded.
     pub image: Option<Arc<dyn LoadedImage>>,
 }
@@ -113,8 +117,19 @@ pub struct Child {
     pub stdout: PipeReader,
     /// What it writes to its standard error.
     pub stderr: PipeReader,
-    /// Room for what the pipes may have in them, also after its end.
-    pub room: Held,
+    /// Room for what is kept of it, also after its end.
+    pub room: Room,
+}
+
+/// Room for what is kept of a child as long as its parent has the capabilities to it.
+#[derive(Debug)]
+pub struct Room {
+    /// For how it ended.
+    pub status: Held,
+    /// For what the pipe to its standard input may have in it.
+    pub input: Held,
+    /// For what the pipes from its standard output and error may have in them.
+    pub outputs: Held,
 }
 
 /// Why a cell could not be started.
@@ -199,9 +214,10 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
             Order { args, env, bootstrap: Bootstrap::Host, ..Order::default() }
         };
         let params = Rc::new(params);
-        let copied = params.clone();
-        let wasm: Wasm = Box::new(move || Ok(Bytes::copy_from_slice(copied.get()?.get_wasm()?)));
-        let module = self.spawn.load(Loadable::Wasm(wasm)).await.map_err(|error| failed(&error))?;
+        let (copied, size_bytes) = (params.clone(), params.get()?.get_wasm()?.len());
+        let copy = Box::new(move || Ok(Bytes::copy_from_slice(copied.get()?.get_wasm()?)));
+        let module =
+            self.spawn.load(Loadable::Wasm(Wasm { size_bytes, copy })).await.map_err(|error| failed(&error))?;
         drop(params);
         let child = self.spawn.spawn(module, order).await.map_err(|error| failed(&error))?;
         let Started { process, stdin, stdout, stderr } = Started::new(child);
@@ -233,9 +249,10 @@ impl<S: Spawn + 'static> executor::Server for Server<S> {
         let what = {
             let params = params.get()?;
             match (params.has_wasm(), params.has_cid()) {
-                (true, false) => {
-                    Loadable::Wasm(Box::new(move || Ok(Bytes::copy_from_slice(copied.get()?.get_wasm()?))))
-                }
+                (true, false) => Loadable::Wasm(Wasm {
+                    size_bytes: params.get_wasm()?.len(),
+                    copy: Box::new(move || Ok(Bytes::copy_from_slice(copied.get()?.get_wasm()?))),
+                }),
                 (false, true) => Loadable::Content(params.get_cid()?.to_string()?),
                 (true, true) => return Err(Error::failed("both `wasm` and `cid` are given".into())),
                 (false, false) => return Err(Error::failed("neither `wasm` nor `cid` is given".into())),

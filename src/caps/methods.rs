@@ -1,7 +1,5 @@
 //! Which methods of which interfaces may be called, and how they are called by people.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use capnp::traits::HasTypeId;
 use capnp::{Error, struct_list};
 use ww_schema::peer_capnp::{byte_stream, executor, host, method, module, process, revoker, terminal};
@@ -9,14 +7,8 @@ use ww_schema::peer_capnp::{byte_stream, executor, host, method, module, process
 /// How many entries a list may have. Each interface has some, and a cell works with a few interfaces.
 const ENTRIES_MAX: u32 = 1024;
 
-/// The methods that may be called.
-pub(super) struct Methods(BTreeMap<u64, Allowed>);
-
-/// Those of one interface.
-enum Allowed {
-    All,
-    These(BTreeSet<u16>),
-}
+/// The methods that may be called: each with its interface, sorted; `None` is all of them, which come first.
+pub(super) struct Methods(Vec<(u64, Option<u16>)>);
 
 impl Methods {
     /// Reads them.
@@ -28,27 +20,27 @@ impl Methods {
         if list.len() > ENTRIES_MAX {
             return Err(Error::failed(format!("`methods` has {} entries, and {ENTRIES_MAX} are allowed", list.len())));
         }
-        let mut methods = BTreeMap::new();
+        let mut methods = Vec::with_capacity(list.len() as usize);
         for entry in list {
-            let allowed = methods.entry(entry.get_interface()).or_insert_with(|| Allowed::These(BTreeSet::new()));
-            match (entry.which()?, allowed) {
-                (method::All(()), allowed) => *allowed = Allowed::All,
-                (method::Method(number), Allowed::These(numbers)) => {
-                    numbers.insert(number);
-                }
-                (method::Method(_), Allowed::All) => {}
-            }
+            let number = match entry.which()? {
+                method::All(()) => None,
+                method::Method(number) => Some(number),
+            };
+            methods.push((entry.get_interface(), number));
         }
+        methods.sort_unstable();
         Ok(Self(methods))
+    }
+
+    /// What they take, in bytes.
+    pub(super) fn size_bytes(&self) -> u64 {
+        (self.0.capacity() * size_of::<(u64, Option<u16>)>()) as u64
     }
 
     /// An error unless the method may be called.
     pub(super) fn check(&self, interface: u64, method: u16) -> Result<(), Error> {
-        let is_allowed = self.0.get(&interface).is_some_and(|allowed| match allowed {
-            Allowed::All => true,
-            Allowed::These(numbers) => numbers.contains(&method),
-        });
-        match is_allowed {
+        let is_listed = |number| self.0.binary_search(&(interface, number)).is_ok();
+        match is_listed(Some(method)) || is_listed(None) {
             true => Ok(()),
             false => Err(Error::failed(format!("not permitted: {} was not granted", name(interface, method)))),
         }

@@ -22,5 +22,7 @@ mod terminal;
 mod tests;
 mod texts;
 
-pub use executor::{Bootstrap, Child, Loadable, Loaded, LoadedImage, Order, Spawn, SpawnError, Stream, Wasm, executor};
+pub use executor::{
+    Bootstrap, Child, Loadable, Loaded, LoadedImage, Order, Room, Spawn, SpawnError, Stream, Wasm, executor,
+};
 pub use host::{HostGrants, host, nothing};

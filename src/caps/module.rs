@@ -11,8 +11,8 @@ use super::process::Started;
 use super::texts::{arguments, texts, variables};
 use crate::grant::{Grant, Grants, Limit, Limits};
 
-/// How many modules a cell may have: as many as the host keeps compiled anyway. Compiled code takes several times what
-/// its wasm does, and no limit of the cell counts it.
+/// How many modules a cell may have: as many as the host knows compiled anyway. Compiled code takes several times what
+/// its wasm does, and no limit of the cell counts it; what is kept of it beside the code is the cell's memory.
 const MODULES_MAX: usize = 64;
 
 /// How many grants and limits a child can be given, and how long the former may be together, in bytes: there are a dozen

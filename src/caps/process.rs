@@ -6,8 +6,8 @@ use capnp::Error;
 use ww_schema::peer_capnp::{byte_stream, exit_status, process};
 
 use super::byte_stream::{readable, writable};
-use super::executor::Child;
-use crate::cell::{self, ExitStatus};
+use super::executor::{Child, Room};
+use crate::cell::{self, ExitStatus, Held};
 
 /// The capabilities over a child. Dropping the last references closes the child's streams and leaves it running.
 pub(super) struct Started {
@@ -23,12 +23,18 @@ pub(super) struct Started {
 
 impl Started {
     pub(super) fn new(child: Child) -> Self {
-        let room = Rc::new(child.room);
-        let stdin = writable(child.stdin);
-        let stdout = readable(child.stdout, room.clone());
-        let stderr = readable(child.stderr, room);
-        let server =
-            Server { process: child.process, stdin: stdin.clone(), stdout: stdout.clone(), stderr: stderr.clone() };
+        let Room { status, input, outputs } = child.room;
+        let outputs = Rc::new(outputs);
+        let stdin = writable(child.stdin, input);
+        let stdout = readable(child.stdout, outputs.clone());
+        let stderr = readable(child.stderr, outputs);
+        let server = Server {
+            process: child.process,
+            stdin: stdin.clone(),
+            stdout: stdout.clone(),
+            stderr: stderr.clone(),
+            _room: status,
+        };
         Self { process: capnp_rpc::new_client(server), stdin, stdout, stderr }
     }
 }
@@ -38,6 +44,7 @@ struct Server {
     stdin: byte_stream::Client,
     stdout: byte_stream::Client,
     stderr: byte_stream::Client,
+    _room: Held,
 }
 
 impl process::Server for Server {

@@ -3,17 +3,20 @@
 //! Each cell has an [`Account`]. What a cell uses is booked on its own account and on those of all its ancestors, so what
 //! children use comes out of what their parent may use.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTableError;
 
+use super::engine::processors;
 use super::network::{NetworkRefused, Refusals};
 use super::thread_time;
 use crate::grant::{Limit, LimitValue, Limits, Span};
@@ -72,6 +75,22 @@ struct Inner {
     refused: Refusals,
     /// Whether something did not fit into `/tmp`.
     is_tmp_full: AtomicBool,
+    /// The programs that are kept for it and those below, by an address, with how many of them hold each. Locked for a moment.
+    codes: Mutex<HashMap<usize, usize>>,
+    /// How many images and programs are read by their CIDs at once for it and those below.
+    roots: Counter,
+    /// How many components may be compiled at a time for it and those below.
+    compiling: Semaphore,
+}
+
+/// How many images and programs may be read by their CIDs at once. Each is an open file, and keeps what it names from being
+/// collected. A cell without a parent has three quarters of them with those below, and any other a quarter.
+pub const ROOTS_MAX: u64 = 128;
+
+/// How many components may be compiled at a time for a cell without a parent and those below. Cranelift uses all processors for
+/// one already.
+pub(super) fn compiling_max() -> usize {
+    processors().max(2)
 }
 
 /// A number with its bound.
@@ -129,6 +148,8 @@ impl Account {
     }
 
     fn with(limits: Limits, parent: Option<Self>, depth_left: u64) -> Self {
+        let (compiling, roots) =
+            if parent.is_some() { (1, ROOTS_MAX / 4) } else { (compiling_max(), ROOTS_MAX * 3 / 4) };
         Self(Arc::new(Inner {
             parent,
             depth_left,
@@ -141,6 +162,9 @@ impl Account {
             calls: AtomicU64::new(0),
             refused: Refusals::default(),
             is_tmp_full: AtomicBool::new(false),
+            codes: Mutex::default(),
+            roots: Counter::new(Some(roots)),
+            compiling: Semaphore::new(compiling),
             limits,
         }))
     }
@@ -216,6 +240,70 @@ impl Account {
     /// Gives back what was taken with [`Account::take_memory`].
     pub fn give_memory(&self, bytes: u64) {
         self.unbook(|inner| &inner.memory, bytes);
+    }
+
+    /// Takes memory for what is kept of a program, unless somebody at or below this account has done so: it is there once. What
+    /// is at an address must be there until that is given back.
+    ///
+    /// # Errors
+    /// As for [`Account::take_memory`].
+    pub(super) fn hold_code(&self, address: usize, bytes: u64) -> Result<(), LimitReached> {
+        let mut codes = self.codes();
+        if let Some(holders) = codes.get_mut(&address) {
+            *holders += 1;
+            return Ok(());
+        }
+        if !self.0.memory.add(bytes) {
+            return Err(self.reached(Limit::Memory));
+        }
+        if let Some(parent) = &self.0.parent
+            && let Err(reached) = parent.hold_code(address, bytes)
+        {
+            self.0.memory.subtract(bytes);
+            return Err(reached);
+        }
+        codes.insert(address, 1);
+        Ok(())
+    }
+
+    /// Gives back what was taken with [`Account::hold_code`].
+    pub(super) fn give_code(&self, address: usize, bytes: u64) {
+        let mut codes = self.codes();
+        let Some(holders) = codes.get_mut(&address) else { return };
+        *holders -= 1;
+        if *holders == 0 {
+            codes.remove(&address);
+            self.0.memory.subtract(bytes);
+            if let Some(parent) = &self.0.parent {
+                parent.give_code(address, bytes);
+            }
+        }
+    }
+
+    /// Takes one of the images and programs that may be read by their CIDs at once, for as long as the value lives.
+    ///
+    /// # Errors
+    /// If there are as many as there may be, here or further up: that number.
+    pub fn hold_root(&self) -> Result<HeldRoot, u64> {
+        match self.book(|inner| &inner.roots, 1) {
+            Ok(()) => Ok(HeldRoot(self.clone())),
+            Err(full) => Err(full.0.roots.max),
+        }
+    }
+
+    fn codes(&self) -> MutexGuard<'_, HashMap<usize, usize>> {
+        self.0.codes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something may be compiled for this cell, which those above and beside it have as much a right to; for as long
+    /// as this is held.
+    pub(super) async fn compile_turn(&self) -> Vec<SemaphorePermit<'_>> {
+        let mut permits = Vec::new();
+        // From below to above, so that at each cell no more than one of each of its children waits.
+        for account in self.line() {
+            permits.push(account.0.compiling.acquire().await.expect("it is never closed"));
+        }
+        permits
     }
 
     /// What came over the network for it and those below, in bytes.
@@ -343,6 +431,16 @@ impl Drop for Admission {
     }
 }
 
+/// The right to read what one CID names.
+#[derive(Debug)]
+pub struct HeldRoot(Account);
+
+impl Drop for HeldRoot {
+    fn drop(&mut self) {
+        self.0.unbook(|inner| &inner.roots, 1);
+    }
+}
+
 /// Bytes that are taken from what a cell may have as memory, until this is dropped.
 #[derive(Debug)]
 pub struct Held {
@@ -410,7 +508,10 @@ impl Limiter {
     pub(super) fn carry(&mut self, weight: Weight) -> Result<(), LimitReached> {
         let most = INSTANCES_BYTES_MAX.checked_div(weight.instance_bytes).unwrap_or(u64::MAX).max(1);
         self.instances_max = usize::try_from(most).unwrap_or(usize::MAX).min(INSTANCES_MAX);
-        self.held.take(weight.all_bytes.saturating_sub(INSTANCES_BYTES_FREE))
+        // There will not be more of them.
+        let instances_bytes = weight.instances_bytes.min(INSTANCES_BYTES_MAX.max(weight.instance_bytes));
+        let all_bytes = instances_bytes.saturating_add(weight.context_bytes);
+        self.held.take(all_bytes.saturating_sub(INSTANCES_BYTES_FREE))
     }
 
     pub(super) fn account(&self) -> &Account {
@@ -493,6 +594,7 @@ impl ResourceLimiter for Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
 
     fn limits(texts: &[&str]) -> Limits {
         let mut limits = Limits::default();
@@ -546,15 +648,24 @@ mod tests {
 
     #[test]
     fn instances_that_take_much_are_few_and_are_memory() {
-        let carried = |instance_bytes, all_bytes, memory| {
+        let carried_with = |context_bytes, instance_bytes, instances_bytes, memory| {
             let mut limiter = Limiter::new(Account::new(limits(&[memory])));
-            let carried = limiter.carry(Weight { instance_bytes, all_bytes });
+            let carried = limiter.carry(Weight { instance_bytes, instances_bytes, context_bytes });
             (carried.is_ok(), limiter.instances(), limiter.account().memory_bytes())
         };
+        let carried =
+            |instance_bytes, instances_bytes, memory| carried_with(0, instance_bytes, instances_bytes, memory);
         assert_eq!(carried(0, 0, "memory=64KiB"), (true, INSTANCES_MAX, 0));
         assert_eq!(carried(200_000, 300_000, "memory=64KiB"), (true, INSTANCES_MAX, 0), "what compilers make");
         assert_eq!(carried(8 << 20, 64 << 20, "memory=1GiB"), (true, 8, (64 - 2) << 20));
         assert_eq!(carried(100 << 20, 100 << 20, "memory=64MiB"), (false, 1, 0));
+        assert_eq!(
+            carried(128 << 10, u64::MAX, "memory=64MiB"),
+            (true, INSTANCES_MAX, (64 - 2) << 20),
+            "no more of them"
+        );
+        assert_eq!(carried_with(8 << 20, 0, 0, "memory=64MiB"), (true, INSTANCES_MAX, 6 << 20));
+        assert_eq!(carried_with(u64::MAX, 1 << 20, 1 << 20, "memory=64GiB"), (false, 64, 0));
     }
 
     #[test]
@@ -564,6 +675,83 @@ mod tests {
         assert_eq!(parent.hold(1).unwrap_err().limit, Limit::Memory);
         drop(held);
         assert_eq!((parent.memory_bytes(), parent.memory_peak_bytes()), (0, 1 << 20));
+    }
+
+    #[test]
+    fn a_program_is_memory_once_for_all_who_have_it() {
+        let root = Account::new(limits(&["memory=1MiB"]));
+        let parents: [_; 2] = std::array::from_fn(|_| root.below(Limits::default()).unwrap());
+        let child = parents[0].below(limits(&["memory=100KiB"])).unwrap();
+        let bytes = |account: &Account| account.memory_bytes() >> 10;
+        let now = || (bytes(&root), bytes(&parents[0]), bytes(&parents[1]), bytes(&child));
+        child.hold_code(7, 64 << 10).unwrap();
+        assert_eq!(now(), (64, 64, 0, 64));
+        child.hold_code(7, 64 << 10).unwrap();
+        parents[1].hold_code(7, 64 << 10).unwrap();
+        parents[0].hold_code(7, 64 << 10).unwrap();
+        assert_eq!(now(), (64, 64, 64, 64));
+        assert_eq!(
+            child.hold_code(8, 64 << 10).unwrap_err().to_string(),
+            "the limit `memory` is reached, which is 100KiB"
+        );
+        parents[1].hold_code(8, 960 << 10).unwrap();
+        assert!(parents[0].hold_code(9, 1).is_err());
+        assert_eq!(now(), (1024, 64, 1024, 64), "nothing is left booked");
+        parents[1].give_code(8, 960 << 10);
+        child.give_code(7, 64 << 10);
+        parents[1].give_code(7, 64 << 10);
+        assert_eq!(now(), (64, 64, 0, 64));
+        child.give_code(7, 64 << 10);
+        assert_eq!(now(), (64, 64, 0, 0));
+        parents[0].give_code(7, 64 << 10);
+        assert_eq!(now(), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn no_child_reads_all_that_can_be_read_by_cid() {
+        let root = Account::new(Limits::default());
+        let [first, second]: [_; 2] = std::array::from_fn(|_| root.below(Limits::default()).unwrap());
+        let below = first.below(Limits::default()).unwrap();
+        let mut held: Vec<_> = (0..16).map(|_| first.hold_root().unwrap()).collect();
+        held.extend((0..16).map(|_| below.hold_root().unwrap()));
+        assert_eq!((first.hold_root().unwrap_err(), below.hold_root().unwrap_err()), (32, 32));
+        let _others: Vec<_> = (0..32).map(|_| second.hold_root().unwrap()).collect();
+        let _own: Vec<_> = (0..32).map(|_| root.hold_root().unwrap()).collect();
+        assert_eq!(root.hold_root().unwrap_err(), 96);
+        held.truncate(31);
+        below.hold_root().unwrap();
+    }
+
+    #[test]
+    fn one_of_each_child_waits_to_be_compiled() {
+        let root = Account::new(Limits::default());
+        let [first, second]: [_; 2] = std::array::from_fn(|_| root.below(Limits::default()).unwrap());
+        let below: [_; 3] = std::array::from_fn(|_| first.below(Limits::default()).unwrap());
+        let turn = below[0].compile_turn().now_or_never().unwrap();
+        let mut waiting = below[1..].iter().map(|account| Box::pin(account.compile_turn())).collect::<Vec<_>>();
+        waiting.push(Box::pin(first.compile_turn()));
+        for waiting in &mut waiting {
+            assert!(waiting.now_or_never().is_none());
+        }
+        // However many of the first one's wait, the second one goes on, and where all are busy it is the next.
+        drop(second.compile_turn().now_or_never().unwrap());
+        let _others: Vec<_> = (1..compiling_max())
+            .map(|_| root.below(Limits::default()).unwrap())
+            .map(|other| {
+                let turn = other.compile_turn().now_or_never().unwrap();
+                std::mem::forget(turn);
+                other
+            })
+            .collect();
+        let mut next = Box::pin(second.compile_turn());
+        assert!((&mut next).now_or_never().is_none());
+        drop(turn);
+        assert!((&mut waiting[0]).now_or_never().is_none());
+        assert!(next.now_or_never().is_some());
+        let turn = (&mut waiting[0]).now_or_never().unwrap();
+        assert!((&mut waiting[1]).now_or_never().is_none());
+        drop(turn);
+        assert!((&mut waiting[1]).now_or_never().is_some());
     }
 
     #[test]

@@ -1,31 +1,24 @@
 //! From bytes to something that can be run: checking, compiling, and remembering.
 
-use std::collections::VecDeque;
+use std::fs::File;
 use std::hash::{Hash, Hasher};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
-use std::{fmt, io};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared, WeakShared};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
-use wasmtime::component::Component;
-use wasmtime_wasi::p2::bindings::CommandPre;
 
-use super::account::Account;
+use super::account::{Account, LimitReached, compiling_max};
 use super::code_cache::{self, CodeCache, Key, NewCode};
 use super::compile_child::{ChildCompiler, CompileLimit, Failed};
-use super::engine::{Engine, processors};
-use super::native::NativeCode;
-use super::process::CellState;
-use crate::wasm_binary::{self, Weight};
-
-/// How many compiled components are kept in memory. A node runs few different programs many times.
-const COMPILED_COUNT_MAX: usize = 64;
+use super::engine::Engine;
+use super::known::{Compiling, Digest256, Found, Known};
+use super::program::{Code, HeldProgram, Origin, Payer, Program};
 
 /// Why bytes cannot be run.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -50,6 +43,14 @@ pub enum ComponentError {
     /// A component, but damaged, or with features that are switched off.
     #[error("it is not a valid component")]
     Invalid(#[source] Arc<wasmtime::Error>),
+    /// It has components that come from elsewhere, or too many of them.
+    #[error(
+        "it instantiates a component that it is handed or finds in an instance, or so many that what they take cannot be told"
+    )]
+    Boundless,
+    /// What the host keeps of it is more than the cell may have.
+    #[error("what the host keeps of it does not fit")]
+    Limit(#[from] LimitReached),
     /// It asks for something that no cell has.
     #[error("it imports what this host does not have")]
     Import(#[source] Arc<wasmtime::Error>),
@@ -88,39 +89,6 @@ fn list(exports: &[String]) -> String {
     shown.join(", ")
 }
 
-/// A component that has been checked and compiled, ready to be instantiated any number of times.
-#[derive(Clone)]
-pub struct Program(Arc<Inner>);
-
-struct Inner {
-    engine: Engine,
-    command: CommandPre<CellState>,
-    weight: Weight,
-}
-
-impl Program {
-    pub(super) fn engine(&self) -> &Engine {
-        &self.0.engine
-    }
-
-    pub(super) fn weight(&self) -> Weight {
-        self.0.weight
-    }
-
-    pub(super) fn command(&self) -> &CommandPre<CellState> {
-        &self.0.command
-    }
-}
-
-impl fmt::Debug for Program {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Program").finish_non_exhaustive()
-    }
-}
-
-type Digest256 = [u8; 32];
-type Compiling = Shared<BoxFuture<'static, Result<Program, ComponentError>>>;
-
 /// What is decided anew when the key of [`CodeCache`] is to be another for all components.
 const KEY_VERSION: &[u8] = b"ww compiled component 1";
 
@@ -137,8 +105,12 @@ pub struct CompilerOptions {
 /// been compiled is looked for in memory and then in the cache.
 ///
 /// The work is done on the blocking threads of the runtime whose handle it was given, or in processes for which these
-/// wait, at most one component per processor at a time; cells and RPC go on meanwhile. When nobody waits for a component
+/// wait, a few components at a time; cells and RPC go on meanwhile. When nobody waits for a component
 /// any more, its process is ended. On a thread compiling cannot be ended, and the result goes to the cache.
+///
+/// Each cell has, with those below it, one component compiled at a time, so that a neighbour waits for one and not for all that
+/// children without end ask for; a cell without a parent has some. Who waits for a component that another has asked for
+/// before has it compiled when it is his own turn, if that is sooner.
 #[derive(Clone)]
 pub struct Compiler(Arc<Shop>);
 
@@ -146,18 +118,10 @@ struct Shop {
     engine: Engine,
     options: CompilerOptions,
     runtime: Handle,
-    /// How many compile at once. Cranelift uses all processors for one component already. Made when something is compiled.
+    /// How many compile at once: one more than a cell without a parent may have. Made when something is compiled.
     slots: OnceLock<Arc<Semaphore>>,
-    /// The newest first. Bounded by [`COMPILED_COUNT_MAX`]; locked for a look-up only.
-    known: Mutex<VecDeque<(Digest256, Known)>>,
-}
-
-/// What is known of a component.
-enum Known {
-    /// It is ready.
-    Program(Program),
-    /// Somebody has asked for it. Those who wait own the future, so that it ends with the last of them.
-    Compiling(WeakShared<BoxFuture<'static, Result<Program, ComponentError>>>),
+    /// Locked for a look-up only.
+    known: Mutex<Known>,
 }
 
 impl Compiler {
@@ -171,93 +135,183 @@ impl Compiler {
         Self(Arc::new(Shop { engine, options, runtime, slots: OnceLock::new(), known: Mutex::default() }))
     }
 
-    /// Finds `wasm` compiled, if it is. Blocks for as long as it takes to read the code, which for a small program is less
-    /// than it takes to have another thread do it.
+    /// Finds `wasm` compiled, if it is, for the cell with this account that is to run it. Blocks for as long as it takes to read
+    /// the code, which for a small program is less than it takes to have another thread do it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Compiler::compile_for`].
+    pub fn find_own(&self, wasm: &[u8], account: &Account) -> Option<Result<HeldProgram, ComponentError>> {
+        self.find_and_book(wasm, &Payer::Own(account.clone()))
+    }
+
+    /// As [`Compiler::find_own`], on behalf of nobody who is limited.
     ///
     /// # Errors
     ///
     /// As for [`Compiler::compile`].
     pub fn find(&self, wasm: &[u8]) -> Option<Result<Program, ComponentError>> {
+        Some(self.find_and_book(wasm, &Payer::Nobody)?.map(|held| held.program().clone()))
+    }
+
+    fn find_and_book(&self, wasm: &[u8], payer: &Payer) -> Option<Result<HeldProgram, ComponentError>> {
         if let Err(error) = check_header(wasm) {
             return Some(Err(error));
         }
         let digest = Sha256::digest(wasm).into();
-        match look_up(&mut self.0.known(), &digest) {
-            Some(Found::Program(program)) => return Some(Ok(program)),
-            Some(Found::Compiling(_)) => return None,
-            None => {}
+        let found = self.0.known().look_up(&digest);
+        let code = match found {
+            Some(Found::Code(code)) => code,
+            Some(Found::Compiling(..)) => return None,
+            None => {
+                let code = Arc::new(self.0.find(&key(&self.0.engine, &digest), wasm)?);
+                self.0.known().add(digest, &code);
+                code
+            }
+        };
+        let held = payer
+            .room(&code)
+            .map_err(ComponentError::from)
+            .and_then(|room| Ok(HeldProgram::new(Program::new(code.clone())?, Arc::new(room))));
+        match held {
+            Err(ComponentError::Limit(reached)) => Some(Err(reached.into())),
+            Err(error) => {
+                self.0.known().forget(&digest);
+                let may_be_another = matches!(error, ComponentError::Compiler(_)) && code.is_from_cache();
+                (!may_be_another).then_some(Err(error))
+            }
+            held => Some(held),
         }
-        let found = program(&self.0.engine, &self.0.find(&key(&self.0.engine, &digest))?, wasm);
-        if let Ok(program) = &found {
-            let mut known = self.0.known();
-            known.push_front((digest, Known::Program(program.clone())));
-            known.truncate(COMPILED_COUNT_MAX);
-        }
-        Some(found)
     }
 
-    /// Compiles `wasm`, or finds it compiled. Cancel safe.
+    /// Compiles `wasm`, or finds it compiled, on behalf of nobody who is limited. Cancel safe.
     ///
     /// # Errors
     ///
     /// The bytes are not a program that this host can run, or compiling them takes more than it may.
     pub async fn compile(&self, wasm: Bytes) -> Result<Program, ComponentError> {
-        self.compile_and_book(wasm, None).await
+        Ok(self.compile_and_book(wasm, Payer::Nobody).await?.program().clone())
     }
 
-    /// As [`Compiler::compile`], on behalf of a cell with this account: while something is compiled that nobody else has asked
-    /// for before, it computes.
+    /// As [`Compiler::compile`], for a cell with this account that starts others from it: while something is compiled that
+    /// nobody else has asked for before, it computes, and what is kept of the program is its memory, once for it and all below
+    /// it.
     ///
     /// # Errors
     ///
-    /// As for [`Compiler::compile`].
-    pub async fn compile_for(&self, wasm: Bytes, account: &Account) -> Result<Program, ComponentError> {
-        self.compile_and_book(wasm, Some(account.clone())).await
+    /// As for [`Compiler::compile`], or there is not so much memory.
+    pub async fn compile_for(&self, wasm: Bytes, account: &Account) -> Result<HeldProgram, ComponentError> {
+        self.compile_and_book(wasm, Payer::Parent(account.clone())).await
     }
 
-    async fn compile_and_book(&self, wasm: Bytes, payer: Option<Account>) -> Result<Program, ComponentError> {
+    /// As [`Compiler::compile`], for the cell with this account that is to run it: what is kept of the program is its memory,
+    /// where it is more than small programs take.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Compiler::compile_for`].
+    pub async fn compile_own(&self, wasm: Bytes, account: &Account) -> Result<HeldProgram, ComponentError> {
+        self.compile_and_book(wasm, Payer::Own(account.clone())).await
+    }
+
+    async fn compile_and_book(&self, wasm: Bytes, payer: Payer) -> Result<HeldProgram, ComponentError> {
         check_header(&wasm)?;
         let hashed = wasm.clone();
         let digest = self.0.runtime.spawn_blocking(move || Sha256::digest(&hashed).into());
         let digest = digest.await.map_err(|_| ComponentError::Stopped)?;
-        let compiling = match self.0.find_or_start(digest, wasm, payer) {
-            Found::Program(program) => return Ok(program),
-            Found::Compiling(compiling) => compiling,
+        let mut is_anew = false;
+        loop {
+            let code = self.code(digest, wasm.clone(), &payer, is_anew).await?;
+            let read = self.read(code.clone(), &payer).await;
+            match read {
+                // Code of ours that is whole and cannot be used, for whatever reason.
+                Err(ComponentError::Compiler(_)) if code.is_from_cache() && !is_anew => is_anew = true,
+                // Others may have it nevertheless.
+                Err(ComponentError::Limit(reached)) => return Err(reached.into()),
+                Err(error) => {
+                    self.0.known().forget(&digest);
+                    return Err(error);
+                }
+                held => return held,
+            }
+        }
+    }
+
+    /// The code of a component: that which is known or in the cache, unless it is to be made anew.
+    async fn code(
+        &self,
+        digest: Digest256,
+        wasm: Bytes,
+        payer: &Payer,
+        is_anew: bool,
+    ) -> Result<Arc<Code>, ComponentError> {
+        let (compiling, go) = match self.0.find_or_start(digest, wasm, payer, is_anew) {
+            Found::Code(code) => return Ok(code),
+            Found::Compiling(compiling, go) => (compiling, go),
         };
-        let compiled = compiling.await;
-        self.0.remember(&digest, &compiled);
+        let turn = async {
+            let _turn = match payer.account() {
+                Some(account) => account.compile_turn().await,
+                None => Vec::new(),
+            };
+            go.notify_one();
+            std::future::pending().await
+        };
+        let compiled = tokio::select! {
+            biased;
+            compiled = compiling => compiled,
+            never = turn => never,
+        };
+        match &compiled {
+            Ok(code) => self.0.known().add(digest, code),
+            Err(_) => self.0.known().forget(&digest),
+        }
         compiled
+    }
+
+    /// Makes room for what is kept of a program, and then reads it. The room is there for as long as that takes, also where
+    /// nobody waits for it any more.
+    async fn read(&self, code: Arc<Code>, payer: &Payer) -> Result<HeldProgram, ComponentError> {
+        let room = Arc::new(payer.room(&code)?);
+        if !code.is_read() {
+            let (code, room) = (code.clone(), room.clone());
+            let read = self.0.runtime.spawn_blocking(move || {
+                let _room = room;
+                code.read()
+            });
+            read.await.map_err(|_| ComponentError::Stopped)??;
+        }
+        Ok(HeldProgram::new(Program::new(code)?, room))
     }
 }
 
-/// As [`Known`], held.
-enum Found {
-    Program(Program),
-    Compiling(Compiling),
-}
-
 impl Shop {
-    fn known(&self) -> MutexGuard<'_, VecDeque<(Digest256, Known)>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds a component in memory, or begins to look for it elsewhere.
-    fn find_or_start(self: &Arc<Self>, digest: Digest256, wasm: Bytes, payer: Option<Account>) -> Found {
+    fn find_or_start(self: &Arc<Self>, digest: Digest256, wasm: Bytes, payer: &Payer, is_anew: bool) -> Found {
         let mut known = self.known();
-        if let Some(found) = look_up(&mut known, &digest) {
+        if let Some(found) = known.look_up(&digest).filter(|found| !is_anew || matches!(found, Found::Compiling(..))) {
             return found;
         }
-        let compiling = self.start(digest, wasm, payer);
-        if let Some(weak) = compiling.downgrade() {
-            known.push_front((digest, Known::Compiling(weak)));
-            known.truncate(COMPILED_COUNT_MAX);
-        }
-        Found::Compiling(compiling)
+        let go = Arc::new(Notify::new());
+        let compiling = self.start(digest, wasm, payer.account().cloned(), go.clone(), is_anew);
+        known.begin(digest, &compiling, &go);
+        Found::Compiling(compiling, go)
     }
 
-    fn start(self: &Arc<Self>, digest: Digest256, wasm: Bytes, payer: Option<Account>) -> Compiling {
+    fn start(
+        self: &Arc<Self>,
+        digest: Digest256,
+        wasm: Bytes,
+        payer: Option<Account>,
+        go: Arc<Notify>,
+        is_anew: bool,
+    ) -> Compiling {
         let stop = CancellationToken::new();
-        let task = self.runtime.spawn(self.clone().make(digest, wasm, payer, stop.clone()));
+        let task = self.runtime.spawn(self.clone().make(digest, wasm, payer, go, is_anew, stop.clone()));
         // Dropped with the future, when nobody waits for it any more.
         let guard = stop.drop_guard();
         let waiting = async move {
@@ -273,67 +327,59 @@ impl Shop {
         digest: Digest256,
         wasm: Bytes,
         payer: Option<Account>,
+        go: Arc<Notify>,
+        is_anew: bool,
         stop: CancellationToken,
-    ) -> Result<Program, ComponentError> {
+    ) -> Result<Arc<Code>, ComponentError> {
         let key = key(&self.engine, &digest);
-        if self.options.cache.is_some() {
+        if self.options.cache.is_some() && !is_anew {
             let (shop, wasm) = (self.clone(), wasm.clone());
-            let find = move || shop.find(&key).map(|found| program(&shop.engine, &found, &wasm));
-            let found = self.runtime.spawn_blocking(find);
-            if let Some(program) = found.await.map_err(|_| ComponentError::Stopped)? {
-                return program;
+            let found = self.runtime.spawn_blocking(move || shop.find(&key, &wasm));
+            if let Some(code) = found.await.map_err(|_| ComponentError::Stopped)? {
+                return Ok(Arc::new(code));
             }
         }
-        let slots = self.slots.get_or_init(|| Arc::new(Semaphore::new(processors()))).clone();
-        let slot = stop.run_until_cancelled(slots.acquire_owned()).await;
-        let Some(Ok(_slot)) = slot else { return Err(ComponentError::Stopped) };
+        let slots = self.slots.get_or_init(|| Arc::new(Semaphore::new(compiling_max() + 1))).clone();
+        let slot = stop.run_until_cancelled(async {
+            go.notified().await;
+            slots.acquire_owned().await
+        });
+        let Some(Ok(_slot)) = slot.await else { return Err(ComponentError::Stopped) };
         let shop = self.clone();
         let compiled = self.runtime.spawn_blocking(move || {
             let start = Instant::now();
-            let compiled = match &shop.options.child {
-                Some(child) => shop.compile_in(child, &wasm, &key, &stop),
-                None => shop.compile_here(&wasm, &key),
-            };
+            let compiled = shop.compile_now(&wasm, &key, &stop);
             // Also where nothing came of it.
             if let Some(payer) = payer {
                 payer.count_computed(start.elapsed());
             }
-            let component = compiled?;
-            program(&shop.engine, &component, &wasm)
+            compiled
         });
-        compiled.await.map_err(|_| ComponentError::Stopped)?
+        compiled.await.map_err(|_| ComponentError::Stopped)?.map(Arc::new)
     }
 
     /// Looks into the cache.
-    fn find(&self, key: &Key) -> Option<Component> {
-        let code = self.options.cache.as_ref()?.find(key)?;
-        let loaded = self.load(&code);
-        if let Err(error) = &loaded {
-            tracing::debug!(%error, "compiled code is not used");
+    fn find(&self, key: &Key, wasm: &[u8]) -> Option<Code> {
+        let native = self.options.cache.as_ref()?.find(key)?;
+        let code = Code::new(&self.engine, native, Origin::Cache, wasm);
+        match &code {
+            Some(_) => tracing::debug!("found compiled"),
+            None => tracing::debug!("compiled code is not used"),
         }
-        loaded.ok().inspect(|_| tracing::debug!("found compiled"))
+        code
     }
 
-    /// Maps code into memory; a copy of it where its file system allows no code to be run.
-    fn load(&self, code: &NativeCode) -> wasmtime::Result<Component> {
-        code.load(&self.engine.wasmtime).or_else(|error| {
-            let copy = NewCode::unnamed().and_then(|new| new.copy_of(code)).map_err(|_| error)?;
-            copy.load(&self.engine.wasmtime)
-        })
-    }
-
-    /// Compiles in a process of its own.
-    fn compile_in(
-        &self,
-        child: &ChildCompiler,
-        wasm: &[u8],
-        key: &Key,
-        stop: &CancellationToken,
-    ) -> Result<Component, ComponentError> {
+    /// Compiles, and keeps what comes of it.
+    fn compile_now(&self, wasm: &[u8], key: &Key, stop: &CancellationToken) -> Result<Code, ComponentError> {
         let mut new = self.new_code()?;
+        let no_file = |error: String| ComponentError::compiler(io::Error::other(error));
         loop {
             let to = new.writer().map_err(ComponentError::compiler)?;
-            match child.compile(self.engine.options, wasm, to, stop) {
+            let compiled = match &self.options.child {
+                Some(child) => child.compile(self.engine.options, wasm, to, stop),
+                None => self.compile_here(wasm, to),
+            };
+            match compiled {
                 Ok(()) => break,
                 Err(Failed::Component(error)) => return Err(error),
                 // The disk is full, perhaps.
@@ -341,30 +387,21 @@ impl Shop {
                     tracing::debug!(error, "compiled code is not kept");
                     new = NewCode::unnamed().map_err(ComponentError::compiler)?;
                 }
-                Err(Failed::Write(error)) => return Err(ComponentError::compiler(io::Error::other(error))),
+                Err(Failed::Write(error)) => return Err(no_file(error)),
             }
         }
-        let code = new.check().map_err(ComponentError::compiler)?;
-        let component = self.load(&code).map_err(|error| ComponentError::compiler(io::Error::other(error)))?;
+        let native = new.check().map_err(ComponentError::compiler)?;
+        let origin = if new.is_kept() { Origin::Compiled } else { Origin::InMemory };
+        let code = Code::new(&self.engine, native, origin, wasm);
         new.keep(key);
-        Ok(component)
+        code.ok_or_else(|| no_file("it has made no code".into()))
     }
 
     /// Compiles on this thread.
-    fn compile_here(&self, wasm: &[u8], key: &Key) -> Result<Component, ComponentError> {
-        let component = Component::from_binary(&self.engine.wasmtime, wasm).map_err(ComponentError::invalid)?;
-        if let Some(cache) = &self.options.cache {
-            let kept = cache.create().and_then(|new| {
-                let code = component.serialize().map_err(io::Error::other)?;
-                code_cache::write(new.writer()?, &code)?;
-                new.keep(key);
-                Ok(())
-            });
-            if let Err(error) = kept {
-                tracing::debug!(%error, "compiled code is not kept");
-            }
-        }
-        Ok(component)
+    fn compile_here(&self, wasm: &[u8], to: File) -> Result<(), Failed> {
+        let invalid = |error| Failed::Component(ComponentError::invalid(error));
+        let code = self.engine.wasmtime.precompile_component(wasm).map_err(invalid)?;
+        code_cache::write(to, &code).map_err(|error| Failed::Write(error.to_string()))
     }
 
     /// A file for code, in the cache where that is possible.
@@ -376,31 +413,6 @@ impl Shop {
         }
         NewCode::unnamed().map_err(ComponentError::compiler)
     }
-
-    /// Keeps a program for the next who asks, and forgets a failure.
-    fn remember(&self, digest: &Digest256, compiled: &Result<Program, ComponentError>) {
-        let mut known = self.known();
-        match compiled {
-            Ok(program) => {
-                if let Some((_, entry)) = known.iter_mut().find(|(known, _)| known == digest) {
-                    *entry = Known::Program(program.clone());
-                }
-            }
-            Err(_) => known.retain(|(known, _)| known != digest),
-        }
-    }
-}
-
-/// Looks into memory. What is found counts as the newest.
-fn look_up(known: &mut VecDeque<(Digest256, Known)>, digest: &Digest256) -> Option<Found> {
-    let place = known.iter().position(|(known, _)| known == digest)?;
-    let (_, entry) = known.remove(place)?;
-    let found = match &entry {
-        Known::Program(program) => Found::Program(program.clone()),
-        Known::Compiling(compiling) => Found::Compiling(compiling.upgrade()?),
-    };
-    known.push_front((*digest, entry));
-    Some(found)
 }
 
 /// What the code of a component is found by. wasmtime's hash has its exact version in it, where the header of its files has
@@ -443,20 +455,6 @@ fn check_header(wasm: &[u8]) -> Result<(), ComponentError> {
         MODULE_LAYER if version == MODULE_VERSION => Err(ComponentError::CoreModule),
         _ => Err(ComponentError::UnknownKind { version, layer }),
     }
-}
-
-/// Checks that the component is a program, and that this host has what it imports.
-fn program(engine: &Engine, component: &Component, wasm: &[u8]) -> Result<Program, ComponentError> {
-    let instance = engine.link(component).map_err(|error| ComponentError::Import(Arc::new(error)))?;
-    let command = CommandPre::new(instance).map_err(|_| ComponentError::NoRun { exports: exports(component) })?;
-    Ok(Program(Arc::new(Inner { engine: engine.clone(), command, weight: wasm_binary::weight(wasm) })))
-}
-
-fn exports(component: &Component) -> Vec<String> {
-    let mut exports: Vec<_> =
-        component.component_type().exports(component.engine()).map(|(name, _)| name.to_owned()).collect();
-    exports.sort();
-    exports
 }
 
 #[cfg(test)]
@@ -533,8 +531,8 @@ mod tests {
         let compiler = compiler();
         let (one, two) = futures::join!(compiler.compile(wasm.clone().into()), compiler.compile(wasm.clone().into()));
         let three = compiler.compile(wasm.into()).await.unwrap();
-        assert!(Arc::ptr_eq(&one.unwrap().0, &three.0));
-        assert!(Arc::ptr_eq(&two.unwrap().0, &three.0));
+        assert!(one.unwrap().is_same(&three));
+        assert!(two.unwrap().is_same(&three));
     }
 
     #[tokio::test]
@@ -579,7 +577,7 @@ mod tests {
         assert!(one.find(&wasm).unwrap().is_ok());
         let two = compiler(false);
         let found = two.find(&wasm).unwrap().unwrap();
-        assert!(Arc::ptr_eq(&found.0, &two.compile(wasm.clone()).await.unwrap().0));
+        assert!(found.is_same(&two.compile(wasm.clone()).await.unwrap()));
         // Under other settings it is other code.
         assert!(compiler(true).find(&wasm).is_none());
         compiler(true).compile(wasm.clone()).await.unwrap();
@@ -599,10 +597,82 @@ mod tests {
             let new = cache.create().unwrap();
             code_cache::write(new.writer().unwrap(), code).unwrap();
             new.keep(&key);
-            assert!(cache.find(&key).is_some() && compiler.0.find(&key).is_none());
+            assert!(cache.find(&key).is_some() && compiler.0.find(&key, &wasm).is_none());
         }
-        compiler.compile(wasm).await.unwrap();
-        assert!(compiler.0.find(&key).is_some());
+        compiler.compile(wasm.clone()).await.unwrap();
+        assert!(compiler.0.find(&key, &wasm).is_some());
+    }
+
+    /// A program with a module beside it that has so many globals, each of which takes some 70 bytes of the heap.
+    fn with_globals(count: usize) -> Bytes {
+        let globals = "(global i32 (i32.const 0))".repeat(count);
+        let text = MINIMAL_PROGRAM.replacen("(component", &format!("(component (core module {globals})"), 1);
+        wat::parse_str(text).unwrap().into()
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_of_a_program_is_memory() {
+        let wasm = with_globals(100_000);
+        let compiler = compiler();
+        let limited = |text: &str| {
+            let mut limits = Limits::default();
+            limits.extend([text.parse().unwrap()]);
+            Account::new(limits)
+        };
+        let root = limited("memory=64MiB");
+        let child = root.below(Limits::default()).unwrap();
+        let one = compiler.compile_for(wasm.clone(), &child).await.unwrap();
+        let kept_bytes = root.memory_bytes();
+        assert!(kept_bytes >= 7_000_000, "{kept_bytes}");
+        let two = compiler.compile_for(wasm.clone(), &root).await.unwrap();
+        assert!(one.program().is_same(two.program()));
+        assert_eq!((root.memory_bytes(), child.memory_bytes()), (kept_bytes, kept_bytes));
+        drop((one, two));
+        assert_eq!((root.memory_bytes(), child.memory_bytes()), (0, 0));
+        for small in [limited("memory=1MiB"), limited("memory=1MiB").below(Limits::default()).unwrap()] {
+            let error = compiler.compile_for(wasm.clone(), &small).await.unwrap_err();
+            assert!(matches!(error, ComponentError::Limit(_)), "{error}");
+            assert_eq!(small.memory_bytes(), 0);
+        }
+        // What a user starts himself counts where it is not small.
+        let own = limited("memory=64MiB");
+        let _held = compiler.compile_own(wasm, &own).await.unwrap();
+        assert!((kept_bytes - (8 << 20)..kept_bytes).contains(&own.memory_bytes()), "{}", own.memory_bytes());
+        let (least, minimal) = (limited("memory=64KiB"), wat::parse_str(MINIMAL_PROGRAM).unwrap());
+        compiler.compile_own(minimal.into(), &least).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_takes_much_does_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = CodeCache::open(dir.path(), 1 << 30).unwrap();
+        let engine = Engine::new(EngineOptions::default()).unwrap();
+        let options = CompilerOptions { cache: Some(cache), child: None };
+        let compiler = Compiler::with_options(engine, Handle::current(), options);
+        let wasm = with_globals(300_000);
+        let digest = Sha256::digest(&wasm).into();
+        let program = compiler.compile(wasm.clone()).await.unwrap();
+        // As long as somebody has it, others have the same.
+        assert!(compiler.compile(wasm).await.unwrap().is_same(&program));
+        drop(program);
+        assert!(compiler.0.known().look_up(&digest).is_none());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_what_another_has_asked_for_has_it_compiled_at_his_own_turn() {
+        let compiler = compiler();
+        let root = Account::new(Limits::default());
+        let [first, second]: [_; 2] = std::array::from_fn(|_| root.below(Limits::default()).unwrap());
+        let below = first.below(Limits::default()).unwrap();
+        let wasm = Bytes::from(wat::parse_str(MINIMAL_PROGRAM).unwrap());
+        // Something of the first one is being compiled.
+        let turn = below.compile_turn().await;
+        let mut waiting = Box::pin(compiler.compile_for(wasm.clone(), &first));
+        let soon = tokio::time::timeout(std::time::Duration::from_millis(50), &mut waiting).await;
+        assert!(soon.is_err(), "it is not its turn");
+        let (one, two) = futures::join!(waiting, compiler.compile_for(wasm, &second));
+        assert!(one.unwrap().program().is_same(two.unwrap().program()));
+        drop(turn);
     }
 
     /// A program that returns success at once.

@@ -27,6 +27,9 @@ pub const PIECE_BYTES: usize = 64 * 1024;
 /// than one fits, who writes it waits in the middle of it for the other side.
 pub const CHANNEL_BYTES: usize = 2 * (PIECE_BYTES + 4 * 1024);
 
+/// How many times as much as its capacity a pipe holds at most that a guest writes to: see [`PipeWriter`].
+pub const OVERRUN_FACTOR: usize = 2;
+
 /// A write to, or a wait for room in, a pipe whose reading end or writing end is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the stream is closed")]
@@ -39,7 +42,8 @@ pub fn pipe(capacity: usize) -> (PipeWriter, PipeReader) {
     (PipeWriter(Arc::new(WriterEnd(shared.clone()))), PipeReader(Arc::new(ReaderEnd(shared))))
 }
 
-/// The end that bytes go into.
+/// The end that bytes go into. A guest that obtains several permits to write before it uses one can write [`OVERRUN_FACTOR`]
+/// times as much as the pipe holds.
 #[derive(Debug, Clone)]
 pub struct PipeWriter(Arc<WriterEnd>);
 
@@ -332,7 +336,9 @@ impl OutputStream for PipeWriter {
         // A permit cannot be taken back, so a guest with two handles to one pipe may hold two permits for the same
         // room. One such overrun is accepted; beyond it the guest is writing without permits.
         let room = self.room().map_err(|Closed| StreamError::Closed)?;
-        if bytes.len() > room && self.0.0.lock().buffer.len() + bytes.len() > self.0.0.capacity.saturating_mul(2) {
+        if bytes.len() > room
+            && self.0.0.lock().buffer.len() + bytes.len() > self.0.0.capacity.saturating_mul(OVERRUN_FACTOR)
+        {
             return Err(StreamError::trap("a write of more bytes than `check-write` permitted"));
         }
         self.append(|buffer| buffer.push(bytes));

@@ -11,8 +11,8 @@ use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::account::{self, Account, Admission, LimitReached, Limiter};
-use super::component::Program;
 use super::pipe::{PipeReader, PipeWriter};
+use super::program::HeldProgram;
 use super::stdio::{Input, Output};
 use super::turn::Turn;
 use crate::grant::{Limit, Reach};
@@ -20,6 +20,9 @@ use crate::vfs::Namespace;
 
 /// A trap's text is cut to this many bytes; it quotes function names, which the guest chooses.
 const TRAP_TEXT_SIZE_MAX: usize = 16 * 1024;
+
+/// What the host keeps of a cell that has ended, at most, in bytes: how it ended, and what it has used.
+pub const ENDED_BYTES_MAX: u64 = TRAP_TEXT_SIZE_MAX as u64 + 2048;
 
 /// What a text costs the host besides its bytes.
 const WORD_BYTES: u64 = 48;
@@ -33,8 +36,8 @@ pub const PROGRAM_NAME: &str = "main.wasm";
 
 /// Everything that a new cell is given. What is not in here, it does not have.
 pub struct Launch {
-    /// The compiled component.
-    pub program: Program,
+    /// The compiled component, with the room for it.
+    pub program: HeldProgram,
     /// The first argument, by which some programs tell what they are to do.
     pub arg0: String,
     /// The arguments after the program's name.
@@ -172,7 +175,8 @@ impl Drop for Ending {
     }
 }
 
-async fn run(program: Program, mut state: CellState, kept_bytes: u64) -> ExitStatus {
+async fn run(held: HeldProgram, mut state: CellState, kept_bytes: u64) -> ExitStatus {
+    let program = held.program();
     let taken = state.limiter.keep(kept_bytes).and_then(|()| state.limiter.carry(program.weight()));
     if let Err(reached) = taken {
         return ExitStatus::LimitReached(reached);
@@ -223,6 +227,8 @@ fn trap_text(error: &wasmtime::Error, refused: Option<String>) -> String {
         text.truncate(text.floor_char_boundary(TRAP_TEXT_SIZE_MAX));
         text.push('…');
     }
+    // The names of functions can make it some megabytes long before.
+    text.shrink_to_fit();
     text
 }
 

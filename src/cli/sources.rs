@@ -200,9 +200,11 @@ pub(in crate::cli) fn failure(content: &ContentPath, args: &SourceArgs, error: F
         FetchError::Missing(_)
         | FetchError::Late { .. }
         | FetchError::Path(WalkError::NotFound { .. } | WalkError::NotADirectory { .. }) => exit_code::NOT_FOUND,
-        FetchError::Thread(_) | FetchError::Setup(_) | FetchError::Ended | FetchError::TooManyRoots { .. } => {
-            exit_code::FAILURE
-        }
+        FetchError::Thread(_)
+        | FetchError::Setup(_)
+        | FetchError::Ended
+        | FetchError::TooManyRoots { .. }
+        | FetchError::TooManyForCell { .. } => exit_code::FAILURE,
         _ => exit_code::INVALID,
     };
     match error {

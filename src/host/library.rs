@@ -7,13 +7,13 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::caps::LoadedImage;
-use crate::cell::{Account, LimitReached};
+use crate::cell::{Account, Held, LimitReached};
 use crate::dag::ContentPath;
 
 /// Has what is named by its CID: here, or from elsewhere.
 pub trait Library: Send + Sync {
     /// Reads a program of at most `bytes_max` bytes, or that of an image. What has to be fetched for it is booked on
-    /// `account`. Dropping the future ends that.
+    /// `account`, and so is the program, before it is read. Dropping the future ends that.
     fn load(
         &self,
         content: ContentPath,
@@ -28,6 +28,8 @@ pub struct Loading {
     pub wasm: Bytes,
     /// The image that it was found in, where it was one that was named.
     pub image: Option<Arc<dyn LoadedImage>>,
+    /// The room for the program.
+    pub room: Held,
 }
 
 /// Why nothing was read.
@@ -37,7 +39,7 @@ pub enum LibraryError {
     TooLarge,
     /// It is something else than a file or a directory.
     Kind,
-    /// The cell has fetched as much as it may.
+    /// The cell has fetched as much as it may, or has no memory left for the program.
     Limit(LimitReached),
     /// It cannot be had, or is malformed, or no image.
     Failed(Arc<dyn Error + Send + Sync>),

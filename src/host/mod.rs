@@ -12,7 +12,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use tokio::sync::Semaphore;
@@ -20,12 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::caps::{
-    self, Bootstrap, Child, HostGrants, Loadable, Loaded, LoadedImage, Order, Spawn, SpawnError, Stream,
-};
+use crate::caps::{self, Bootstrap, Child, HostGrants, Loadable, Loaded, Order, Room, Spawn, SpawnError, Stream, Wasm};
 use crate::cell::{
-    self, Account, Admission, CHANNEL_BYTES, Channel, Compiler, Held, Input, Launch, LimitReached, Output, PIECE_BYTES,
-    PipeReader, PipeWriter, Process, pipe,
+    self, Account, Admission, CHANNEL_BYTES, Channel, Compiler, ComponentError, ENDED_BYTES_MAX, Input, Launch,
+    LimitReached, OVERRUN_FACTOR, Output, PIECE_BYTES, PipeReader, PipeWriter, Process, pipe,
 };
 use crate::dag::ContentPath;
 use crate::grant::{Limit, Reach};
@@ -159,14 +156,14 @@ impl Host {
     }
 
     /// Reads a program, or an image's, that a cell with this account names.
-    async fn find(&self, text: &str, account: &Account) -> Result<(Bytes, Option<Arc<dyn LoadedImage>>), SpawnError> {
+    async fn find(&self, text: &str, account: &Account) -> Result<Loading, SpawnError> {
         if text.len() > CONTENT_TEXT_BYTES_MAX {
             return Err(SpawnError::ContentTextTooLong { limit: CONTENT_TEXT_BYTES_MAX });
         }
         let content: ContentPath = text.parse().map_err(|error| SpawnError::ContentText(Box::new(error)))?;
         let bytes_max = account.limits().number(Limit::Wasm).unwrap_or(u64::MAX);
         let found = self.0.library.load(content.clone(), account.clone(), bytes_max).await;
-        found.map(|found| (found.wasm, found.image)).map_err(|error| match error {
+        found.map_err(|error| match error {
             LibraryError::TooLarge => account.reached(Limit::Wasm).into(),
             LibraryError::Limit(reached) => reached.into(),
             LibraryError::Kind => SpawnError::NoProgram { content: Box::new(content) },
@@ -283,7 +280,7 @@ impl Children {
     }
 
     /// Checks that the parent may have such a child, and makes room for it.
-    fn admit(&self, module: &Loaded, order: &Order) -> Result<(Account, Admission, Held), SpawnError> {
+    fn admit(&self, module: &Loaded, order: &Order) -> Result<(Account, Admission, Room), SpawnError> {
         let mut limits = self.account.limits().of_child(&order.limits)?;
         if let Some(image) = &module.image {
             limits.lower(image.limits(), &order.limits);
@@ -297,8 +294,13 @@ impl Children {
             return Err(SpawnError::FetchBeyondParent);
         }
         let admission = self.account.admit_child()?;
-        let outputs = [order.stdout, order.stderr].iter().filter(|stream| **stream == Stream::Pipe).count();
-        let room = self.account.hold((outputs * limits.size(Limit::Stdio)) as u64)?;
+        let pipes = |streams: &[Stream]| streams.iter().filter(|stream| **stream == Stream::Pipe).count() as u64;
+        let stdio = limits.size(Limit::Stdio) as u64;
+        let room = Room {
+            status: self.account.hold(ENDED_BYTES_MAX)?,
+            input: self.account.hold(pipes(&[order.stdin]) * stdio)?,
+            outputs: self.account.hold(pipes(&[order.stdout, order.stderr]) * OVERRUN_FACTOR as u64 * stdio)?,
+        };
         Ok((self.account.below(limits)?, admission, room))
     }
 }
@@ -313,14 +315,22 @@ impl Spawn for Children {
             }
             // Held until it is compiled.
             let _turn = loading.acquire().await.map_err(|_| SpawnError::ShuttingDown)?;
-            let (wasm, image) = match what {
-                Loadable::Wasm(copy) => (copy().map_err(SpawnError::Wasm)?, None),
+            // The room for the program is held until it is compiled as well.
+            let Loading { wasm, image, room: _room } = match what {
+                Loadable::Wasm(Wasm { size_bytes, .. }) if size_bytes > account.limits().size(Limit::Wasm) => {
+                    return Err(account.reached(Limit::Wasm).into());
+                }
+                Loadable::Wasm(Wasm { size_bytes, copy }) => {
+                    let room = account.hold(size_bytes as u64)?;
+                    Loading { wasm: copy().map_err(SpawnError::Wasm)?, image: None, room }
+                }
                 Loadable::Content(text) => host.find(&text, &account).await?,
             };
-            if wasm.len() > account.limits().size(Limit::Wasm) {
-                return Err(account.reached(Limit::Wasm).into());
-            }
-            Ok(Loaded { program: host.0.compiler.compile_for(wasm, &account).await?, image })
+            let program = host.0.compiler.compile_for(wasm, &account).await.map_err(|error| match error {
+                ComponentError::Limit(reached) => SpawnError::Limit(reached),
+                error => SpawnError::Component(error),
+            })?;
+            Ok(Loaded { program, image })
         }
         .boxed_local()
     }
@@ -383,10 +393,11 @@ fn input(stream: Stream, capacity: usize) -> (PipeWriter, PipeReader) {
 
 /// What a child writes to, and the other end of it.
 fn output_to(stream: Stream, capacity: usize) -> (PipeWriter, PipeReader) {
-    let (writer, reader) = pipe(capacity);
     if stream == Stream::Pipe {
-        return (writer, reader);
+        return pipe(capacity);
     }
+    // It is read as soon as it is written, so no more is booked for it than for any child.
+    let (writer, reader) = pipe(capacity.min(PIECE_BYTES));
     tokio::task::spawn_local(async move { while !reader.read(PIECE_BYTES).await.is_empty() {} });
     let (_, at_its_end) = pipe(0);
     (writer, at_its_end)

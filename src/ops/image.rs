@@ -1,5 +1,6 @@
 //! Images as they are run: trees, from a folder or from content that is fetched as it is read.
 
+use std::any::Any;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -13,7 +14,7 @@ use futures::future::BoxFuture;
 use super::fetch::{DagRequest, FetchError, Payer, Session};
 use super::run::RunError;
 use crate::blockstore::Lease;
-use crate::cell::Account;
+use crate::cell::{Account, HeldRoot};
 use crate::dag::{Block, Cid, ContentPath, Scope};
 use crate::grant::{REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError};
 use crate::vfs::{self, Access, Answer, Directory, File, Follow, Namespace, Node, VfsError};
@@ -55,7 +56,7 @@ impl LeasedContent {
             scope: Scope::Entity,
         });
         let lease = session.lease_at_once(program?)?;
-        let blocks = LeasedBlocks { session: session.clone(), payer: Arc::default(), lease };
+        let blocks = LeasedBlocks { session: session.clone(), payer: Arc::default(), _lease: lease, _right: None };
         Some(Self { root: content.root, blocks })
     }
 
@@ -89,7 +90,7 @@ impl LeasedContent {
         let lease = session.lease(&root).await?;
         // Only now may anything go.
         drop((program, image, request));
-        Ok(Self { root, blocks: LeasedBlocks { session: session.clone(), payer, lease } })
+        Ok(Self { root, blocks: LeasedBlocks { session: session.clone(), payer, _lease: lease, _right: None } })
     }
 }
 
@@ -129,13 +130,15 @@ impl fmt::Debug for LeasedContent {
 pub(super) struct LeasedBlocks {
     session: Session,
     payer: Arc<Payer>,
-    lease: Arc<Lease>,
+    _lease: Arc<Lease>,
+    /// The right to that lease, where a cell has to have one.
+    _right: Option<Arc<HeldRoot>>,
 }
 
 impl LeasedBlocks {
     /// The blocks below what this lease keeps, for the cell with this account.
-    pub(super) fn new(session: Session, account: Account, lease: Arc<Lease>) -> Self {
-        Self { session, payer: Arc::new(Payer::of(account)), lease }
+    pub(super) fn new(session: Session, account: Account, lease: Arc<Lease>, right: Arc<HeldRoot>) -> Self {
+        Self { session, payer: Arc::new(Payer::of(account)), _lease: lease, _right: Some(right) }
     }
 
     /// A block, with why it cannot be had.
@@ -145,7 +148,7 @@ impl LeasedBlocks {
 
     /// The same for another cell.
     pub(super) fn of(&self, account: &Account) -> Self {
-        Self::new(self.session.clone(), account.clone(), self.lease.clone())
+        Self { payer: Arc::new(Payer::of(account.clone())), ..self.clone() }
     }
 }
 
@@ -172,6 +175,10 @@ impl vfs::content::Blocks for LeasedBlocks {
 
     fn expect(&self, cids: Vec<Cid>) {
         self.session.expect(cids, &self.payer);
+    }
+
+    fn room(&self, bytes: u64) -> Option<Box<dyn Any + Send>> {
+        Some(Box::new(self.payer.hold(bytes).ok()?))
     }
 }
 
@@ -254,6 +261,8 @@ pub(super) async fn read_all(file: &dyn File, bytes_max: u64) -> Result<Vec<u8>,
         }
         if bytes.is_empty() {
             bytes = piece.into();
+            // No more than there will be: what is read may be booked.
+            bytes.reserve_exact(usize::try_from(size).unwrap_or(0).saturating_sub(bytes.len()));
         } else {
             bytes.extend_from_slice(&piece);
         }
@@ -261,6 +270,15 @@ pub(super) async fn read_all(file: &dyn File, bytes_max: u64) -> Result<Vec<u8>,
         if bytes.len() as u64 > bytes_max {
             return Err(FileError::TooLong(bytes.len() as u64));
         }
+    }
+}
+
+/// How long the program of an image is, in bytes; 0 where there is none, or it cannot be told.
+pub(super) async fn program_bytes(image: &Arc<dyn Directory>) -> u64 {
+    let Ok(namespace) = Namespace::new(image.clone(), &[]) else { return 0 };
+    match namespace.root().walk(MAIN_PATH, Follow::Last).await.map(|target| target.node) {
+        Ok(Some(Node::File(file))) => file.metadata().await.map_or(0, |metadata| metadata.size_bytes),
+        _ => 0,
     }
 }
 

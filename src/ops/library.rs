@@ -60,23 +60,31 @@ async fn load(
     bytes_max: u64,
 ) -> Result<Loading, LibraryError> {
     // Also the blocks on the way stay.
+    let too_many = |limit| failed(FetchError::TooManyForCell { limit });
+    let right = Arc::new(account.hold_root().map_err(too_many)?);
     let lease = session.lease(&content.root).await.map_err(failed)?;
-    let blocks = LeasedBlocks::new(session, account, lease);
+    let blocks = LeasedBlocks::new(session, account.clone(), lease, right);
     let end = end_of(&blocks, &content).await?;
     let tree = Content::new(end, cache);
+    // What is not read needs no room. Content does not change, so it is as long as it says.
+    let room = |bytes: u64| account.hold(if bytes > bytes_max { 0 } else { bytes }).map_err(LibraryError::Limit);
     match tree.node(Arc::new(blocks.clone())).await.map_err(unreadable)? {
-        Node::File(file) => match image::read_all(&*file, bytes_max).await {
-            Ok(wasm) => Ok(Loading { wasm: wasm.into(), image: None }),
-            Err(FileError::TooLong(_)) => Err(LibraryError::TooLarge),
-            Err(FileError::Unreadable(error)) => Err(unreadable(error)),
-            Err(FileError::Missing | FileError::NotAFile) => Err(LibraryError::Kind),
-        },
+        Node::File(file) => {
+            let room = room(file.metadata().await.map_err(unreadable)?.size_bytes)?;
+            match image::read_all(&*file, bytes_max).await {
+                Ok(wasm) => Ok(Loading { wasm: wasm.into(), image: None, room }),
+                Err(FileError::TooLong(_)) => Err(LibraryError::TooLarge),
+                Err(FileError::Unreadable(error)) => Err(unreadable(error)),
+                Err(FileError::Missing | FileError::NotAFile) => Err(LibraryError::Kind),
+            }
+        }
         Node::Directory(directory) => {
             let name = PathBuf::from(content.to_string());
+            let room = room(image::program_bytes(&directory).await)?;
             let wasm = image::read_program(&directory, &name, bytes_max).await.map_err(not_run)?;
             let request = image::read_request(&directory, &name).await.map_err(not_run)?;
             let image = ContentImage { tree, blocks, limits: request.limits };
-            Ok(Loading { wasm, image: Some(Arc::new(image)) })
+            Ok(Loading { wasm, image: Some(Arc::new(image)), room })
         }
         Node::Symlink(_) | Node::Other(..) => Err(LibraryError::Kind),
     }

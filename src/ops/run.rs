@@ -298,9 +298,12 @@ async fn run_to_end(
     if let Some(port) = swarm.port_taken_instead() {
         tell(RunEvent::OtherPort(port));
     }
-    let program = match compiler.find(&wasm) {
+    let program = match compiler.find_own(&wasm, &account) {
         Some(program) => program.map_err(failed)?,
-        None => with_events(compiler.compile(wasm), &|event| tell(RunEvent::Compiling(event))).await.map_err(failed)?,
+        None => {
+            let compiling = compiler.compile_own(wasm, &account);
+            with_events(compiling, &|event| tell(RunEvent::Compiling(event))).await.map_err(failed)?
+        }
     };
     let library = Arc::new(ContentLibrary::new(options.content));
     let host = Host::new(compiler, swarm.clone(), library);

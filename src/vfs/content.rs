@@ -5,6 +5,7 @@
 //! beginning on. Whoever gives the blocks has verified them; whether they fit together is checked here, by the walks of
 //! [`unixfs`].
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
@@ -20,7 +21,7 @@ use super::{
     PATH_BYTES_MAX, READ_BYTES_MAX, Symlink, VfsError,
 };
 use crate::dag::block::CODEC_DAG_PB;
-use crate::dag::unixfs::{self, DirectoryWalk, FileWalk, PathWalk, WalkError};
+use crate::dag::unixfs::{self, DirectoryWalk, FileWalk, PathWalk, Shard, WalkError};
 use crate::dag::{Block, Cid};
 
 /// How many bytes of blocks and decoded directories a cache keeps. Enough for the directories of a large image, which
@@ -47,6 +48,15 @@ const TURN_BYTES: usize = 256 * 1024;
 /// find it and to decode it.
 const AT_ONCE_OVERHEAD_BYTES: usize = 2048;
 
+/// As how many bytes each byte of a block counts that is decoded: a link of 50 bytes takes 1.5 µs.
+const DECODED_FACTOR: usize = 8;
+
+/// As how many bytes a block counts that is in the cache.
+const CACHED_TURN_BYTES: usize = 128;
+
+/// In what steps room is made for a listing, in bytes: far more than an entry takes.
+const LISTING_STEP_BYTES: usize = 256 * 1024;
+
 /// What a cached block takes beside its bytes, roughly.
 const CACHED_OVERHEAD_BYTES: usize = 256;
 
@@ -66,6 +76,11 @@ pub trait Blocks: Send + Sync {
 
     /// Says which blocks will probably be asked for soon, the first one first.
     fn expect(&self, _cids: Vec<Cid>) {}
+
+    /// Makes room for so many bytes that are held for whoever reads, for as long as the value lives; `None` if there is none.
+    fn room(&self, _bytes: u64) -> Option<Box<dyn Any + Send>> {
+        Some(Box::new(()))
+    }
 }
 
 /// The directory that `root` names.
@@ -173,9 +188,24 @@ struct Cache {
 #[derive(Clone)]
 struct Cached {
     block: Block,
-    /// The entries of a directory in one block, sorted by name; `None` for other blocks.
-    entries: Option<Arc<Entries>>,
+    decoded: Decoded,
 }
+
+/// What a block is, decoded as far as it would take long to do that again for each path that leads through it.
+#[derive(Clone)]
+enum Decoded {
+    /// A directory in one block.
+    Directory(Arc<Entries>),
+    /// A directory in several, or a part of one.
+    Shard(Arc<Shard>),
+    /// A file of this length, or a part of one.
+    File { size: u64 },
+    /// A symbolic link, or nothing that can be.
+    Other,
+}
+
+/// The entries and children that are kept of a directory take so much each beside their names, in bytes.
+const DECODED_ENTRY_BYTES: usize = 160;
 
 /// The entries of a directory.
 struct Entries {
@@ -205,22 +235,37 @@ impl Entries {
 
 impl Cached {
     fn new(block: Block) -> Self {
-        let entries = match unixfs::Node::decode(&block) {
+        let decoded = match unixfs::Node::decode(&block) {
             Ok(unixfs::Node::Directory(entries)) => {
                 let mut entries: Vec<_> =
                     entries.into_iter().map(|(name, target)| (name.as_str().to_owned(), target.cid)).collect();
                 entries.sort_unstable();
-                Some(Arc::new(Entries { sorted: entries, looked_for: Mutex::default() }))
+                Decoded::Directory(Arc::new(Entries { sorted: entries, looked_for: Mutex::default() }))
             }
-            _ => None,
+            Ok(unixfs::Node::Shard(shard)) => Decoded::Shard(Arc::new(shard)),
+            Ok(unixfs::Node::File(file)) => Decoded::File { size: file.size },
+            Ok(unixfs::Node::Symlink(_)) | Err(_) => Decoded::Other,
         };
-        Self { block, entries }
+        Self { block, decoded }
+    }
+
+    /// The entries, if it is a directory in one block.
+    fn entries(&self) -> Option<&Arc<Entries>> {
+        match &self.decoded {
+            Decoded::Directory(entries) => Some(entries),
+            _ => None,
+        }
     }
 
     fn size_bytes(&self) -> usize {
-        // A directory's names are there twice, and each entry takes some more.
-        let entries = self.entries.as_ref().map_or(0, |entries| self.block.data().len() + entries.sorted.len() * 160);
-        self.block.data().len() + entries + CACHED_OVERHEAD_BYTES
+        let block_bytes = self.block.data().len();
+        let count = match &self.decoded {
+            Decoded::Directory(entries) => entries.sorted.len(),
+            Decoded::Shard(shard) => shard.children.len(),
+            Decoded::File { .. } | Decoded::Other => return block_bytes + CACHED_OVERHEAD_BYTES,
+        };
+        // A directory's names are there twice.
+        2 * block_bytes + count * DECODED_ENTRY_BYTES + CACHED_OVERHEAD_BYTES
     }
 }
 
@@ -266,7 +311,9 @@ impl Tree {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Cached::new(block));
         }
-        if let Some(cached) = self.cache.lock().get(cid) {
+        let known = self.cache.lock().get(cid);
+        if let Some(cached) = known {
+            self.take_turn(CACHED_TURN_BYTES).await;
             return Ok(cached);
         }
         let block = match self.blocks.block_at_once(cid) {
@@ -281,12 +328,17 @@ impl Tree {
     /// Gives a block that was had at once, after others have had their turn if there were many such.
     async fn after_turns(&self, block: Block) -> Block {
         self.looking().had += 1;
-        let bytes = block.data().len() + AT_ONCE_OVERHEAD_BYTES;
+        let factor = if block.cid().codec() == CODEC_DAG_PB { DECODED_FACTOR } else { 1 };
+        self.take_turn(block.data().len() * factor + AT_ONCE_OVERHEAD_BYTES).await;
+        block
+    }
+
+    /// Lets others have their turn if what was had at once is as much as that, with what is counted as so many bytes more.
+    async fn take_turn(&self, bytes: usize) {
         if self.turn_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > TURN_BYTES {
             self.turn_bytes.store(0, Ordering::Relaxed);
             tokio::task::yield_now().await;
         }
-        block
     }
 
     async fn block(&self, cid: &Cid) -> Result<Block, VfsError> {
@@ -301,19 +353,14 @@ impl Tree {
     ) -> Result<Node, VfsError> {
         let cached = self.cached(&cid, beside).await?;
         let tree = self.clone();
-        // It was decoded when it came, and is on the way of many paths.
-        let entries = cached.entries.as_ref().map_or_else(Weak::new, Arc::downgrade);
-        if cached.entries.is_some() {
-            return Ok(Node::Directory(Arc::new(ContentDirectory { tree, cid, identity, entries })));
-        }
-        match decode(&cached.block)? {
-            unixfs::Node::File(file) => Ok(Node::File(Arc::new(ContentFile { tree, cid, identity, size: file.size }))),
-            unixfs::Node::Directory(_) | unixfs::Node::Shard(_) => {
+        match &cached.decoded {
+            Decoded::Directory(_) | Decoded::Shard(_) => {
+                let entries = cached.entries().map_or_else(Weak::new, Arc::downgrade);
                 Ok(Node::Directory(Arc::new(ContentDirectory { tree, cid, identity, entries })))
             }
-            unixfs::Node::Symlink(target) if target.len() > PATH_BYTES_MAX => Err(VfsError::NameTooLong),
-            unixfs::Node::Symlink(target) => {
-                let target = str::from_utf8(target).map_err(|_| VfsError::IllegalName)?.to_owned();
+            Decoded::File { size } => Ok(Node::File(Arc::new(ContentFile { tree, cid, identity, size: *size }))),
+            Decoded::Other => {
+                let target = symlink_target(&cached.block)?;
                 let metadata = image_metadata(Kind::Symlink, target.len() as u64);
                 Ok(Node::Symlink(Arc::new(Symlink { identity, metadata, target })))
             }
@@ -327,7 +374,14 @@ impl Tree {
         }
         let known = self.cache.lock().get(&cid);
         let block = match known {
-            Some(cached) => Some(cached.block),
+            Some(cached) => {
+                self.take_turn(CACHED_TURN_BYTES).await;
+                match cached.decoded {
+                    Decoded::Directory(_) | Decoded::Shard(_) => return Kind::Directory,
+                    Decoded::File { .. } => return Kind::File,
+                    Decoded::Other => Some(cached.block),
+                }
+            }
             None => match self.blocks.block_at_once(&cid) {
                 Some(block) => Some(self.after_turns(block).await),
                 None => self.blocks.block_if_here(cid).await,
@@ -342,9 +396,14 @@ impl Tree {
     }
 }
 
-fn decode(block: &Block) -> Result<unixfs::Node<'_>, VfsError> {
-    unixfs::Node::decode(block)
-        .map_err(|source| VfsError::failed(WalkError::Node { cid: Box::new(*block.cid()), source }))
+/// Where a symbolic link leads; an error if the block is none.
+fn symlink_target(block: &Block) -> Result<String, VfsError> {
+    let unusable = |source| VfsError::failed(WalkError::Node { cid: Box::new(*block.cid()), source });
+    match unixfs::Node::decode(block).map_err(unusable)? {
+        unixfs::Node::Symlink(target) if target.len() > PATH_BYTES_MAX => Err(VfsError::NameTooLong),
+        unixfs::Node::Symlink(target) => Ok(str::from_utf8(target).map_err(|_| VfsError::IllegalName)?.to_owned()),
+        _ => Err(VfsError::Invalid),
+    }
 }
 
 /// The metadata of a node of an image: the same wherever the image comes from.
@@ -366,7 +425,7 @@ impl ContentDirectory {
     async fn find(&self, name: Name<'_>) -> Result<(Cid, Option<(Arc<Entries>, usize)>), VfsError> {
         let entries = match self.entries.upgrade() {
             Some(entries) => Some(entries),
-            None => self.tree.cached(&self.cid, Vec::new).await?.entries,
+            None => self.tree.cached(&self.cid, Vec::new).await?.entries().cloned(),
         };
         if let Some(entries) = entries {
             let place = entries.find(name).ok_or(VfsError::NoEntry)?;
@@ -374,8 +433,12 @@ impl ContentDirectory {
         }
         let mut walk = PathWalk::new(self.cid, name.as_str()).map_err(|_| VfsError::NoEntry)?;
         while let Some(wanted) = walk.wanted().copied() {
-            let block = self.tree.block(&wanted).await?;
-            match walk.supply(&block) {
+            let cached = self.tree.cached(&wanted, Vec::new).await?;
+            let supplied = match &cached.decoded {
+                Decoded::Shard(shard) => walk.supply_shard(&wanted, shard),
+                _ => walk.supply(&cached.block),
+            };
+            match supplied {
                 Ok(()) => {}
                 Err(WalkError::NotFound { .. }) => return Err(VfsError::NoEntry),
                 Err(error) => return Err(VfsError::failed(error)),
@@ -385,7 +448,9 @@ impl ContentDirectory {
     }
 
     async fn list(&self) -> Result<Vec<Entry>, VfsError> {
-        let mut entries = Vec::new();
+        let mut entries: Vec<Entry> = Vec::new();
+        // Who lists books what he gets. This is for the time until then, in which a block may have to come from far away.
+        let (mut rooms, mut left_bytes) = (Vec::new(), 0_usize);
         let mut walk = DirectoryWalk::new(self.cid);
         while let Some(wanted) = walk.wanted().copied() {
             let block = self.tree.block(&wanted).await?;
@@ -393,6 +458,13 @@ impl ContentDirectory {
                 if entries.len() == LISTING_ENTRIES_MAX {
                     return Err(VfsError::NoMemory);
                 }
+                // Twice, since a list that grows may be there twice.
+                let bytes = 2 * size_of::<Entry>() + entry.name.as_str().len();
+                if bytes > left_bytes {
+                    rooms.push(self.tree.blocks.room(LISTING_STEP_BYTES as u64).ok_or(VfsError::NoMemory)?);
+                    left_bytes += LISTING_STEP_BYTES;
+                }
+                left_bytes -= bytes;
                 let kind = self.tree.kind_if_here(entry.target.cid).await;
                 entries.push(Entry { name: entry.name.as_str().to_owned(), kind });
             }

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -49,7 +50,7 @@ enum Show {
 /// If it is no directory or cannot be opened.
 pub fn open_image(path: &Path) -> io::Result<Arc<dyn Directory>> {
     let (fd, kept) = (Arc::new(open_root(path)?), Some(Arc::default()));
-    Ok(Arc::new(FolderDirectory { fd, identity: ROOT_IDENTITY, show: Show::Image, kept }))
+    Ok(Arc::new(FolderDirectory { fd, identity: ROOT_IDENTITY, show: Show::Image, kept, folder: next_folder() }))
 }
 
 /// A folder of the user's, as it is.
@@ -59,7 +60,14 @@ pub fn open_image(path: &Path) -> io::Result<Arc<dyn Directory>> {
 pub fn open_mount(path: &Path, writable: bool) -> io::Result<Arc<dyn Directory>> {
     let fd = open_root(path)?;
     let identity = host_identity(&rustix::fs::fstat(&fd)?);
-    Ok(Arc::new(FolderDirectory { fd: Arc::new(fd), identity, show: Show::Mount { writable }, kept: None }))
+    let show = Show::Mount { writable };
+    Ok(Arc::new(FolderDirectory { fd: Arc::new(fd), identity, show, kept: None, folder: next_folder() }))
+}
+
+/// A number for a folder that is shown. What the system calls one device may be shown more than once.
+fn next_folder() -> u64 {
+    static SHOWN: AtomicU64 = AtomicU64::new(0);
+    SHOWN.fetch_add(1, Ordering::Relaxed)
 }
 
 fn open_root(path: &Path) -> io::Result<OwnedFd> {
@@ -90,13 +98,19 @@ fn open_cached(_: &OwnedFd, _: &str, _: OFlags) -> Option<Result<OwnedFd, Errno>
     None
 }
 
-async fn open_at(directory: &Arc<OwnedFd>, name: &str, flags: OFlags) -> Result<OwnedFd, VfsError> {
+/// Opens a name, and looks at what that is; where the first waits for a disk, the second may as well.
+async fn open_at(directory: &Arc<OwnedFd>, name: &str, flags: OFlags) -> Result<(OwnedFd, Stat), VfsError> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let look = |fd: OwnedFd| {
+        let fd = spare(fd)?;
+        let stat = rustix::fs::fstat(&fd)?;
+        Ok((fd, stat))
+    };
     if let Some(opened) = open_cached(directory, name, flags) {
-        return spare(opened?);
+        return look(opened?);
     }
     let (directory, name) = (directory.clone(), name.to_owned());
-    blocking(move || spare(rustix::fs::openat(&directory, name, flags, Mode::empty())?)).await
+    blocking(move || look(rustix::fs::openat(&directory, name, flags, Mode::empty())?)).await
 }
 
 /// How many file descriptors of this process cells leave to all else: to connections, to compilers, to the blockstore.
@@ -194,6 +208,8 @@ struct FolderDirectory {
     show: Show,
     /// Those of the whole tree, where it is an image.
     kept: Option<Arc<KeptDirectories>>,
+    /// The number of the folder that is shown.
+    folder: u64,
 }
 
 impl FolderDirectory {
@@ -204,8 +220,7 @@ impl FolderDirectory {
                 return Ok(self.child(identity, fd));
             }
         }
-        let fd = open_at(&self.fd, name.as_str(), OFlags::PATH).await?;
-        let stat = rustix::fs::fstat(&fd)?;
+        let (fd, stat) = open_at(&self.fd, name.as_str(), OFlags::PATH).await?;
         let metadata = self.show.metadata(&stat);
         let identity = match self.show {
             Show::Image => child_identity(self.identity, name),
@@ -228,7 +243,13 @@ impl FolderDirectory {
                 show: self.show,
             })),
             Kind::Symlink => {
-                let target = rustix::fs::readlinkat(&self.fd, name.as_str(), Vec::new())?;
+                let (directory, name) = (self.fd.clone(), name.as_str().to_owned());
+                let read = move || Ok(rustix::fs::readlinkat(&directory, name, Vec::new())?);
+                let target = match self.show {
+                    // There are few, in folders that are read from a disk and stay in memory.
+                    Show::Image => read()?,
+                    Show::Mount { .. } => blocking(read).await?,
+                };
                 let target = target.into_string().map_err(|_| VfsError::IllegalName)?;
                 if target.len() > PATH_BYTES_MAX {
                     return Err(VfsError::NameTooLong);
@@ -240,7 +261,7 @@ impl FolderDirectory {
     }
 
     fn child(&self, identity: Identity, fd: Arc<OwnedFd>) -> Node {
-        Node::Directory(Arc::new(Self { fd, identity, show: self.show, kept: self.kept.clone() }))
+        Node::Directory(Arc::new(Self { fd, identity, show: self.show, kept: self.kept.clone(), folder: self.folder }))
     }
 
     /// Does something that changes the folder.
@@ -255,10 +276,14 @@ impl FolderDirectory {
         blocking(move || Ok(work(&fd)?)).boxed()
     }
 
-    /// The other directory of a change that concerns two, if it is on the same host.
-    fn partner(to: &Arc<dyn Directory>) -> Result<Arc<OwnedFd>, VfsError> {
+    /// The other directory of a change that concerns two, if it is in the same folder and on the same device. Who is told that
+    /// it is not copies, which may be allowed.
+    fn partner(&self, to: &Arc<dyn Directory>) -> Result<Arc<OwnedFd>, VfsError> {
         let to: &dyn Any = &**to;
         let to = to.downcast_ref::<Self>().ok_or(VfsError::CrossDevice)?;
+        if to.folder != self.folder || to.identity.tree != self.identity.tree {
+            return Err(VfsError::CrossDevice);
+        }
         to.show.check_writable()?;
         Ok(to.fd.clone())
     }
@@ -343,7 +368,7 @@ impl Directory for FolderDirectory {
 
     fn link<'a>(&'a self, name: Name<'a>, to: &'a Arc<dyn Directory>, to_name: Name<'a>) -> Answer<'a, ()> {
         let (name, to_name) = (name.as_str().to_owned(), to_name.as_str().to_owned());
-        match Self::partner(to) {
+        match self.partner(to) {
             Ok(to) => self.change(move |directory| rustix::fs::linkat(directory, name, &to, to_name, AtFlags::empty())),
             Err(error) => futures::future::ready(Err(error)).boxed(),
         }
@@ -361,7 +386,7 @@ impl Directory for FolderDirectory {
 
     fn rename<'a>(&'a self, name: Name<'a>, to: &'a Arc<dyn Directory>, to_name: Name<'a>) -> Answer<'a, ()> {
         let (name, to_name) = (name.as_str().to_owned(), to_name.as_str().to_owned());
-        match Self::partner(to) {
+        match self.partner(to) {
             Ok(to) => self.change(move |directory| rustix::fs::renameat(directory, name, &to, to_name)),
             Err(error) => futures::future::ready(Err(error)).boxed(),
         }
@@ -433,8 +458,8 @@ impl File for FolderFile {
                 self.show.check_writable()?;
             }
             // Should it have become something else meanwhile, opening it neither waits nor does anything else.
-            let fd = open_at(&self.directory, &self.name, mode | OFlags::NONBLOCK | OFlags::NOCTTY).await?;
-            let stat = rustix::fs::fstat(&fd)?;
+            let flags = mode | OFlags::NONBLOCK | OFlags::NOCTTY;
+            let (fd, stat) = open_at(&self.directory, &self.name, flags).await?;
             if kind(&stat) != Kind::File || (stat.st_dev as u64, stat.st_ino as u64) != self.inode {
                 return Err(VfsError::Replaced);
             }
@@ -542,15 +567,16 @@ impl OpenFile for OpenFolderFile {
     }
 
     fn set_size(&self, size_bytes: u64) -> Answer<'_, ()> {
-        futures::future::ready(rustix::fs::ftruncate(&self.fd, size_bytes).map_err(VfsError::from)).boxed()
+        let fd = self.fd.as_fd().try_clone_to_owned();
+        blocking(move || Ok(rustix::fs::ftruncate(fd?, size_bytes)?)).boxed()
     }
 
     fn set_times(&self, times: NewTimes) -> Answer<'_, ()> {
-        let changed = self
-            .show
-            .check_writable()
-            .and_then(|()| rustix::fs::futimens(&self.fd, &timestamps(times)).map_err(VfsError::from));
-        futures::future::ready(changed).boxed()
+        if let Err(error) = self.show.check_writable() {
+            return futures::future::ready(Err(error)).boxed();
+        }
+        let fd = self.fd.as_fd().try_clone_to_owned();
+        blocking(move || Ok(rustix::fs::futimens(fd?, &timestamps(times))?)).boxed()
     }
 
     fn sync(&self) -> Answer<'_, ()> {

@@ -179,8 +179,8 @@ pub trait Directory: Any + Send + Sync {
     }
 
     /// Gives what is not a directory another name, in another directory of the same tree.
-    fn link<'a>(&'a self, _name: Name<'a>, _to: &'a Arc<dyn Directory>, _to_name: Name<'a>) -> Answer<'a, ()> {
-        read_only()
+    fn link<'a>(&'a self, _name: Name<'a>, to: &'a Arc<dyn Directory>, _to_name: Name<'a>) -> Answer<'a, ()> {
+        other_tree_or_read_only(self.identity(), to)
     }
 
     /// Takes the name from what is not a directory.
@@ -195,11 +195,7 @@ pub trait Directory: Any + Send + Sync {
 
     /// Moves an entry to another directory of the same tree, where it replaces what has its name, as POSIX has it.
     fn rename<'a>(&'a self, _name: Name<'a>, to: &'a Arc<dyn Directory>, _to_name: Name<'a>) -> Answer<'a, ()> {
-        // Who is told so copies, which is allowed.
-        if self.identity().tree != to.identity().tree {
-            return futures::future::ready(Err(VfsError::CrossDevice)).boxed();
-        }
-        read_only()
+        other_tree_or_read_only(self.identity(), to)
     }
 
     /// Sets the times of the entry, a link's own, or those of this directory itself.
@@ -293,6 +289,15 @@ impl Node {
             Self::Symlink(symlink) => symlink.identity,
             Self::Other(identity, _) => *identity,
         }
+    }
+}
+
+/// What a read-only directory says of a change that concerns another one as well. Who is told that it is in another tree copies,
+/// which is allowed.
+fn other_tree_or_read_only<'a>(this: Identity, to: &Arc<dyn Directory>) -> Answer<'a, ()> {
+    match this.tree == to.identity().tree {
+        true => read_only(),
+        false => futures::future::ready(Err(VfsError::CrossDevice)).boxed(),
     }
 }
 

@@ -59,6 +59,9 @@ struct Recorded {
     /// Whether each of them is then had at once.
     gives_at_once: bool,
     expected: Mutex<Vec<Cid>>,
+    /// Whether there is no room for listings, and what was asked for.
+    is_full: bool,
+    room_bytes: AtomicU64,
 }
 
 impl BlockSink for Recorded {
@@ -92,6 +95,11 @@ impl content::Blocks for Recorded {
 
     fn expect(&self, cids: Vec<Cid>) {
         self.expected.lock().unwrap().extend(cids);
+    }
+
+    fn room(&self, bytes: u64) -> Option<Box<dyn Any + Send>> {
+        self.room_bytes.fetch_add(bytes, Ordering::Relaxed);
+        (!self.is_full).then(|| Box::new(()) as Box<dyn Any + Send>)
     }
 }
 
@@ -528,6 +536,86 @@ async fn what_is_had_at_once_leaves_the_thread_to_others() {
     assert!((4..=6).contains(&turns.load(Ordering::Relaxed)), "{turns:?}");
 }
 
+/// However long a path is, others on the thread have their turn; also where all that it leads through is in memory.
+#[tokio::test]
+async fn a_long_path_leaves_the_thread_to_others() {
+    for (kind, root, _dir) in trees().await {
+        let path = "many/../".repeat(PATH_BYTES_MAX / 8 - 2) + "many/00017";
+        let root = place(&root);
+        assert_eq!(cat(&root, "many/00017").await, "17", "{kind}");
+        let turns = AtomicU64::new(0);
+        let others = async {
+            loop {
+                turns.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            text = cat(&root, &path) => assert_eq!(text, "17", "{kind}"),
+            () = others => {}
+        }
+        // Each name and each way back is one.
+        assert!(turns.load(Ordering::Relaxed) >= 7, "{kind}: {turns:?}");
+    }
+}
+
+/// There is room for a listing before it is there.
+#[tokio::test]
+async fn a_listing_has_room_before_it_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..3000 {
+        fs::write(dir.path().join(format!("{number:0200}")), "x").unwrap();
+    }
+    let options = ImportOptions::new(Profile::UNIXFS_V1_2025);
+    for is_full in [false, true] {
+        let mut blocks = Recorded { is_full, ..Recorded::default() };
+        let root = import(dir.path(), &options, None, Some(&mut blocks)).unwrap().subtree.cid;
+        let blocks = Arc::new(blocks);
+        let entries = content::open(blocks.clone(), root).await.unwrap().entries().await;
+        let room_bytes = blocks.room_bytes.load(Ordering::Relaxed);
+        match is_full {
+            true => assert!(matches!(entries, Err(VfsError::NoMemory))),
+            false => assert!(entries.unwrap().len() == 3000 && room_bytes > 3000 * 200, "{room_bytes}"),
+        }
+    }
+}
+
+/// What is in the cache is listed in turns as well.
+#[tokio::test]
+async fn a_long_listing_leaves_the_thread_to_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut blocks = Recorded::default();
+    fs::create_dir(dir.path().join("many")).unwrap();
+    for number in 0..MANY {
+        fs::create_dir(dir.path().join(format!("many/{number:05}"))).unwrap();
+    }
+    let options = ImportOptions::new(Profile::UNIXFS_V1_2025);
+    let root = import(dir.path(), &options, None, Some(&mut blocks)).unwrap().subtree.cid;
+    let content = place(&content::open(Arc::new(blocks), root).await.unwrap());
+    // All of them are one block, which is known from then on.
+    content.walk("many/00000", Follow::Last).await.unwrap();
+    let Ok(Node::Directory(many)) = content.walk("many", Follow::Last).await.unwrap().existing().cloned() else {
+        panic!()
+    };
+    let turns = AtomicU64::new(0);
+    let others = async {
+        loop {
+            turns.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        entries = many.entries() => {
+            let entries = entries.unwrap();
+            assert!(entries.len() == MANY && entries.iter().all(|entry| entry.kind == Kind::Directory));
+        }
+        () = others => {}
+    }
+    assert!(turns.load(Ordering::Relaxed) >= 2, "{turns:?}");
+}
+
 /// Who reads in order is read ahead for, and nobody else.
 #[tokio::test]
 async fn the_next_pieces_of_a_file_are_expected() {
@@ -595,6 +683,53 @@ async fn missing_and_malformed_blocks_are_errors() {
     let error = async |cid: &Cid| content::open(blocks.clone(), *cid).await.err().unwrap();
     assert!(matches!(error(malformed.cid()).await, VfsError::Io(_)));
     assert!(matches!(error(not_a_directory.cid()).await, VfsError::NotDirectory));
+}
+
+/// Who is told that something is in another tree copies it, which may be allowed; so that is said before anything else.
+#[tokio::test]
+async fn what_is_in_another_tree_is_to_be_copied() {
+    let is = |result: Result<(), VfsError>, kind: &str| {
+        assert!(matches!(result, Err(VfsError::CrossDevice)), "{kind}: {result:?}");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("target"), "x").unwrap();
+    let mut all = trees().await;
+    all.extend(writable().map(|(kind, root, dir)| (kind, root, dir)));
+    all.push(("read-only mount", folder::open_mount(dir.path(), false).unwrap(), None));
+    all.push(("the same folder again", folder::open_mount(dir.path(), true).unwrap(), None));
+    for (kind, root, _) in &all {
+        if matches!(*kind, "memory" | "mount") && root.lookup(name("target")).await.is_err() {
+            write(root, "target", "x").await;
+        }
+        for (other_kind, other, _) in &all {
+            // Images have one identity, wherever they are: no cell has two.
+            let are_images = root.identity().tree == 0 && other.identity().tree == 0;
+            if Arc::ptr_eq(root, other) || are_images {
+                continue;
+            }
+            let pair = format!("{kind} to {other_kind}");
+            is(root.rename(name("target"), other, name("new")).await, &pair);
+            is(root.link(name("target"), other, name("new")).await, &pair);
+        }
+    }
+}
+
+/// A path that ends in a dot means a directory, and not its name.
+#[tokio::test]
+async fn a_dot_is_no_name() {
+    for (kind, root, _dir) in writable() {
+        root.create_directory(name("d")).await.unwrap();
+        let root = place(&root);
+        for (path, expected) in [("d/.", "invalid argument"), ("d/./", "invalid argument"), ("new/.", "no such file")] {
+            let target = root.walk(path, Follow::Name).await.unwrap();
+            let error = target.changeable_name().map(|_| ()).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{kind} {path}: {error}");
+        }
+        for path in ["d", "d/", "./d", "d//"] {
+            let target = root.walk(path, Follow::Name).await.unwrap();
+            assert_eq!(target.changeable_name().unwrap().as_str(), "d", "{kind} {path}");
+        }
+    }
 }
 
 /// The trees that can be written, and what the second lives in.

@@ -14,6 +14,10 @@ pub const LINKS_MAX: usize = 40;
 /// The most directories one inside the other.
 pub const DEPTH_MAX: usize = 1024;
 
+/// After how many names on the way of one path others have their turn. The first links of a path can lead to so many that it
+/// takes a tenth of a second to look all of them up; few paths have as many as this.
+const TURN_NAMES: usize = 128;
+
 /// Whether a symbolic link at the end of a path is followed. One on the way always is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
@@ -35,6 +39,8 @@ pub struct Target {
     pub node: Option<Node>,
     /// The path ends in `/` or `.`, so it can mean nothing but a directory.
     pub is_directory_meant: bool,
+    /// The path ends in `.` after a name, so it means the directory itself and not its name.
+    is_itself_meant: bool,
 }
 
 impl Target {
@@ -55,6 +61,9 @@ impl Target {
     /// # Errors
     /// If the path has no name at its end, or something is mounted there.
     pub fn changeable_name(&self) -> Result<Name<'_>, VfsError> {
+        if self.is_itself_meant {
+            return Err(if self.node.is_some() { VfsError::Invalid } else { VfsError::NoEntry });
+        }
         let name = Name::new(self.name.as_deref().ok_or(VfsError::Invalid)?)?;
         if self.place.is_mount_point(name) { Err(VfsError::Busy) } else { Ok(name) }
     }
@@ -96,12 +105,18 @@ impl Place {
     pub async fn walk(&self, path: &str, follow: Follow) -> Result<Target, VfsError> {
         check(path)?;
         let mut is_directory_meant = means_directory(path);
+        let is_itself_meant = path.trim_end_matches('/').rsplit('/').next() == Some(".");
         let mut pending = components(path, Origin::Path);
         let mut place = self.clone();
         // How far below this place; `None` once a link has led out from under it.
         let mut depth = Some(0_usize);
         let mut links = 0;
+        let mut names = 0_usize;
         while let Some(Component { text, origin }) = pending.pop() {
+            names += 1;
+            if names.is_multiple_of(TURN_NAMES) {
+                tokio::task::yield_now().await;
+            }
             if text == ".." {
                 depth = match (depth, origin) {
                     (Some(0), Origin::Path) => return Err(VfsError::NotPermitted),
@@ -119,7 +134,7 @@ impl Place {
             let node = match place.lookup(name).await {
                 Ok(node) => node,
                 Err(VfsError::NoEntry) if is_last => {
-                    return Ok(Target { place, name: Some(text), node: None, is_directory_meant });
+                    return Ok(Target { place, name: Some(text), node: None, is_directory_meant, is_itself_meant });
                 }
                 Err(error) => return Err(error),
             };
@@ -148,7 +163,15 @@ impl Place {
                     }
                     pending.extend(components(target, Origin::Link { may_leave }));
                 }
-                node if is_last => return Ok(Target { place, name: Some(text), node: Some(node), is_directory_meant }),
+                node if is_last => {
+                    return Ok(Target {
+                        place,
+                        name: Some(text),
+                        node: Some(node),
+                        is_directory_meant,
+                        is_itself_meant,
+                    });
+                }
                 Node::Directory(directory) => {
                     place = place.enter(name, directory)?;
                     depth = depth.map(|depth| depth + 1);
@@ -157,7 +180,7 @@ impl Place {
             }
         }
         let node = Some(Node::Directory(place.directory().clone()));
-        Ok(Target { place, name: None, node, is_directory_meant: true })
+        Ok(Target { place, name: None, node, is_directory_meant: true, is_itself_meant })
     }
 }
 

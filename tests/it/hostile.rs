@@ -194,9 +194,16 @@ fn those_who_have_children_without_end() {
     // Not with the host of its parent: then these are the children of that one, which has left no room for others.
     attack(Own, &["fork-fan"], full, 256);
     // What is left of those that have ended is memory for as long as it is kept.
-    attack(Own, &["fork-zombies"], "the limit `children` is reached, which is 256 or killed", 256);
-    attack(Handed(&[]), &["fork-zombies"], "the limit `children` is reached, which is 256 or killed", 256);
+    let full = "the limit `children` is reached, which is 256 or the limit `memory` is reached or killed";
+    attack(Own, &["fork-zombies"], full, 256);
+    attack(Handed(&[]), &["fork-zombies"], full, 256);
     attack(Own, &["fork-arguments"], "`args` has more than 524288 bytes, which are allowed", 384);
+}
+
+#[test]
+fn those_who_load_programs_without_end() {
+    // Each takes some 20 MiB of the host, and is counted as six times as much.
+    attack(Own, &["fork-programs"], "the limit `memory` is reached, which is 1GiB", 512);
 }
 
 #[test]

@@ -80,6 +80,43 @@ pub(crate) async fn arguments(host: &host::Client) -> Outcome {
     Ok(format!("{} children were told everything", kept.len()))
 }
 
+/// Programs that take little to say and much to have: this one, with a core module behind it that has nothing but globals, and a
+/// number that makes each another one.
+pub(crate) async fn programs(host: &host::Client) -> Outcome {
+    const GLOBALS: usize = 300_000;
+    let mut wasm = Vec::new();
+    ww_guest::stdin().read_to_end(&mut wasm).await?;
+    let mut globals = number(GLOBALS);
+    globals.extend([0x7f, 0, 0x41, 0, 0x0b].repeat(GLOBALS));
+    let module = [b"\0asm\x01\0\0\0".to_vec(), section(6, &globals)].concat();
+    wasm.extend(section(1, &module));
+    let mut kept = Vec::new();
+    for nonce in 0..64_u8 {
+        let other = [wasm.clone(), section(0, &[1, b'n', nonce])].concat();
+        match Module::load(&executor(host), &other).await {
+            Ok(module) => kept.push(module),
+            Err(error) => return Err(format!("after some programs: {error}").into()),
+        }
+    }
+    Ok(format!("{} programs are loaded", kept.len()))
+}
+
+/// A section of a component or a module.
+fn section(id: u8, content: &[u8]) -> Vec<u8> {
+    [vec![id], number(content.len()), content.to_vec()].concat()
+}
+
+/// A number in LEB128.
+fn number(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
 /// Ends while calls of its own are on their way, and while it is itself called.
 pub(crate) async fn exit_inside(host: &host::Client) -> Outcome {
     let executor = executor(host);

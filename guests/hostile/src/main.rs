@@ -19,6 +19,7 @@
 //! | `malformed KIND` | sends what is no message, or makes no sense: `malformed` alone tells of which kinds |
 //! | `guess N` | calls the capability N in four ways |
 //! | `fork-chain`, `fork-fan`, `fork-zombies`, `fork-arguments` | reads its own program from stdin; children of children; many; many that end, kept; some with very much to be told |
+//! | `fork-programs` | the same; loads programs that take much memory |
 //! | `idle`, `say-much` | ends at once, in place of an attack, to compare with; the same with full standard streams |
 //!
 //! Only where there are files:
@@ -137,6 +138,7 @@ async fn with_session(host: &host::Client, args: Vec<String>) -> Outcome {
         ["fork-fan"] => fork::fan(host).await,
         ["fork-zombies"] => fork::zombies(host).await,
         ["fork-arguments"] => fork::arguments(host).await,
+        ["fork-programs"] => fork::programs(host).await,
         _ => Err("there is no such attack; see the documentation of hostile's main.rs".into()),
     }
 }

@@ -27,7 +27,7 @@ use capnp::{Error, any_pointer};
 use tokio_util::sync::CancellationToken;
 
 use super::methods::Methods;
-use crate::cell::{Account, LimitReached};
+use crate::cell::{Account, Held, LimitReached};
 use crate::grant::Limit;
 
 /// How many membranes may be around one capability. A call goes through them by recursion, and so does the end of the
@@ -55,20 +55,26 @@ struct Tally {
     max: usize,
     /// What is said when there are as many as may be.
     full: LimitReached,
+    /// On which it is booked what is kept for a membrane.
+    account: Account,
 }
+
+/// What a membrane and its capability take beside its methods, in bytes.
+const POLICY_BYTES: u64 = 512;
 
 impl Membranes {
     /// For a cell with this account.
     pub(super) fn new(account: &Account) -> Self {
         let max = account.limits().size(Limit::Handles);
-        Self(Rc::new(Tally { count: Cell::new(0), max, full: account.reached(Limit::Handles) }))
+        let (full, account) = (account.reached(Limit::Handles), account.clone());
+        Self(Rc::new(Tally { count: Cell::new(0), max, full, account }))
     }
 
     /// The capability as far as these methods go.
     ///
     /// # Errors
     ///
-    /// Too many membranes are around it, or are there.
+    /// Too many membranes are around it, or are there, or the cell has no memory left for what is kept of this one.
     pub(super) async fn restrict(&self, capability: Client, methods: Methods) -> Result<Client, Error> {
         self.wrap(capability, Some(methods), CancellationToken::new()).await
     }
@@ -88,10 +94,12 @@ impl Membranes {
         methods: Option<Methods>,
         revoked: CancellationToken,
     ) -> Result<Client, Error> {
+        let bytes = POLICY_BYTES + methods.as_ref().map_or(0, Methods::size_bytes);
+        let held = self.0.account.hold(bytes).map_err(|full| Error::failed(full.to_string()))?;
         // Of a promise it cannot be told how many membranes are around it.
         let capability = settled(capability.hook).await;
-        let policy = Rc::new(Policy { methods, revoked, tally: self.0.clone(), count: Cell::new(0) });
-        Ok(Client::new(policy.wrap(capability, Side::Inside)?))
+        let policy = Policy { methods, revoked, tally: self.0.clone(), count: Cell::new(0), _held: held };
+        Ok(Client::new(Rc::new(policy).wrap(capability, Side::Inside)?))
     }
 }
 
@@ -127,6 +135,8 @@ struct Policy {
     tally: Rc<Tally>,
     /// How many capabilities there are of this one.
     count: Cell<usize>,
+    /// The room for what is kept of it.
+    _held: Held,
 }
 
 /// Where a capability is that the other side holds.

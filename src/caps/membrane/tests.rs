@@ -176,6 +176,22 @@ fn what_is_not_listed_is_refused_and_never_reached() {
 }
 
 #[test]
+fn what_is_kept_for_a_restriction_is_memory() {
+    let account = Account::new("memory=64KiB".parse().unwrap());
+    let membranes = Membranes::new(&account);
+    let all: Vec<_> = (0..1024).map(|interface| (interface, 0)).collect();
+    let restricted = || {
+        let client: host::Client = capnp_rpc::new_client(Inside::default());
+        now(membranes.restrict(client.client, methods(&all)))
+    };
+    let kept: Vec<_> = (0..3).map(|_| restricted().unwrap()).collect();
+    assert!(account.memory_bytes() >= 3 * 1024 * 10, "{}", account.memory_bytes());
+    assert!(refusal(restricted()).contains("the limit `memory` is reached, which is 64KiB"));
+    drop(kept);
+    assert_eq!(account.memory_bytes(), 0);
+}
+
+#[test]
 fn what_an_allowed_method_returns_is_restricted() {
     let (inside, client) = restricted(&[GET_EXECUTOR]);
     connected(client, async |host| {

@@ -345,10 +345,30 @@ impl PathWalk {
     /// If it is another block, not part of a directory, or the directory does not have the entry.
     pub fn supply(&mut self, block: &Block) -> Result<(), WalkError> {
         let node = decode(self.wanted(), block)?;
+        self.step(block.cid(), |place, name| look_up(block.cid(), &node, place, name))
+    }
+
+    /// Takes the wanted block, which is this one, where it was found to be a shard before: to decode it takes far longer than
+    /// to look into it.
+    ///
+    /// # Errors
+    /// As [`PathWalk::supply`].
+    pub fn supply_shard(&mut self, cid: &Cid, shard: &Shard) -> Result<(), WalkError> {
+        if self.wanted() != Some(cid) {
+            return Err(WalkError::NotWanted { cid: Box::new(*cid) });
+        }
+        self.step(cid, |place, name| look_up_in_shard(cid, shard, place, name))
+    }
+
+    fn step(
+        &mut self,
+        cid: &Cid,
+        look_up: impl FnOnce(Option<ShardPlace>, &EntryName) -> Result<Option<(Cid, Option<ShardPlace>)>, WalkError>,
+    ) -> Result<(), WalkError> {
         let Some(name) = self.names.last() else {
-            return Err(WalkError::NotWanted { cid: Box::new(*block.cid()) });
+            return Err(WalkError::NotWanted { cid: Box::new(*cid) });
         };
-        match look_up(block.cid(), &node, self.at.1, name)? {
+        match look_up(self.at.1, name)? {
             Some((cid, Some(place))) => self.at = (cid, Some(place)),
             Some((cid, None)) => {
                 self.names.pop();
@@ -374,18 +394,26 @@ fn look_up(
             let found = entries.iter().find(|(entry, _)| entry == name);
             Ok(found.map(|(_, target)| (target.cid, None)))
         }
-        Node::Shard(shard) => {
-            let level = check_place(cid, shard, place)?;
-            let bucket = shard.fanout.bucket(hash_name(name.as_str()), level);
-            let child = shard.children.iter().find(|child| Some(child.bucket) == bucket);
-            Ok(child.and_then(|child| match &child.target {
-                ShardTarget::Shard(cid) => Some((*cid, Some(ShardPlace::below(place, shard.fanout, child.bucket)))),
-                ShardTarget::Entry(entry, target) => (entry == name).then_some((target.cid, None)),
-            }))
-        }
+        Node::Shard(shard) => look_up_in_shard(cid, shard, place, name),
         _ if place.is_some() => Err(WalkError::MisplacedShard { cid: Box::new(*cid) }),
         _ => Err(WalkError::NotADirectory { cid: Box::new(*cid) }),
     }
+}
+
+fn look_up_in_shard(
+    cid: &Cid,
+    shard: &Shard,
+    place: Option<ShardPlace>,
+    name: &EntryName,
+) -> Result<Option<(Cid, Option<ShardPlace>)>, WalkError> {
+    let level = check_place(cid, shard, place)?;
+    let bucket = shard.fanout.bucket(hash_name(name.as_str()), level);
+    let found = bucket.and_then(|bucket| shard.children.binary_search_by_key(&bucket, |child| child.bucket).ok());
+    let child = found.and_then(|index| shard.children.get(index));
+    Ok(child.and_then(|child| match &child.target {
+        ShardTarget::Shard(cid) => Some((*cid, Some(ShardPlace::below(place, shard.fanout, child.bucket)))),
+        ShardTarget::Entry(entry, target) => (entry == name).then_some((target.cid, None)),
+    }))
 }
 
 /// Where blocks can be had without waiting.

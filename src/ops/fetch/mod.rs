@@ -214,6 +214,14 @@ pub enum FetchError {
         /// The limit.
         limit: usize,
     },
+    /// A cell and those below it read more at once than they may.
+    #[error(
+        "this cell and its children read {limit} images and programs by their CIDs, which is the most that they may at once"
+    )]
+    TooManyForCell {
+        /// The limit.
+        limit: u64,
+    },
     /// A thread of the runtime failed.
     #[error("a thread failed")]
     Thread(#[source] task::JoinError),

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::cell::{Account, LimitReached};
+use crate::cell::{Account, Held, LimitReached};
 
 /// Who has something fetched: a cell, which may be one that is still to be started.
 #[derive(Debug, Default)]
@@ -25,6 +25,14 @@ impl Payer {
         if self.account.set(account.clone()).is_ok() {
             let _ = account.count_fetched(self.before.load(Ordering::Relaxed));
         }
+    }
+
+    /// Takes so many bytes of its memory, for as long as the value lives; of one that is still to be started none.
+    ///
+    /// # Errors
+    /// If there are not as many.
+    pub(in crate::ops) fn hold(&self, bytes: u64) -> Result<Option<Held>, LimitReached> {
+        self.account.get().map(|account| account.hold(bytes)).transpose()
     }
 
     /// Whether anything more may be fetched for it.

@@ -18,14 +18,17 @@ use super::keep::Keeper;
 use super::line::Line;
 use super::{DagRequest, FetchError, FetchEvent, FetchLimits, Fetched, Payer, Source, blocking};
 use crate::blockstore::{Blockstore, Lease, StoreError, without_waiting};
+use crate::cell::ROOTS_MAX;
 use crate::dag::{Block, Cid};
 use crate::remote::BoxError;
 
 /// How many wishes wait to be looked at. Who has more waits.
 const WISHES: usize = 64;
 
-/// How many roots may be read at once. Each is an open file.
-const LEASES_MAX: usize = 128;
+/// How many roots may be read at once. Each is an open file. No cell gets all of them ([`Account::hold_root`]).
+///
+/// [`Account::hold_root`]: crate::cell::Account::hold_root
+const LEASES_MAX: usize = ROOTS_MAX as usize;
 
 /// How many blocks [`Session::lease_at_once`] looks at, each for some 10 µs. Programs have a few.
 const AT_ONCE_BLOCKS_MAX: u64 = 1024;

@@ -6,7 +6,11 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 
-use wasmparser::{Encoding, Instance, Parser, Payload};
+use wasmparser::{Parser, Payload};
+
+mod weight;
+
+pub use weight::{Weight, weight};
 
 /// The largest program that is read, in bytes; the largest known components, interpreters of JavaScript and Python,
 /// have less than 20 MiB.
@@ -48,81 +52,6 @@ impl fmt::Display for Kind {
             Self::Component => "a component",
         })
     }
-}
-
-/// What running a component takes of the host's memory, beside the memories and tables that it has; somewhat more than that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Weight {
-    /// What one instance takes of the core module that takes most, in bytes.
-    pub instance_bytes: u64,
-    /// What everything takes, in bytes, where no component in it is instantiated more than once.
-    pub all_bytes: u64,
-}
-
-/// What a function, a table or an import takes of an instance, in bytes, which is less than 48 in wasmtime 48.
-const ITEM_BYTES: u64 = 64;
-
-/// What a global takes.
-const GLOBAL_BYTES: u64 = 32;
-
-/// What an element of a segment takes, which has a byte in the binary at least.
-const ELEMENT_BYTES: u64 = 24;
-
-/// Weighs a component that is valid; of any other what can be read.
-pub fn weight(wasm: &[u8]) -> Weight {
-    /// What is being read, one inside the other.
-    enum Open {
-        /// A core module, with what it takes so far.
-        Module(u64),
-        /// A component, with what its core modules take.
-        Component(Vec<u64>),
-    }
-    let mut weight = Weight::default();
-    let mut open: Vec<Open> = Vec::new();
-    for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
-        let bytes = match (payload, open.last_mut()) {
-            (Payload::Version { encoding: Encoding::Module, .. }, _) => {
-                open.push(Open::Module(0));
-                continue;
-            }
-            (Payload::Version { .. }, _) => {
-                open.push(Open::Component(Vec::new()));
-                continue;
-            }
-            (Payload::End(_), _) => {
-                if let Some(Open::Module(bytes)) = open.pop() {
-                    weight.instance_bytes = weight.instance_bytes.max(bytes);
-                    if let Some(Open::Component(modules)) = open.last_mut() {
-                        modules.push(bytes);
-                    }
-                }
-                continue;
-            }
-            (Payload::InstanceSection(section), Some(Open::Component(modules))) => {
-                for instance in section.into_iter().map_while(Result::ok) {
-                    if let Instance::Instantiate { module_index, .. } = instance {
-                        let known = modules.get(module_index as usize).copied();
-                        weight.all_bytes = weight.all_bytes.saturating_add(known.unwrap_or(weight.instance_bytes));
-                    }
-                }
-                continue;
-            }
-            (Payload::ComponentCanonicalSection(section), _) => {
-                weight.all_bytes += u64::from(section.count()) * ITEM_BYTES;
-                continue;
-            }
-            (Payload::ImportSection(section), _) => u64::from(section.count()) * ITEM_BYTES,
-            (Payload::FunctionSection(section), _) => u64::from(section.count()) * ITEM_BYTES,
-            (Payload::TableSection(section), _) => u64::from(section.count()) * ITEM_BYTES,
-            (Payload::GlobalSection(section), _) => u64::from(section.count()) * GLOBAL_BYTES,
-            (Payload::ElementSection(section), _) => section.range().len() as u64 * ELEMENT_BYTES,
-            _ => continue,
-        };
-        if let Some(Open::Module(module)) = open.last_mut() {
-            *module += bytes;
-        }
-    }
-    weight
 }
 
 /// Tells what bytes are; their first eight are enough.
@@ -232,29 +161,6 @@ fn is_patch_version(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_instances_take_is_weighed() {
-        let check = |text: &str, instance_bytes: u64, all_bytes: u64| {
-            assert_eq!(weight(&wat::parse_str(text).unwrap()), Weight { instance_bytes, all_bytes }, "{text}");
-        };
-        check("(component)", 0, 0);
-        check("(component (core module))", 0, 0);
-        let large = 4 * ITEM_BYTES + GLOBAL_BYTES;
-        check(
-            r#"(component
-                (core module $small (func))
-                (core module $large (global i32 (i32.const 0)) (func) (func) (func) (table 1 funcref))
-                (core instance (instantiate $small))
-                (component (core module (func (export "f"))) (core instance $i (instantiate 0))
-                    (func (canon lift (core func $i "f"))))
-                (core instance (instantiate $large))
-                (core instance (instantiate $large)))"#,
-            large,
-            2 * large + 3 * ITEM_BYTES,
-        );
-        assert_eq!(weight(b"no wasm"), Weight::default());
-    }
 
     #[test]
     fn kinds_by_preamble() {
