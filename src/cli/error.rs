@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::exit_code;
 use crate::blockstore::StoreError;
+use crate::build::StateError;
 use crate::cell::ComponentError;
 use crate::dag::car::CarError;
 use crate::ops::car::{ExportCarError, ImportCarError};
@@ -165,6 +166,9 @@ impl From<ops::Error> for Failure {
                 }
                 Err(_) => failure,
             },
+            ops::Error::State(StateError::OwnBuild { .. }) => failure.with_help(
+                "take it out of the guest's command: `embeds` and `needs` in the Wetfile have other guests built before",
+            ),
             ops::Error::LockedProfile { .. } => failure.with_help("build without --profile, or without --locked"),
             ops::Error::LockMissing => failure.with_help("`ww build` without --locked writes it; then commit it"),
             ops::Error::OutOfDate(_) => failure

@@ -13,7 +13,7 @@ use crate::pty::Pty;
 use crate::support::{Done, finish, guest, wait, ww};
 
 /// A folder with a Wetfile of these tables.
-fn project(tables: &str) -> TempDir {
+pub(crate) fn project(tables: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let head = "wetfile = 1\n[project]\nname = \"test\"\nversion = \"0.1.0\"\n";
     fs::write(dir.path().join("Wetfile.toml"), format!("{head}{tables}")).unwrap();
@@ -21,7 +21,7 @@ fn project(tables: &str) -> TempDir {
 }
 
 /// A project whose guest is a component that is there already, and whose image is `out`.
-fn copying_project(command: &str) -> TempDir {
+pub(crate) fn copying_project(command: &str) -> TempDir {
     let dir = project(&format!(
         "[guest.echo]\nbuild = {command}\ninputs = [\"echo.wasm\"]\n\
          [image.echo]\nout = \"out\"\n[image.echo.files]\n\"bin/main.wasm\" = {{ guest = \"echo\" }}\n"
@@ -30,9 +30,9 @@ fn copying_project(command: &str) -> TempDir {
     dir
 }
 
-const COPY: &str = "[\"cp\", \"echo.wasm\", \"{out}\"]";
+pub(crate) const COPY: &str = "[\"cp\", \"echo.wasm\", \"{out}\"]";
 
-fn build(dir: &Path, args: &[&str]) -> Done {
+pub(crate) fn build(dir: &Path, args: &[&str]) -> Done {
     let mut command = ww(&["build"]);
     finish(command.args(args).current_dir(dir))
 }
@@ -51,7 +51,7 @@ fn an_image_is_one_line_on_stdout() {
 }
 
 /// The last line of `--json`.
-fn result(done: &Done) -> serde_json::Value {
+pub(crate) fn result(done: &Done) -> serde_json::Value {
     serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap()
 }
 

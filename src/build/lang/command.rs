@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::build::process::LINE_BYTES_MAX;
+use crate::build::state::OUT_VARIABLE;
 use crate::build::tools::Tools;
 use crate::build::{self, BuildError, Call, Context, Variables};
 use crate::wasm_binary;
@@ -26,11 +27,11 @@ pub(in crate::build) fn build(
     artifacts: &BTreeMap<GuestName, PathBuf>,
     mut environment: Variables,
 ) -> Result<Vec<u8>, BuildError> {
-    let folder =
-        ctx.state.new_out_folder(&guest.name).map_err(BuildError::io("make a folder for", guest.name.as_str()))?;
+    let folder = ctx.state.new_out_folder(&guest.name);
+    let folder = folder.map_err(BuildError::io("make the folder", ctx.state.out_folder(&guest.name)))?;
     let out = folder.join(format!("{}.wasm", guest.name));
     environment.insert("WW_GUEST".into(), guest.name.as_str().into());
-    environment.insert("WW_OUT".into(), out.clone().into());
+    environment.insert(OUT_VARIABLE.into(), out.clone().into());
     let arguments = arguments(run, &out, artifacts)?;
     let program = arguments[0].to_string_lossy();
     let dir = guest.dir.to_path(ctx.state.root());

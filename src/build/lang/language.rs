@@ -102,7 +102,7 @@ pub(in crate::build) fn build(
     prepared: &Prepared,
 ) -> Result<Vec<u8>, BuildError> {
     let scratch =
-        ctx.state.new_out_folder(&guest.name).map_err(BuildError::io("make a folder for", guest.name.as_str()))?;
+        ctx.state.new_out_folder(&guest.name).map_err(BuildError::io("make the folder", ctx.state.out_folder(&guest.name)))?;
     let out = scratch.join(format!("{}.wasm", guest.name));
     let dir = guest.dir.to_path(ctx.state.root());
     let compilation = Compilation { ctx, project, guest, recipe, prepared, dir, scratch: &scratch, out };

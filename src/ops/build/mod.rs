@@ -135,7 +135,7 @@ pub fn build(
     if let Some(profile) = project.profile.as_ref().filter(|_| options.locked) {
         return Err(Error::LockedProfile { profile: profile.clone() });
     }
-    let state = State::open(&project.root, environment.cancel, environment.events)?;
+    let state = State::open_from(&project.root, environment.variables, environment.cancel, environment.events)?;
     let ledger = Ledger::open(&state).map_err(|source| Error::Ledger { source })?;
     let memory = ledger.memory();
     let stopped = || environment.cancel.is_cancelled();
