@@ -79,7 +79,7 @@ pub(super) fn shown(path: &Path, here: &Path) -> String {
     }
 }
 
-/// What the user calls an image: a path at which something is, or the name of an image of the Wetfile.
+/// What the user calls an image: a path at which something is, or, where no image lies there, the name of one of the Wetfile.
 pub(super) enum GivenImage {
     /// An image of this project.
     OfProject(Box<Project>, ImageName),
@@ -105,17 +105,27 @@ pub(super) fn image(given: &Path) -> Result<GivenImage, Failure> {
     let real = fs::canonicalize(given).ok();
     let is_out = |image: &wetfile::Image| real.as_ref().is_some_and(|real| *real == image.out.to_path(&project.root));
     let by_path = project.images.values().find(|image| is_out(image)).map(|image| image.name.clone());
-    match by_path.or(name.filter(|name| real.is_none() && project.images.contains_key(name))) {
+    // A folder with a guest's sources may have its name.
+    let is_other = || !is_absent(&given.join(wetfile::MAIN_PATH));
+    match by_path.or(name.filter(|name| project.images.contains_key(name) && !is_other())) {
         Some(name) => Ok(GivenImage::OfProject(Box::new(project), name)),
         None => Ok(GivenImage::Path(given.to_owned())),
     }
 }
 
-/// The image of the Wetfile that is called as a path is written, if there is one.
-pub(super) fn image_called(given: &Path) -> Option<ImageName> {
-    let name = given.to_str().and_then(|name| ImageName::new(name).ok())?;
-    let project = wetfile::load(&root_here()?).ok()?;
-    project.images.contains_key(&name).then_some(name)
+/// The image of the Wetfile that is to be run, if it is called by its name. A folder of this name with a program goes first; one
+/// without is no image, as the sources of a guest are none. The failure is that of a run.
+pub(super) fn image_to_run(given: &Path) -> Result<Option<(Project, ImageName)>, Failure> {
+    let Some(name) = given.to_str().and_then(|name| ImageName::new(name).ok()) else { return Ok(None) };
+    if !is_absent(&given.join(wetfile::MAIN_PATH)) || !is_here() {
+        return Ok(None);
+    }
+    let project = load(false).map_err(|failure| Failure { code: exit_code::RUN_FAILURE, ..failure })?;
+    match project.images.contains_key(&name) {
+        true => Ok(Some((project, name))),
+        false if is_absent(given) => Err(no_such_image(exit_code::RUN_NOT_FOUND, &name, &project)),
+        false => Ok(None),
+    }
 }
 
 /// The content that is meant, if it is content: `/ipfs/CID`, `ipfs://CID`, or a bare CID where nothing has that name.
