@@ -230,6 +230,17 @@ pub enum BuildError {
         /// Where it was to write it, if it was told.
         path: Option<PathBuf>,
     },
+    /// The build has left something else than a file where its result is to be.
+    #[error(
+        "the build has left {found} at {}, where a file is needed: it is the path of the component itself",
+        escape::path(.path)
+    )]
+    NotFile {
+        /// Where the result was to be.
+        path: PathBuf,
+        /// What is there, such as `a folder`.
+        found: &'static str,
+    },
     /// The result of a build is no wasm.
     #[error(
         "the build's result is {found}, where a component is needed, or a core module for WASI 0.1: build for \

@@ -94,7 +94,14 @@ pub(super) fn read(out: &Path) -> Result<Vec<u8>, BuildError> {
         Ok(metadata) if metadata.is_file() => {
             File::open(out).and_then(wasm_binary::read).map_err(BuildError::io("read", out))
         }
-        Ok(_) => Err(BuildError::NotComponent { found: "not a regular file".to_owned() }),
+        Ok(metadata) => {
+            let found = match metadata.file_type() {
+                kind if kind.is_dir() => "a folder",
+                kind if kind.is_symlink() => "a symlink",
+                _ => "something else than a file",
+            };
+            Err(BuildError::NotFile { path: out.to_owned(), found })
+        }
         Err(_) => Err(BuildError::NoArtifact { path: Some(out.to_owned()) }),
     }
 }

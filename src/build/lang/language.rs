@@ -101,8 +101,10 @@ pub(in crate::build) fn build(
     recipe: &LanguageRecipe,
     prepared: &Prepared,
 ) -> Result<Vec<u8>, BuildError> {
-    let scratch =
-        ctx.state.new_out_folder(&guest.name).map_err(BuildError::io("make the folder", ctx.state.out_folder(&guest.name)))?;
+    let scratch = ctx
+        .state
+        .new_out_folder(&guest.name)
+        .map_err(BuildError::io("make the folder", ctx.state.out_folder(&guest.name)))?;
     let out = scratch.join(format!("{}.wasm", guest.name));
     let dir = guest.dir.to_path(ctx.state.root());
     let compilation = Compilation { ctx, project, guest, recipe, prepared, dir, scratch: &scratch, out };
