@@ -9,6 +9,7 @@ mod inputs;
 mod jobs;
 mod lang;
 pub mod ledger;
+mod missing;
 mod process;
 pub mod queue;
 mod reason;
@@ -156,6 +157,28 @@ pub enum BuildError {
     ProgramMissing {
         /// The program.
         program: String,
+    },
+    /// A program that is called by its path is not there.
+    #[error(
+        "`{}` is not there, or is no file that can be run: it is looked for in {}",
+        escape::text(.program), escape::path(.dir)
+    )]
+    ProgramNotThere {
+        /// The program, with a `/` in it.
+        program: String,
+        /// The folder in which it is called.
+        dir: PathBuf,
+    },
+    /// A program is there, and what the system would run it with is not.
+    #[error(
+        "`{}` cannot be started: {} is not there",
+        escape::text(.program), run_with(.interpreter.as_deref())
+    )]
+    InterpreterMissing {
+        /// The program.
+        program: String,
+        /// What the first line of a script names.
+        interpreter: Option<String>,
     },
     /// A program could not be started.
     #[error("cannot start `{}`", escape::text(.program))]
@@ -643,7 +666,7 @@ fn run(
         Ok(status) => Err(BuildError::Failed { program: program(), status }),
         Err(ProcessError::Cancelled) => Err(BuildError::Cancelled),
         Err(ProcessError::Start(error)) if error.kind() == io::ErrorKind::NotFound => {
-            Err(BuildError::ProgramMissing { program: program() })
+            Err(missing::why(call.program, call.dir, call.environment))
         }
         Err(ProcessError::Start(source) | ProcessError::Wait(source)) => {
             Err(BuildError::Start { program: program(), source })
@@ -663,6 +686,13 @@ fn ended(status: ExitStatus) -> String {
 
 fn has(programs: &[String]) -> String {
     if programs.is_empty() { String::new() } else { format!(": it has {}", escape::text(&programs.join(", "))) }
+}
+
+fn run_with(interpreter: Option<&str>) -> String {
+    match interpreter {
+        Some(interpreter) => format!("`{}`, which its first line names,", escape::text(interpreter)),
+        None => "the program that the system runs it with, such as its dynamic linker,".to_owned(),
+    }
 }
 
 fn at(path: Option<&Path>) -> String {
