@@ -12,6 +12,7 @@
 
 mod cargo;
 mod copied;
+mod editors;
 mod files;
 mod walk;
 

@@ -15,7 +15,7 @@ use ignore::{DirEntry, WalkBuilder};
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
-use super::{FILES_MAX, InputsError, SETTINGS};
+use super::{FILES_MAX, InputsError, SETTINGS, editors};
 use crate::build::ledger::Memory;
 use crate::build::seen::{Name, Seen, SeenFile, SeenFolder, SeenKind, SeenListing, folder_at};
 use crate::folder::{Folder, Stamp};
@@ -387,6 +387,7 @@ impl Skipped {
     fn skips(&self, entry: &DirEntry) -> bool {
         let name = entry.file_name();
         name == ".git"
+            || editors::is_left(name) && !entry.file_type().is_some_and(|kind| kind.is_dir())
             || self.paths.contains(entry.path())
             || name
                 .to_str()
