@@ -1,11 +1,9 @@
 //! `ww schema`.
 
-use std::io::{self, Write};
-
 use clap::Args;
 
 use crate::cli::error::Failure;
-use crate::cli::exit_code;
+use crate::cli::{exit_code, ui};
 use crate::wetfile;
 
 /// Print the JSON Schema of Wetfile.toml
@@ -17,6 +15,7 @@ pub(in crate::cli) struct SchemaArgs {}
 
 /// Prints.
 pub(in crate::cli) fn run(_: &SchemaArgs) -> Result<(), Failure> {
-    let written = io::stdout().lock().write_all(wetfile::json_schema().as_bytes());
-    written.map_err(|error| Failure::new(exit_code::FAILURE, &error))
+    ui::result_bytes(|out| {
+        out.write_all(wetfile::json_schema().as_bytes()).map_err(|error| Failure::new(exit_code::FAILURE, &error))
+    })
 }
