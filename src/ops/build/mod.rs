@@ -143,6 +143,10 @@ pub fn build(
     let reading =
         Reading { project, stopped: &stopped, profile: Profile::default(), contents: &nothing, state: Some(&state) };
     let standing = Standings::of(project, &targets, environment.variables, &memory, reading)?;
+    for image in targets.images.iter().filter(|image| standing.whole.contains(&image.name)) {
+        // Without it the next build that has to replace the image says so.
+        let _ = image::keep_marker(&project.root, image);
+    }
     let is_lock_current = project.profile.is_some() || is_lock_current(project, &memory);
     // Where the lock must hold it, what was made is held against the lock each time.
     if let Some(built) = standing.as_built(project, &targets).filter(|_| is_lock_current && !options.locked) {
