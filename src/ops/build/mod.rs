@@ -14,6 +14,7 @@ use super::Error;
 use super::contents::{self, BringContent};
 use super::listing::{Listing, ListingError};
 use super::lock::{self, OutOfDate, PlannedTree, Reading};
+use super::verify::request_problem;
 use crate::atomic_file;
 use crate::build::ledger::{Entry, Ledger, Memory, Settled};
 use crate::build::queue::{self, AfterFailure, Step};
@@ -469,6 +470,7 @@ fn assemble(
     let mut check = |path: &Path| {
         let made = reading.list(path, &format!("image-{}", image.name))?;
         let is_planned = made.root.cid == planned;
+        let problem = request_problem(&made, &|file| std::fs::read(path.join(file)));
         out = Some(made);
         if is_planned { Ok(()) } else { Err("a source of it changed meanwhile".into()) }
     };
