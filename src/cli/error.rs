@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::exit_code;
 use crate::blockstore::StoreError;
 use crate::build::StateError;
@@ -24,12 +26,14 @@ pub(super) struct Failure {
     pub(super) causes: Vec<String>,
     /// What to do.
     pub(super) help: Vec<String>,
+    /// What those who read JSON are told beside that: the members of an object.
+    pub(super) members: serde_json::Map<String, Value>,
 }
 
 impl Failure {
     /// A failure that is its own cause.
     pub(super) fn message(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), causes: Vec::new(), help: Vec::new() }
+        Self { code, message: message.into(), causes: Vec::new(), help: Vec::new(), members: serde_json::Map::new() }
     }
 
     /// A failure with the message and the causes of `error`.
@@ -42,6 +46,26 @@ impl Failure {
     /// A failure of which `error` is the nearest cause.
     pub(super) fn caused(code: u8, message: impl Into<String>, error: &dyn Error) -> Self {
         Self { causes: chain(error), ..Self::message(code, message) }
+    }
+
+    /// Adds the members of an object for those who read JSON.
+    pub(super) fn with_members(mut self, members: Value) -> Self {
+        if let Value::Object(members) = members {
+            self.members.extend(members);
+        }
+        self
+    }
+
+    /// The whole as an object, as `docs/build.md` has it.
+    pub(super) fn as_json(&self) -> Value {
+        let mut members = self.members.clone();
+        let message = if self.message.is_empty() { "stopped" } else { &self.message };
+        members.insert("event".into(), "error".into());
+        members.insert("message".into(), message.into());
+        members.insert("causes".into(), self.causes.clone().into());
+        members.insert("help".into(), self.help.clone().into());
+        members.insert("exit_code".into(), self.code.into());
+        Value::Object(members)
     }
 
     /// Adds a line that says what to do.
@@ -142,27 +166,51 @@ impl From<PublishError> for Failure {
     }
 }
 
+/// The exit code of a failed build.
+fn code_of_build(error: &ops::Error) -> u8 {
+    match error {
+        ops::Error::UnknownTarget { .. } => exit_code::NOT_FOUND,
+        ops::Error::Content { source, .. } => {
+            source.downcast_ref().map_or(exit_code::NOT_FOUND, |Passed(failure)| failure.code)
+        }
+        ops::Error::State(_) | ops::Error::WriteLock { .. } | ops::Error::Ledger { .. } | ops::Error::Survey { .. } => {
+            exit_code::FAILURE
+        }
+        ops::Error::Build { .. } | ops::Error::Several(_) => exit_code::BUILD,
+        ops::Error::Image { .. } | ops::Error::Listing { .. } => exit_code::IMAGE,
+        // Guests come first, and an image that could not be made counts more than content that nobody had.
+        ops::Error::Partly(partly) => {
+            let codes = || partly.failed.failures.iter().map(code_of_build);
+            let is_known = |code: &u8| [exit_code::BUILD, exit_code::IMAGE].contains(code);
+            codes().find(is_known).or_else(|| codes().next()).unwrap_or(exit_code::FAILURE)
+        }
+        ops::Error::Lock(_) | ops::Error::LockMissing | ops::Error::OutOfDate(_) | ops::Error::LockedProfile { .. } => {
+            exit_code::LOCK
+        }
+    }
+}
+
 impl From<ops::Error> for Failure {
     fn from(error: ops::Error) -> Self {
-        let code = match &error {
-            ops::Error::UnknownTarget { .. } | ops::Error::Content { .. } => exit_code::NOT_FOUND,
-            ops::Error::State(_)
-            | ops::Error::WriteLock { .. }
-            | ops::Error::Ledger { .. }
-            | ops::Error::Survey { .. } => exit_code::FAILURE,
-            ops::Error::Build { .. } | ops::Error::Several(_) => exit_code::BUILD,
-            ops::Error::Image { .. } | ops::Error::Listing { .. } => exit_code::IMAGE,
-            ops::Error::Lock(_)
-            | ops::Error::LockMissing
-            | ops::Error::OutOfDate(_)
-            | ops::Error::LockedProfile { .. } => exit_code::LOCK,
-        };
-        let failure = Self::new(code, &error);
+        let failure = Self::new(code_of_build(&error), &error);
         match error {
+            ops::Error::Partly(mut partly) if partly.failed.failures.len() == 1 => {
+                partly.failed.failures.pop().map_or(failure, Self::from)
+            }
+            ops::Error::Partly(partly) => {
+                let mut help: Vec<String> = Vec::new();
+                for of_one in partly.failed.failures.into_iter().flat_map(|error| Self::from(error).help) {
+                    if !help.contains(&of_one) {
+                        help.push(of_one);
+                    }
+                }
+                Self { help, ..failure }
+            }
+            ops::Error::Image { source: ImageError::MainKind { kind: Kind::Module }, .. } => failure.with_help(OF_GUEST),
             ops::Error::Content { source, .. } => match source.downcast::<Passed>() {
                 Ok(passed) => {
                     let Passed(cause) = *passed;
-                    Self { code: cause.code, help: cause.help, ..failure }
+                    Self { help: cause.help, ..failure }
                 }
                 Err(_) => failure,
             },

@@ -4,14 +4,16 @@
 //! which no profile of ours gives the CID are written anew for each build, from blocks that were checked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::build::{self, State};
 use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
+use crate::escape;
 use crate::tree::{self, BoxError, ImportOptions, RootSymlink};
-use crate::wetfile::{Image, Project};
+use crate::wetfile::{Base, Image, ImageName, ImagePath, Project, Source};
 
 /// Whoever has content, or can fetch it.
 pub trait BringContent: Sync {
@@ -50,27 +52,71 @@ pub(super) fn present(
     proven.filter(|(cid, path)| proves(path, cid, stopped)).collect()
 }
 
-/// As [`present`], and brings what is missing. Trees that no image takes any more are removed.
+/// An image that takes content by its CID.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Taker {
+    /// The image.
+    pub image: ImageName,
+    /// Where in it the content is to be; `None` if it is what the image is based on.
+    pub place: Option<ImagePath>,
+}
+
+/// ``image `one` takes for `etc/x` ``.
+impl fmt::Display for Taker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(formatter, "image `{}` takes for `{}`", self.image, escape::text(place.as_str())),
+            None => write!(formatter, "image `{}` takes as its base", self.image),
+        }
+    }
+}
+
+/// As [`present`], and brings what is missing. Trees that no image takes any more are removed. `failed` is told what cannot be
+/// had, for which of `images`, and whether to go on is what it answers.
 pub(super) fn bring(
     project: &Project,
     state: &State,
-    wanted: &BTreeSet<&Cid>,
+    images: &[&Image],
     content: &dyn BringContent,
     stopped: &(dyn Fn() -> bool + Sync),
+    failed: &mut dyn FnMut(BTreeSet<Taker>, Error) -> Result<(), Error>,
 ) -> Result<BTreeMap<Cid, PathBuf>, Error> {
     remove_others(project, state);
-    let mut trees = present(&project.root, wanted, stopped);
+    let wanted = wanted(project, images.iter().copied());
+    let mut trees = present(&project.root, &wanted, stopped);
     for cid in wanted {
-        if trees.contains_key(*cid) {
+        if trees.contains_key(cid) {
             continue;
         }
-        let failed = |source: BoxError| Error::Content { cid: Box::new(**cid), source };
         let target = state.content(cid);
-        state.remove_content(cid).map_err(|error| failed(error.into()))?;
-        content.bring(cid, &target).map_err(failed)?;
-        trees.insert(**cid, target);
+        let brought = state.remove_content(cid).map_err(BoxError::from).and_then(|()| content.bring(cid, &target));
+        match brought {
+            Ok(()) => drop(trees.insert(*cid, target)),
+            Err(source) => {
+                let takers = takers(cid, images);
+                failed(takers.clone(), Error::Content { cid: Box::new(*cid), takers, source })?;
+            }
+        }
+        if stopped() {
+            break;
+        }
     }
     Ok(trees)
+}
+
+/// Where images take a CID.
+fn takers(cid: &Cid, images: &[&Image]) -> BTreeSet<Taker> {
+    let mut takers = BTreeSet::new();
+    for image in images {
+        let taker = |place| Taker { image: image.name.clone(), place };
+        let is_it = |source: &Source| matches!(source, Source::Content(other) if other == cid);
+        let files = image.files.iter().filter(|(_, source)| is_it(source));
+        takers.extend(files.map(|(place, _)| taker(Some(place.clone()))));
+        if matches!(&image.base, Some(Base::Content(other)) if other == cid) {
+            takers.insert(taker(None));
+        }
+    }
+    takers
 }
 
 /// Whether what is at a path has this CID under one of the profiles.

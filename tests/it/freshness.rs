@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use ww::build::queue::AfterFailure;
 use ww::build::{Event, Reason};
 use ww::ops::{self, BuildOptions, Built, Environment};
+use ww::wetfile::{GuestName, ImageName};
 
 use crate::project::Project;
 use crate::support::{finish, ww};
@@ -459,7 +460,12 @@ fn what_does_not_depend_on_a_failure_is_built() {
     let options = BuildOptions { after_failure: AfterFailure::KeepGoing, ..options };
     let (started, built) = build_with(&project, options);
     assert_eq!(started, [format!("a: {FIRST}"), format!("c: {FIRST}")]);
-    assert!(matches!(built, Err(ops::Error::Build { guest, .. }) if guest.as_str() == "a"));
+    let Err(ops::Error::Partly(partly)) = built else { panic!("a is not built") };
+    let failed = partly.failed;
+    assert!(matches!(&failed.failures[..], [ops::Error::Build { guest, .. }] if guest.as_str() == "a"));
+    assert!(failed.skipped.guests.iter().map(GuestName::as_str).eq(["b"]));
+    assert!(failed.skipped.images.iter().map(ImageName::as_str).eq(["i"]));
+    assert!(partly.built.guests.keys().map(GuestName::as_str).eq(["c"]));
     assert!(project.path("target/ww/guests/c.wasm").exists() && !project.path("out/i").exists());
 }
 

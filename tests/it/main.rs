@@ -20,6 +20,7 @@ mod freshness;
 mod fuzz;
 mod hostile;
 mod init;
+mod keep_going;
 mod kubo;
 mod languages;
 mod layout;
