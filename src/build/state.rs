@@ -319,12 +319,7 @@ fn is_started_by_build(root: &Path, environment: &Variables) -> bool {
     outs.is_ok_and(|outs| folder.is_some_and(|folder| folder.starts_with(outs)))
 }
 
-fn lock(
-    root: &Path,
-    is_own: impl Fn() -> bool,
-    cancel: &Cancel,
-    events: Events<'_>,
-) -> Result<File, StateError> {
+fn lock(root: &Path, is_own: impl Fn() -> bool, cancel: &Cancel, events: Events<'_>) -> Result<File, StateError> {
     let file = File::open(root).map_err(StateError::io("open", root))?;
     let mut said = false;
     loop {

@@ -1,6 +1,9 @@
 //! How failures of operations become messages and exit codes.
 
 use std::error::Error;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -10,9 +13,11 @@ use crate::blockstore::StoreError;
 use crate::build::StateError;
 use crate::cell::ComponentError;
 use crate::dag::car::CarError;
+use crate::image::ImageError;
 use crate::ops::car::{ExportCarError, ImportCarError};
 use crate::ops::fetch::FetchError;
 use crate::ops::{self, PinError, PublishError, RunError};
+use crate::wasm_binary::{self, Kind};
 use crate::wetfile::lock::{LockError, ParseError};
 
 /// A failure as the user sees it.
@@ -40,7 +45,7 @@ impl Failure {
     pub(super) fn new(code: u8, error: &dyn Error) -> Self {
         let mut chain = chain(error).into_iter();
         let message = chain.next().unwrap_or_default();
-        Self { code, message, causes: chain.collect(), help: Vec::new() }
+        Self { causes: chain.collect(), ..Self::message(code, message) }
     }
 
     /// A failure of which `error` is the nearest cause.
@@ -131,7 +136,14 @@ impl From<RunError> for Failure {
             RunError::NoProgram { .. } => {
                 failure.with_help("an image is a folder such as `ww build` makes: bin/main.wasm, etc/, usr/lib/")
             }
-            RunError::Component { source: ComponentError::CoreModule, .. } => failure.with_help(CORE_MODULE),
+            RunError::NotAnImage { path } if is_wasm(path) => {
+                let file = path.to_string_lossy();
+                let copy = super::shell::arguments(["cp", &file, "x/bin/main.wasm"]);
+                failure.with_help(format!("a program by itself is run so: mkdir -p x/bin && {copy} && ww run x"))
+            }
+            RunError::Component { source: ComponentError::CoreModule, .. } => {
+                failure.with_help(CORE_MODULE).with_help(OF_GUEST)
+            }
             RunError::MountSource { path, source } => {
                 let failure = match source.kind() {
                     std::io::ErrorKind::NotADirectory => failure.with_help("only folders can be mounted"),
@@ -232,9 +244,22 @@ impl From<ops::Error> for Failure {
     }
 }
 
+/// Whether a path leads to a file that is a program, or at least WebAssembly.
+fn is_wasm(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
+    let read = is_file && File::open(path).is_ok_and(|file| file.take(8).read_to_end(&mut start).is_ok());
+    read && matches!(wasm_binary::kind(&start), Kind::Module | Kind::Component)
+}
+
 /// What to do about a program that is a core module.
 pub(super) const CORE_MODULE: &str = "build for the target wasm32-wasip2, whose programs are components; a module for \
                                       WASI 0.1 becomes one with `wasm-tools component new --adapt`";
+
+/// What `ww build` does with a program that is a core module.
+const OF_GUEST: &str = "`ww build` makes a component of a module for WASI 0.1 that is the result of a guest: `[guest.x]` with \
+                        `build = [\"cp\", \"tool.wasm\", \"{out}\"]` and `inputs = [\"tool.wasm\"]`, and in the image \
+                        `\"bin/main.wasm\" = { guest = \"x\" }`";
 
 /// What to do about damage in the blockstore.
 const REPAIR: &str = "`ww store verify --repair` takes out of use what is damaged, so that it can be had again";

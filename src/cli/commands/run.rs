@@ -24,7 +24,7 @@ use crate::dag::ContentPath;
 use crate::escape;
 use crate::grant::{self, Grant, Grants, Limit, Limits, MountGrant};
 use crate::host;
-use crate::ops::{self, BuildOptions, ImageSource, Ran, Remains, RunError, RunEvent, RunOptions, RunOutcome, Usage};
+use crate::ops::{self, BuildOptions, ImageSource, Ran, Remains, RunEvent, RunOptions, RunOutcome, Usage};
 use crate::swarm::{AddressError, Identity, Listen, Multiaddr, SwarmConfig};
 
 /// The port of the node where none is asked for.
