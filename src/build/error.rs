@@ -18,6 +18,28 @@ pub enum BuildError {
         /// The program.
         program: String,
     },
+    /// A program that is called by its path is not there.
+    #[error(
+        "`{}` is not there, or is no file that can be run: it is looked for in {}",
+        escape::text(.program), escape::path(.dir)
+    )]
+    ProgramNotThere {
+        /// The program, with a `/` in it.
+        program: String,
+        /// The folder in which it is called.
+        dir: PathBuf,
+    },
+    /// A program is there, and what the system would run it with is not.
+    #[error(
+        "`{}` cannot be started: {} is not there",
+        escape::text(.program), run_with(.interpreter.as_deref())
+    )]
+    InterpreterMissing {
+        /// The program.
+        program: String,
+        /// What the first line of a script names.
+        interpreter: Option<String>,
+    },
     /// A program could not be started.
     #[error("cannot start `{}`", escape::text(.program))]
     Start {
@@ -90,6 +112,17 @@ pub enum BuildError {
     NoArtifact {
         /// Where it was to write it, if it was told.
         path: Option<PathBuf>,
+    },
+    /// The build has left something else than a file where its result is to be.
+    #[error(
+        "the build has left {found} at {}, where a file is needed: it is the path of the component itself",
+        escape::path(.path)
+    )]
+    NotFile {
+        /// Where the result was to be.
+        path: PathBuf,
+        /// What is there, such as `a folder`.
+        found: &'static str,
     },
     /// The result of a build is no wasm.
     #[error(
@@ -213,6 +246,13 @@ fn ended(status: ExitStatus) -> String {
 
 fn has(programs: &[String]) -> String {
     if programs.is_empty() { String::new() } else { format!(": it has {}", escape::text(&programs.join(", "))) }
+}
+
+fn run_with(interpreter: Option<&str>) -> String {
+    match interpreter {
+        Some(interpreter) => format!("`{}`, which its first line names,", escape::text(interpreter)),
+        None => "the program that the system runs it with, such as its dynamic linker,".to_owned(),
+    }
 }
 
 fn at(path: Option<&Path>) -> String {

@@ -12,6 +12,7 @@ mod jobs;
 mod lang;
 pub mod ledger;
 mod links;
+mod missing;
 mod out_folder;
 mod process;
 pub mod queue;
@@ -210,7 +211,7 @@ fn run_configured(
         Ok(status) => Err(BuildError::Failed { program: program(), status }),
         Err(ProcessError::Cancelled) => Err(BuildError::Cancelled),
         Err(ProcessError::Start(error)) if error.kind() == io::ErrorKind::NotFound => {
-            Err(BuildError::ProgramMissing { program: program() })
+            Err(missing::why(call.program, call.dir, call.environment))
         }
         Err(ProcessError::Start(source) | ProcessError::Wait(source)) => {
             Err(BuildError::Start { program: program(), source })

@@ -18,6 +18,7 @@
 //!
 //! The lock is on the project's folder itself, which nobody cleans while a build runs.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::out_folder::OutFolder;
-use super::{Cancel, Event, Events};
+use super::{Cancel, Event, Events, Variables};
 use crate::dag::Cid;
 use crate::folder::{Folder, Kind};
 use crate::wetfile::{GuestName, ProfileName, Project};
@@ -35,7 +36,13 @@ use crate::{atomic_file, escape};
 const FORMAT: u32 = super::RECIPE;
 
 /// The folders of the state.
-const FOLDERS: [&str; 6] = ["guests", "out", "cargo", "cache", "tools", CONTENT];
+const FOLDERS: [&str; 6] = ["guests", OUT, "cargo", "cache", "tools", CONTENT];
+
+/// The folder of [`State::new_out_folder`].
+const OUT: &str = "out";
+
+/// The variable that tells a guest's command where to write.
+pub(super) const OUT_VARIABLE: &str = "WW_OUT";
 
 /// The folder of [`State::content`].
 const CONTENT: &str = "content";
@@ -79,6 +86,15 @@ pub enum StateError {
         #[source]
         source: io::Error,
     },
+    /// The lock is held by the build that has started this process, which waits for it to end.
+    #[error(
+        "this `ww` was started by a build of {}, and would wait for it, which waits for this `ww`",
+        escape::path(.root)
+    )]
+    OwnBuild {
+        /// The project's folder.
+        root: PathBuf,
+    },
     /// The build was stopped while it waited for another one.
     #[error("stopped")]
     Cancelled,
@@ -107,7 +123,22 @@ impl State {
     ///
     /// [`StateError`], also when the wait is cut short by `cancel`.
     pub fn open(root: &Path, cancel: &Cancel, events: Events<'_>) -> Result<Self, StateError> {
-        let lock = lock(root, cancel, events)?;
+        Self::open_from(root, &Variables::new(), cancel, events)
+    }
+
+    /// The same for a process that has this environment: what a command of a guest has started does not wait for the build
+    /// that runs this command.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::open`], and [`StateError::OwnBuild`].
+    pub fn open_from(
+        root: &Path,
+        environment: &Variables,
+        cancel: &Cancel,
+        events: Events<'_>,
+    ) -> Result<Self, StateError> {
+        let lock = lock(root, || is_started_by_build(root, environment), cancel, events)?;
         let mut dir = root.to_owned();
         let mut folder = Folder::open(root).map_err(StateError::io("open", root))?;
         for name in ["target", "ww"] {
@@ -216,7 +247,7 @@ impl State {
 
     /// Makes an empty folder for the command of a guest.
     pub(super) fn new_out_folder(&self, guest: &GuestName) -> io::Result<OutFolder> {
-        OutFolder::new(&self.dir.join("out"), guest)
+        OutFolder::new(&self.dir.join(OUT), guest)
     }
 
     /// Writes an artifact, unless it has these bytes already.
@@ -280,7 +311,16 @@ fn real_folder(parent: &Folder, name: &str, path: &Path) -> Result<Folder, State
     }
 }
 
-fn lock(root: &Path, cancel: &Cancel, events: Events<'_>) -> Result<File, StateError> {
+/// Whether a build of the project at `root` runs a command that has started the process with this environment: what it is to
+/// write lies in the project's state.
+fn is_started_by_build(root: &Path, environment: &Variables) -> bool {
+    let folder = environment.get(OsStr::new(OUT_VARIABLE)).and_then(|out| Path::new(out).parent());
+    let folder = folder.and_then(|folder| fs::canonicalize(folder).ok());
+    let outs = fs::canonicalize(root.join("target").join("ww").join(OUT));
+    outs.is_ok_and(|outs| folder.is_some_and(|folder| folder.starts_with(outs)))
+}
+
+fn lock(root: &Path, is_own: impl Fn() -> bool, cancel: &Cancel, events: Events<'_>) -> Result<File, StateError> {
     let file = File::open(root).map_err(StateError::io("open", root))?;
     let mut said = false;
     loop {
@@ -291,6 +331,9 @@ fn lock(root: &Path, cancel: &Cancel, events: Events<'_>) -> Result<File, StateE
             Err(TryLockError::WouldBlock) => {}
         }
         if !said {
+            if is_own() {
+                return Err(StateError::OwnBuild { root: root.to_owned() });
+            }
             events(Event::Waiting { root });
             said = true;
         }
@@ -423,6 +466,24 @@ mod tests {
         let cancel = Cancel::default();
         let result = State::open(dir.path(), &cancel, &|_| cancel.cancel());
         assert!(matches!(result, Err(StateError::Cancelled)));
+    }
+
+    /// What has this environment was started by the build that holds the lock; others wait for it, or find it free.
+    #[test]
+    fn nobody_waits_for_itself() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let guest = GuestName::new("a").unwrap();
+        let open_from = |root: &Path, out: &Path| {
+            let environment = [(OUT_VARIABLE.into(), out.join("a.wasm").into())].into();
+            let cancel = Cancel::default();
+            State::open_from(root, &environment, &cancel, &|_| cancel.cancel())
+        };
+        let (first, elsewhere) = (open(dir.path()).unwrap(), open(other.path()).unwrap());
+        let (out, out_elsewhere) = (first.new_out_folder(&guest).unwrap(), elsewhere.new_out_folder(&guest).unwrap());
+        assert!(matches!(open_from(dir.path(), &out), Err(StateError::OwnBuild { .. })));
+        assert!(matches!(open_from(dir.path(), &out_elsewhere), Err(StateError::Cancelled)));
+        drop(first);
+        open_from(dir.path(), &out).unwrap();
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl<'a> Survey<'a> {
         };
         match state {
             ToolsState::Same => None,
-            ToolsState::Changed(path) => Some(Reason::Tool { path: path.to_string_lossy().into_owned() }),
+            ToolsState::Changed(path) => Some(Reason::Tool { path: shown_tool(&path, &self.project.root) }),
             ToolsState::Restamped(tools) => {
                 record.tools = tools.digest();
                 entries.push(Entry::Tools(record.tools, tools));
@@ -348,8 +348,18 @@ pub(super) fn root_reasons(record: &GuestRecord, found: &Found, memory: &Memory)
     limited(reasons)
 }
 
-/// The first of some reasons, and how many more there are.
+/// Where a program lies, as people would write it: in the project below its root.
+fn shown_tool(path: &Path, root: &Path) -> String {
+    // Without the `.` of a program that is called as `./tool`.
+    let path: PathBuf = path.components().collect();
+    path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned()
+}
+
+/// The first of some reasons, each once, and how many more there are.
 pub fn limited(mut reasons: Vec<Reason>) -> Vec<Reason> {
+    // A file may be known as itself and as one of a folder.
+    let mut told = BTreeSet::new();
+    reasons.retain(|reason| told.insert(reason.to_string()));
     let more = reasons.len().saturating_sub(FILES_TOLD_MAX);
     if more > 1 {
         reasons.truncate(FILES_TOLD_MAX);

@@ -1,16 +1,23 @@
 //! How failures of operations become messages and exit codes.
 
 use std::error::Error;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
+
+use serde_json::Value;
 
 use super::exit_code;
 use crate::blockstore::StoreError;
-use crate::build::BuildError;
+use crate::build::{BuildError, StateError};
 use crate::cell::ComponentError;
 use crate::dag::car::CarError;
+use crate::image::ImageError;
 use crate::ops::car::{ExportCarError, ImportCarError};
 use crate::ops::fetch::FetchError;
 use crate::ops::{self, PinError, PublishError, RunError};
+use crate::wasm_binary::{self, Kind};
 use crate::wetfile::lock::{LockError, ParseError};
 
 /// A failure as the user sees it.
@@ -26,12 +33,15 @@ pub(super) struct Failure {
     pub(super) help: Vec<String>,
     /// Whether it failed because the sources of a guest changed whenever it was built.
     pub(super) is_of_changing_sources: bool,
+    /// What those who read JSON are told beside that: the members of an object.
+    pub(super) members: serde_json::Map<String, Value>,
 }
 
 impl Failure {
     /// A failure that is its own cause.
     pub(super) fn message(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), causes: Vec::new(), help: Vec::new(), is_of_changing_sources: false }
+        let (message, members) = (message.into(), serde_json::Map::new());
+        Self { code, message, causes: Vec::new(), help: Vec::new(), is_of_changing_sources: false, members }
     }
 
     /// A failure with the message and the causes of `error`.
@@ -44,6 +54,26 @@ impl Failure {
     /// A failure of which `error` is the nearest cause.
     pub(super) fn caused(code: u8, message: impl Into<String>, error: &dyn Error) -> Self {
         Self { causes: chain(error), ..Self::message(code, message) }
+    }
+
+    /// Adds the members of an object for those who read JSON.
+    pub(super) fn with_members(mut self, members: Value) -> Self {
+        if let Value::Object(members) = members {
+            self.members.extend(members);
+        }
+        self
+    }
+
+    /// The whole as an object, as `docs/build.md` has it.
+    pub(super) fn as_json(&self) -> Value {
+        let mut members = self.members.clone();
+        let message = if self.message.is_empty() { "stopped" } else { &self.message };
+        members.insert("event".into(), "error".into());
+        members.insert("message".into(), message.into());
+        members.insert("causes".into(), self.causes.clone().into());
+        members.insert("help".into(), self.help.clone().into());
+        members.insert("exit_code".into(), self.code.into());
+        Value::Object(members)
     }
 
     /// Adds a line that says what to do.
@@ -109,7 +139,14 @@ impl From<RunError> for Failure {
             RunError::NoProgram { .. } => {
                 failure.with_help("an image is a folder such as `ww build` makes: bin/main.wasm, etc/, usr/lib/")
             }
-            RunError::Component { source: ComponentError::CoreModule, .. } => failure.with_help(CORE_MODULE),
+            RunError::NotAnImage { path } if is_wasm(path) => {
+                let file = path.to_string_lossy();
+                let copy = super::shell::arguments(["cp", &file, "x/bin/main.wasm"]);
+                failure.with_help(format!("a program by itself is run so: mkdir -p x/bin && {copy} && ww run x"))
+            }
+            RunError::Component { source: ComponentError::CoreModule, .. } => {
+                failure.with_help(CORE_MODULE).with_help(OF_GUEST)
+            }
             RunError::MountSource { path, source } => {
                 let failure = match source.kind() {
                     std::io::ErrorKind::NotADirectory => failure.with_help("only folders can be mounted"),
@@ -144,37 +181,69 @@ impl From<PublishError> for Failure {
     }
 }
 
+/// The exit code of a failed build.
+fn code_of_build(error: &ops::Error) -> u8 {
+    match error {
+        ops::Error::UnknownTarget { .. } => exit_code::NOT_FOUND,
+        ops::Error::Content { source, .. } => {
+            source.downcast_ref().map_or(exit_code::NOT_FOUND, |Passed(failure)| failure.code)
+        }
+        ops::Error::State(_) | ops::Error::WriteLock { .. } | ops::Error::Ledger { .. } | ops::Error::Survey { .. } => {
+            exit_code::FAILURE
+        }
+        ops::Error::Build { .. } | ops::Error::Several(_) => exit_code::BUILD,
+        ops::Error::Image { .. } | ops::Error::Listing { .. } => exit_code::IMAGE,
+        // Guests come first, and an image that could not be made counts more than content that nobody had.
+        ops::Error::Partly(partly) => {
+            let codes = || partly.failed.failures.iter().map(code_of_build);
+            let is_known = |code: &u8| [exit_code::BUILD, exit_code::IMAGE].contains(code);
+            codes().find(is_known).or_else(|| codes().next()).unwrap_or(exit_code::FAILURE)
+        }
+        ops::Error::Lock(_) | ops::Error::LockMissing | ops::Error::OutOfDate(_) | ops::Error::LockedProfile { .. } => {
+            exit_code::LOCK
+        }
+    }
+}
+
+/// Whether a build failed because the sources of a guest changed whenever it was built.
+fn is_of_changing_sources(error: &ops::Error) -> bool {
+    let is_it = |source: &BuildError| matches!(source, BuildError::InputsChange);
+    match error {
+        ops::Error::Build { source, .. } => is_it(source),
+        ops::Error::Several(failures) => failures.iter().any(|(_, source)| is_it(source)),
+        ops::Error::Partly(partly) => partly.failed.failures.iter().any(is_of_changing_sources),
+        _ => false,
+    }
+}
+
 impl From<ops::Error> for Failure {
     fn from(error: ops::Error) -> Self {
-        let code = match &error {
-            ops::Error::UnknownTarget { .. } | ops::Error::Content { .. } => exit_code::NOT_FOUND,
-            ops::Error::State(_)
-            | ops::Error::WriteLock { .. }
-            | ops::Error::Ledger { .. }
-            | ops::Error::Survey { .. } => exit_code::FAILURE,
-            ops::Error::Build { .. } | ops::Error::Several(_) => exit_code::BUILD,
-            ops::Error::Image { .. } | ops::Error::Listing { .. } => exit_code::IMAGE,
-            ops::Error::Lock(_)
-            | ops::Error::LockMissing
-            | ops::Error::OutOfDate(_)
-            | ops::Error::LockedProfile { .. } => exit_code::LOCK,
-        };
-        let is_of_changing_sources = match &error {
-            ops::Error::Build { source, .. } => matches!(source, BuildError::InputsChange),
-            ops::Error::Several(failures) => {
-                failures.iter().any(|(_, source)| matches!(source, BuildError::InputsChange))
-            }
-            _ => false,
-        };
-        let failure = Self { is_of_changing_sources, ..Self::new(code, &error) };
+        let is_of_changing_sources = is_of_changing_sources(&error);
+        let failure = Self { is_of_changing_sources, ..Self::new(code_of_build(&error), &error) };
         match error {
+            ops::Error::Partly(mut partly) if partly.failed.failures.len() == 1 => {
+                partly.failed.failures.pop().map_or(failure, Self::from)
+            }
+            ops::Error::Partly(partly) => {
+                let mut help: Vec<String> = Vec::new();
+                for of_one in partly.failed.failures.into_iter().flat_map(|error| Self::from(error).help) {
+                    if !help.contains(&of_one) {
+                        help.push(of_one);
+                    }
+                }
+                Self { help, ..failure }
+            }
+            ops::Error::Image { source: ImageError::MainKind { kind: Kind::Module }, .. } => failure.with_help(OF_GUEST),
             ops::Error::Content { source, .. } => match source.downcast::<Passed>() {
                 Ok(passed) => {
                     let Passed(cause) = *passed;
-                    Self { code: cause.code, help: cause.help, ..failure }
+                    Self { help: cause.help, ..failure }
                 }
                 Err(_) => failure,
             },
+            ops::Error::State(StateError::OwnBuild { .. }) => failure.with_help(
+                "take it out of the guest's command: `embeds` and `needs` in the Wetfile have other guests built before",
+            ),
             ops::Error::LockedProfile { .. } => failure.with_help("build without --profile, or without --locked"),
             ops::Error::LockMissing => failure.with_help("`ww build` without --locked writes it; then commit it"),
             ops::Error::OutOfDate(_) => failure
@@ -190,9 +259,22 @@ impl From<ops::Error> for Failure {
     }
 }
 
+/// Whether a path leads to a file that is a program, or at least WebAssembly.
+fn is_wasm(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
+    let read = is_file && File::open(path).is_ok_and(|file| file.take(8).read_to_end(&mut start).is_ok());
+    read && matches!(wasm_binary::kind(&start), Kind::Module | Kind::Component)
+}
+
 /// What to do about a program that is a core module.
 pub(super) const CORE_MODULE: &str = "build for the target wasm32-wasip2, whose programs are components; a module for \
                                       WASI 0.1 becomes one with `wasm-tools component new --adapt`";
+
+/// What `ww build` does with a program that is a core module.
+const OF_GUEST: &str = "`ww build` makes a component of a module for WASI 0.1 that is the result of a guest: `[guest.x]` with \
+                        `build = [\"cp\", \"tool.wasm\", \"{out}\"]` and `inputs = [\"tool.wasm\"]`, and in the image \
+                        `\"bin/main.wasm\" = { guest = \"x\" }`";
 
 /// What to do about damage in the blockstore.
 const REPAIR: &str = "`ww store verify --repair` takes out of use what is damaged, so that it can be had again";

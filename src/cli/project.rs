@@ -14,7 +14,7 @@ use super::{diagnostics, env, exit_code, ui};
 use crate::build::{Cancel, Event};
 use crate::dag::ContentPath;
 use crate::escape;
-use crate::ops::{self, BuildOptions, Built, LockChange};
+use crate::ops::{self, BuildOptions, Built, LockChange, Skipped};
 use crate::wetfile::lock::LOCK_FILE_NAME;
 use crate::wetfile::{self, ImageName, Project, WetfileError};
 
@@ -46,6 +46,21 @@ pub(super) fn load(as_json: bool) -> Result<Project, Failure> {
 
 /// The same for the Wetfile of a folder.
 pub(super) fn load_from(root: &Path, as_json: bool) -> Result<Project, Failure> {
+    load_until_shown(root, as_json).inspect_err(|failure| {
+        if as_json && !failure.members.is_empty() {
+            // Where standard output takes no more, the exit code still tells.
+            let _ = ui::result_line(&escape::json(&failure.as_json().to_string()));
+        }
+    })
+}
+
+/// As [`load`], for those who show each failure as JSON, if JSON is wanted: what is wrong with the Wetfile is in the failure then.
+pub(super) fn load_for(as_json: bool) -> Result<Project, Failure> {
+    let here = env::working_directory().map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
+    load_until_shown(find(&here).unwrap_or(&here), as_json)
+}
+
+fn load_until_shown(root: &Path, as_json: bool) -> Result<Project, Failure> {
     let here = env::working_directory().map_err(|error| Failure::new(exit_code::FAILURE, &error))?;
     wetfile::load(root).map_err(|error| match &error {
         WetfileError::Invalid { file, text, diagnostics } => {
@@ -58,16 +73,15 @@ pub(super) fn load_from(root: &Path, as_json: bool) -> Result<Project, Failure> 
 }
 
 fn show_diagnostics(found: &[wetfile::Diagnostic], name: &str, text: &str, as_json: bool) -> Failure {
-    if as_json {
-        let report = json!({ "diagnostics": diagnostics::to_json(found, name, text) });
-        // Where standard output takes no more, the exit code still tells.
-        let _ = ui::result_line(&escape::json(&report.to_string()));
-    } else {
-        let report = diagnostics::render(found, name, text, env::stderr_has_colours());
-        ui::status(&format!("{}\n", report.trim_end()));
-    }
     let plural = if found.len() == 1 { "" } else { "s" };
-    Failure::message(exit_code::WETFILE, format!("{name} has {} error{plural}; nothing was built", found.len()))
+    let message = format!("{name} has {} error{plural}; nothing was built", found.len());
+    let failure = Failure::message(exit_code::WETFILE, message);
+    if as_json {
+        return failure.with_members(json!({ "diagnostics": diagnostics::to_json(found, name, text) }));
+    }
+    let report = diagnostics::render(found, name, text, env::stderr_has_colours());
+    ui::status(&format!("{}\n", report.trim_end()));
+    failure
 }
 
 /// A path as the user sees it from `here`.
@@ -89,7 +103,7 @@ pub(super) fn in_repository(root: &Path, path: &Path) -> String {
     escape::path(below.unwrap_or(path))
 }
 
-/// What the user calls an image: a path at which something is, or the name of an image of the Wetfile.
+/// What the user calls an image: a path at which something is, or, where no image lies there, the name of one of the Wetfile.
 pub(super) enum GivenImage {
     /// An image of this project.
     OfProject(Box<Project>, ImageName),
@@ -115,17 +129,27 @@ pub(super) fn image(given: &Path) -> Result<GivenImage, Failure> {
     let real = fs::canonicalize(given).ok();
     let is_out = |image: &wetfile::Image| real.as_ref().is_some_and(|real| *real == image.out.to_path(&project.root));
     let by_path = project.images.values().find(|image| is_out(image)).map(|image| image.name.clone());
-    match by_path.or(name.filter(|name| real.is_none() && project.images.contains_key(name))) {
+    // A folder with a guest's sources may have its name.
+    let is_other = || !is_absent(&given.join(wetfile::MAIN_PATH));
+    match by_path.or(name.filter(|name| project.images.contains_key(name) && !is_other())) {
         Some(name) => Ok(GivenImage::OfProject(Box::new(project), name)),
         None => Ok(GivenImage::Path(given.to_owned())),
     }
 }
 
-/// The image of the Wetfile that is called as a path is written, if there is one.
-pub(super) fn image_called(given: &Path) -> Option<ImageName> {
-    let name = given.to_str().and_then(|name| ImageName::new(name).ok())?;
-    let project = wetfile::load(&root_here()?).ok()?;
-    project.images.contains_key(&name).then_some(name)
+/// The image of the Wetfile that is to be run, if it is called by its name. A folder of this name with a program goes first; one
+/// without is no image, as the sources of a guest are none. The failure is that of a run.
+pub(super) fn image_to_run(given: &Path) -> Result<Option<(Project, ImageName)>, Failure> {
+    let Some(name) = given.to_str().and_then(|name| ImageName::new(name).ok()) else { return Ok(None) };
+    if !is_absent(&given.join(wetfile::MAIN_PATH)) || !is_here() {
+        return Ok(None);
+    }
+    let project = load(false).map_err(|failure| Failure { code: exit_code::RUN_FAILURE, ..failure })?;
+    match project.images.contains_key(&name) {
+        true => Ok(Some((project, name))),
+        false if is_absent(given) => Err(no_such_image(exit_code::RUN_NOT_FOUND, &name, &project)),
+        false => Ok(None),
+    }
 }
 
 /// The content that is meant, if it is content: `/ipfs/CID`, `ipfs://CID`, or a bare CID where nothing has that name.
@@ -176,6 +200,28 @@ pub(super) fn build(
     sources: &SourceArgs,
     shown: Shown,
 ) -> Result<Built, Failure> {
+    let Ended { built, failure, .. } = build_partly(project, names, options, sources, shown)?;
+    failure.map_or(Ok(built), Err)
+}
+
+/// A build that came to something.
+pub(super) struct Ended {
+    pub(super) built: Built,
+    /// What was not tried, as something that it needs has failed.
+    pub(super) skipped: Skipped,
+    /// What has failed all the same.
+    pub(super) failure: Option<Failure>,
+}
+
+/// As [`build`], and gives what was built although not everything could be. A failure is that nothing was.
+pub(super) fn build_partly(
+    project: &Project,
+    names: &[String],
+    options: BuildOptions,
+    sources: &SourceArgs,
+    shown: Shown,
+) -> Result<Ended, Failure> {
+    shown.check()?;
     let failed = |error: &dyn std::error::Error| Failure::new(exit_code::FAILURE, error);
     let cancel = Cancel::default();
     let signals = CancelOnSignal::watch(&cancel).map_err(|error| failed(&error))?;
@@ -187,19 +233,29 @@ pub(super) fn build(
     let environment =
         ops::Environment { variables: &variables, ww: &ww, cancel: &cancel, events: &events, content: &content };
     let options = BuildOptions { locked: options.locked || is_locked(), ..options };
-    let built = ops::build(&environment, project, names, options).map_err(Failure::from);
+    let ended = match ops::build(&environment, project, names, options) {
+        Ok(built) => Ok(Ended { built, skipped: Skipped::default(), failure: None }),
+        Err(ops::Error::Partly(partly)) => {
+            let (built, skipped) = (partly.built.clone(), partly.failed.skipped.clone());
+            Ok(Ended { built, skipped, failure: Some(ops::Error::Partly(partly).into()) })
+        }
+        Err(error) => Err(Failure::from(error)),
+    };
     let finished = progress.finish();
-    if let Err(failure) = &built
+    let failure = match &ended {
+        Ok(ended) => ended.failure.as_ref(),
+        Err(failure) => Some(failure),
+    };
+    if let Some(failure) = failure
         // After a signal nobody wants to know what was being said.
         && signals.signal().is_none()
     {
         progress.show_failed();
         progress.annotate(failure);
     }
-    let built = signals.result(built)?;
-    finished?;
-    say_of_lock(&built);
-    Ok(built)
+    let ended = signals.result(ended)?;
+    say_of_lock(&ended.built);
+    Ok(Ended { failure: ended.failure.or(finished.err()), ..ended })
 }
 
 /// Refuses a path at which there is nothing, and says which image may have been meant.

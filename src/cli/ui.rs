@@ -77,8 +77,13 @@ fn noticed<T>(written: io::Result<T>) -> io::Result<T> {
     if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
         IS_READER_GONE.store(true, Ordering::Relaxed);
     }
-    written
+    written.map_err(|error| io::Error::new(error.kind(), StdoutError(error)))
 }
+
+/// That standard output takes no more. What the system says of it alone would not tell where.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct StdoutError(#[source] io::Error);
 
 /// Whether progress is kept to itself; set once, when the command line has been read.
 static QUIET: AtomicBool = AtomicBool::new(false);

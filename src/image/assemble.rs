@@ -28,6 +28,7 @@ use super::layout::{self, Content, FileSource, Layout, Tree};
 use super::marker::{self, Found};
 use super::private_key::{self, KeyEvidence};
 use super::{ImageError, Parts};
+use crate::atomic_file;
 use crate::folder::{FILE_MODE, FOLDER_MODE, Folder, Kind};
 use crate::wasm_binary::{self, Kind as WasmKind};
 use crate::wetfile::{Image, MAIN_PATH, ProjectPath};
@@ -73,6 +74,24 @@ pub fn assemble(
     stopped: &dyn Fn() -> bool,
 ) -> Result<Assembled, ImageError> {
     assemble_checked(root, image, parts, stopped, &mut |_| Ok(()))
+}
+
+/// Puts back the marker beside an image, if it is not there. Only for an image that is known to be what `ww` wrote.
+///
+/// # Errors
+///
+/// [`ImageError`]; nothing has changed then.
+pub fn keep_marker(root: &Path, image: &Image) -> Result<(), ImageError> {
+    let name = image.out.components().last().expect("an image is not written to the project's root");
+    let path = image.out.to_path(root).with_file_name(ProjectPath::marker_of(name));
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let folder = Folder::open(root).map_err(ImageError::io("open", root))?;
+    // No symlink is on the way.
+    let place = Place::open(&folder, root, image)?;
+    let path = place.path(&place.marker);
+    atomic_file::create(&path, &marker::bytes(&image.name), FILE_MODE).map_err(ImageError::io("write", &path))
 }
 
 /// As [`assemble`], but asks before anything is replaced: `check` is given the path of the whole tree that is to become the

@@ -1,12 +1,14 @@
 //! Entries of an image that are what a glob fits: which files these are.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io;
 use std::path::Path;
 
 use super::ImageError;
 use super::layout::{Content, Node, Origin, Tree, join, open_parents, read_object, utf8};
 use crate::folder::{Folder, Kind};
-use crate::wetfile::{Glob, GlobMatcher, ImagePath, ProjectPath, split_glob};
+use crate::wetfile::{COMPONENTS_MAX, Glob, GlobMatcher, ImagePath, ProjectPath, split_glob};
 
 /// Most files and folders that are looked at for one glob. A bound on what a mistaken one costs, far above what people lay
 /// out.
@@ -127,19 +129,19 @@ impl Walk<'_> {
         self.folders.push(below.to_owned());
         let mut tree = Tree::new();
         for name in folder.names().map_err(ImageError::io("read", path))? {
-            // Names that are not UTF-8 fit nothing.
-            let Ok(name) = utf8(name, path) else { continue };
-            if start.first().is_some_and(|first| *first != name) {
+            if start.first().is_some_and(|first| **first != *name) {
                 continue;
             }
+            // No image can hold such a name. One that fits nothing is nobody's business.
+            if name.to_str().is_none() && !self.fits_odd(folder, &name, path, below)? {
+                continue;
+            }
+            let name = utf8(name, path)?;
             let (path, below) = (join(path, &name), join(below, &name));
             if self.skips(&name, &path) {
                 continue;
             }
-            self.objects += 1;
-            if self.objects > OBJECTS_MAX {
-                return Err(ImageError::GlobTooMany { limit: OBJECTS_MAX });
-            }
+            self.count()?;
             let kind = folder.stat(&name).map_err(ImageError::io("read", &path))?.map(|stat| stat.kind);
             match kind {
                 Some(Kind::Folder) if self.depth_max.is_none_or(|max| below.split('/').count() < max) => {
@@ -159,6 +161,37 @@ impl Walk<'_> {
             }
         }
         Ok(tree)
+    }
+
+    /// Whether something fits whose name is not UTF-8, or anything below it: by its name with replacement characters.
+    fn fits_odd(&mut self, folder: &Folder, name: &OsStr, path: &str, below: &str) -> Result<bool, ImageError> {
+        let below = join(below, &name.to_string_lossy());
+        let path = join(path, &name.to_string_lossy());
+        self.count()?;
+        match folder.stamp(name).map(|(kind, _)| kind) {
+            Ok(Kind::Folder) if self.depth_max.is_none_or(|max| below.split('/').count() < max) => {
+                let inner = folder.folder(name).map_err(ImageError::io("open", &path))?;
+                // What is as deep as this fits into no image, which is told of the rest.
+                if below.split('/').count() > COMPONENTS_MAX {
+                    return Ok(false);
+                }
+                for name in inner.names().map_err(ImageError::io("read", &path))? {
+                    if name != SKIPPED_NAME && self.fits_odd(&inner, &name, &path, &below)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            Ok(Kind::File | Kind::Symlink) => Ok(self.matcher.fits(&below)),
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(ImageError::io("read", path)(error)),
+        }
+    }
+
+    fn count(&mut self) -> Result<(), ImageError> {
+        self.objects += 1;
+        if self.objects > OBJECTS_MAX { Err(ImageError::GlobTooMany { limit: OBJECTS_MAX }) } else { Ok(()) }
     }
 
     /// Whether something is a source of nobody.

@@ -58,7 +58,8 @@ pub(super) fn write(folder: &Folder, name: &str, image: &ImageName) -> std::io::
     file.sync_all()
 }
 
-fn bytes(image: &ImageName) -> Vec<u8> {
+/// The content of a marker.
+pub(super) fn bytes(image: &ImageName) -> Vec<u8> {
     let marker = Marker { format: FORMAT, image: image.to_string() };
     let mut bytes = serde_json::to_vec(&marker).expect("a marker has nothing that JSON cannot hold");
     bytes.push(b'\n');

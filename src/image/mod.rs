@@ -22,7 +22,7 @@ use crate::escape;
 use crate::wasm_binary::{Kind, MalformedComponent};
 use crate::wetfile::{GuestName, Image, MAIN_PATH, ProjectPath};
 
-pub use assemble::{Assembled, Check, assemble, assemble_checked};
+pub use assemble::{Assembled, Check, assemble, assemble_checked, keep_marker};
 pub use glob::{Fitting, fitting};
 pub use inspect::{Entry, EntryKind, inspect};
 pub use layout::STANDARD_FOLDERS;

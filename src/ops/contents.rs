@@ -5,6 +5,7 @@
 //! written anew for each build, from blocks that were checked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,8 +17,9 @@ use crate::build::ledger::{Entry, Ledger};
 use crate::build::{self, State};
 use crate::dag::Cid;
 use crate::dag::unixfs::Profile;
+use crate::escape;
 use crate::tree::{BoxError, ImportOptions, RootSymlink};
-use crate::wetfile::{Image, Project};
+use crate::wetfile::{Base, Image, ImageName, ImagePath, Project, Source};
 
 /// Whoever has content, or can fetch it.
 pub trait BringContent: Sync {
@@ -56,27 +58,70 @@ pub(super) fn present(
     trees.filter(|(cid, path)| proof(path, cid, stopped).is_some()).collect()
 }
 
-/// As [`present`], and brings what is missing. Trees that no image takes any more are removed.
+/// An image that takes content by its CID.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Taker {
+    /// The image.
+    pub image: ImageName,
+    /// Where in it the content is to be; `None` if it is what the image is based on.
+    pub place: Option<ImagePath>,
+}
+
+/// ``image `one` takes for `etc/x` ``.
+impl fmt::Display for Taker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(formatter, "image `{}` takes for `{}`", self.image, escape::text(place.as_str())),
+            None => write!(formatter, "image `{}` takes as its base", self.image),
+        }
+    }
+}
+
+/// As [`present`], and brings what is missing. Trees that no image takes any more are removed. `failed` is told what cannot be
+/// had, for which of `images`, and whether to go on is what it answers.
 pub(super) fn bring(
     (project, state, ledger): (&Project, &State, &Ledger),
-    wanted: &BTreeSet<&Cid>,
+    images: &[&Image],
     content: &dyn BringContent,
     stopped: &(dyn Fn() -> bool + Sync),
+    failed: &mut dyn FnMut(BTreeSet<Taker>, Error) -> Result<(), Error>,
 ) -> Result<BTreeMap<Cid, PathBuf>, Error> {
     remove_others(project, state);
     let mut trees = BTreeMap::new();
-    for cid in wanted {
-        let failed = |source: BoxError| Error::Content { cid: Box::new(**cid), source };
+    for cid in wanted(project, images.iter().copied()) {
         let target = state.content(cid);
         if is_remembered(project, ledger, cid) || is_proven(project, ledger, cid, stopped) {
-            trees.insert(**cid, target);
+            trees.insert(*cid, target);
             continue;
         }
-        state.remove_content(cid).map_err(|error| failed(error.into()))?;
-        content.bring(cid, &target).map_err(failed)?;
-        trees.insert(**cid, target);
+        let brought = state.remove_content(cid).map_err(BoxError::from).and_then(|()| content.bring(cid, &target));
+        match brought {
+            Ok(()) => drop(trees.insert(*cid, target)),
+            Err(source) => {
+                let takers = takers(cid, images);
+                failed(takers.clone(), Error::Content { cid: Box::new(*cid), takers, source })?;
+            }
+        }
+        if stopped() {
+            break;
+        }
     }
     Ok(trees)
+}
+
+/// Where images take a CID.
+fn takers(cid: &Cid, images: &[&Image]) -> BTreeSet<Taker> {
+    let mut takers = BTreeSet::new();
+    for image in images {
+        let taker = |place| Taker { image: image.name.clone(), place };
+        let is_it = |source: &Source| matches!(source, Source::Content(other) if other == cid);
+        let files = image.files.iter().filter(|(_, source)| is_it(source));
+        takers.extend(files.map(|(place, _)| taker(Some(place.clone()))));
+        if matches!(&image.base, Some(Base::Content(other)) if other == cid) {
+            takers.insert(taker(None));
+        }
+    }
+    takers
 }
 
 /// Whether a tree has proven itself before, and was not touched since.

@@ -31,6 +31,7 @@ mod usage;
 pub mod verify;
 mod why;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -44,12 +45,13 @@ use crate::wetfile::{GuestName, ImageName, ProfileName};
 
 pub use blocks::{GetBlock, ReadError, resolve};
 pub use build::{
-    BuildOptions, BuildPlan, Built, BuiltImage, Environment, LockChange, PlannedTarget, build, plan_build,
+    BuildOptions, BuildPlan, Built, BuiltImage, Environment, Failed, LockChange, Partly, PlannedTarget, Skipped, build,
+    plan_build,
 };
 pub use cid::cid;
 pub use compile::{CompileEvent, compile};
 pub use content::{ContentError, Details, EntryKind, ListedEntry, cat, file_size, get, look_up_details, ls};
-pub use contents::{BringContent, NoContent};
+pub use contents::{BringContent, NoContent, Taker};
 pub use gateway::{GatewayError, serve_gateway};
 pub use graph::{EdgeKind, Graph, Node, graph};
 pub use image::{ImageSource, LeasedContent};
@@ -59,6 +61,7 @@ pub use inspect::{
 };
 pub use listing::{Listed, ListedKind, Listing, ListingError};
 pub use lock::OutOfDate;
+use lock::with_causes;
 pub(crate) use mounts::is_within;
 pub use pin::{PinError, pin, unpin};
 pub use publish::{PrivateKeys, PublishError, PublishItem, PublishOptions, Published, PublishedItem, publish};
@@ -128,14 +131,19 @@ pub enum Error {
     #[error("{} guests were not built{}", .0.len(), failed(.0))]
     Several(Vec<(GuestName, BuildError)>),
     /// Content that images take by its CID cannot be had.
-    #[error("the content {cid}, which the Wetfile names, is not here")]
+    #[error("the content {cid} is not here{}", taken(.takers))]
     Content {
         /// The CID.
         cid: Box<Cid>,
+        /// Which images take it, and for what.
+        takers: BTreeSet<Taker>,
         /// Why.
         #[source]
         source: BoxError,
     },
+    /// A part could not be built, and what does not depend on it was: see [`AfterFailure::KeepGoing`](crate::build::queue::AfterFailure).
+    #[error("{}", .0.failed)]
+    Partly(Box<Partly>),
     /// The lock was to hold what is built under a profile, of which it says nothing.
     #[error("{LOCK_FILE_NAME} says nothing of the profile `{profile}`: it is of builds without one")]
     LockedProfile {
@@ -184,8 +192,27 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether it was stopped from outside.
+    fn is_stop(&self) -> bool {
+        match self {
+            Self::Build { source, .. } => matches!(source, BuildError::Cancelled),
+            Self::Image { source, .. } => matches!(source, ImageError::Cancelled),
+            Self::Listing { source, .. } => source.is_stop(),
+            Self::State(source) => matches!(source, StateError::Cancelled),
+            _ => false,
+        }
+    }
+}
+
+/// `, which image `one` takes for `etc/x``.
+fn taken(takers: &BTreeSet<Taker>) -> String {
+    let takers: Vec<String> = takers.iter().map(Taker::to_string).collect();
+    if takers.is_empty() { String::new() } else { format!(", which {}", takers.join(" and ")) }
+}
+
 fn failed(failures: &[(GuestName, BuildError)]) -> String {
-    failures.iter().map(|(name, error)| format!("\n  guest `{name}`: {}", lock::with_causes(error))).collect()
+    failures.iter().map(|(name, error)| format!("\n  guest `{name}`: {}", with_causes(error))).collect()
 }
 
 fn listed(found: &[OutOfDate]) -> String {

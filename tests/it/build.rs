@@ -306,8 +306,8 @@ fn results_of_commands_are_checked() {
     check(": > $WW_OUT", "the build's result is an empty file, where a component is needed");
     check("printf '\\0asm\\1\\0\\0\\0' > $WW_OUT", "the build's result is a core module without `_start`");
     check("echo text > $WW_OUT", "the build's result is not WebAssembly, where a component is needed");
-    check("mkdir $WW_OUT", "the build's result is not a regular file, where a component is needed");
-    check("ln -s /etc/passwd $WW_OUT", "the build's result is not a regular file, where a component is needed");
+    check("mkdir $WW_OUT", "the build has left a folder at /");
+    check("ln -s /etc/passwd $WW_OUT", "the build has left a symlink at /");
     let project = Project::with_guest("inputs = []\nbuild = ['no-such-compiler', '{out}']");
     let expected =
         "guest `x` was not built: `no-such-compiler` was not found: is it installed, and in a folder of PATH?";

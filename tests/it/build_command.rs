@@ -14,7 +14,7 @@ use crate::pty::Pty;
 use crate::support::{Done, finish, guest, wait, ww};
 
 /// A folder with a Wetfile of these tables.
-fn project(tables: &str) -> TempDir {
+pub(crate) fn project(tables: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let head = "wetfile = 1\n[project]\nname = \"test\"\nversion = \"0.1.0\"\n";
     fs::write(dir.path().join("Wetfile.toml"), format!("{head}{tables}")).unwrap();
@@ -22,7 +22,7 @@ fn project(tables: &str) -> TempDir {
 }
 
 /// A project whose guest is a component that is there already, and whose image is `out`.
-fn copying_project(command: &str) -> TempDir {
+pub(crate) fn copying_project(command: &str) -> TempDir {
     let dir = project(&format!(
         "[guest.echo]\nbuild = {command}\ninputs = [\"echo.wasm\"]\n\
          [image.echo]\nout = \"out\"\n[image.echo.files]\n\"bin/main.wasm\" = {{ guest = \"echo\" }}\n"
@@ -31,9 +31,9 @@ fn copying_project(command: &str) -> TempDir {
     dir
 }
 
-const COPY: &str = "[\"cp\", \"echo.wasm\", \"{out}\"]";
+pub(crate) const COPY: &str = "[\"cp\", \"echo.wasm\", \"{out}\"]";
 
-fn build(dir: &Path, args: &[&str]) -> Done {
+pub(crate) fn build(dir: &Path, args: &[&str]) -> Done {
     let mut command = ww(&["build"]);
     finish(command.args(args).current_dir(dir))
 }
@@ -52,7 +52,7 @@ fn an_image_is_one_line_on_stdout() {
 }
 
 /// The last line of `--json`.
-fn result(done: &Done) -> serde_json::Value {
+pub(crate) fn result(done: &Done) -> serde_json::Value {
     serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap()
 }
 
@@ -387,7 +387,12 @@ fn events_are_there_as_json() {
     fs::write(dir.path().join("echo.wasm"), "no component").unwrap();
     let done = build(dir.path(), &["--json"]).expect(4);
     let last: serde_json::Value = serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap();
-    assert_eq!((last["event"].as_str(), last["guest"].as_str()), (Some("failed"), Some("echo")));
+    assert_eq!((last["event"].as_str(), last["exit_code"].as_u64()), (Some("error"), Some(4)));
+    assert_eq!(last["message"], "guest `echo` was not built");
+    assert!(last["causes"][0].as_str().unwrap().starts_with("the build's result is "), "{last}");
+    let kinds: Vec<_> =
+        done.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect();
+    assert!(kinds.iter().any(|event| event["event"] == "failed" && event["guest"] == "echo"), "{kinds:?}");
 }
 
 #[test]
@@ -400,7 +405,29 @@ fn what_took_how_long_is_written_as_a_trace() {
     assert_eq!(names, ["echo", "image echo"]);
     build(dir.path(), &["--timings", "trace.json"]).expect(0);
     assert_eq!(trace()["traceEvents"].as_array().unwrap().len(), 0);
-    build(dir.path(), &["--timings", "no/such/trace.json"]).expect(1);
+}
+
+/// What cannot be written is found before anything is built.
+#[test]
+fn a_trace_that_cannot_be_written_is_refused_at_once() {
+    let dir = copying_project(COPY);
+    fs::create_dir(dir.path().join("folder")).unwrap();
+    for path in ["no/such/trace.json", "folder", "Wetfile.toml/trace.json"] {
+        let done = build(dir.path(), &["--timings", path]).expect(1);
+        assert!(done.stderr.starts_with(&format!("error: cannot write {path}\n")), "{}", done.stderr);
+        assert!(!dir.path().join("target").exists());
+    }
+}
+
+/// What cannot be written in the end does not take the result with it.
+#[test]
+fn a_trace_that_is_lost_loses_nothing_else() {
+    let dir = copying_project("\"rmdir traces; cp echo.wasm $WW_OUT\"");
+    fs::create_dir(dir.path().join("traces")).unwrap();
+    let done = build(dir.path(), &["--timings", "traces/x"]).expect(1);
+    assert!(done.stdout.starts_with("image echo: out, "), "{}", done.stdout);
+    assert!(done.stderr.contains("error: cannot write traces/x\n"), "{}", done.stderr);
+    assert!(dir.path().join("Wetfile.lock").is_file());
 }
 
 /// What a compiler says is fenced off, and what it says is wrong becomes an annotation.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use ww::build::queue::AfterFailure;
 use ww::build::{Event, Reason};
 use ww::ops::{self, BuildOptions, Built, Environment};
+use ww::wetfile::{GuestName, ImageName};
 
 use crate::project::Project;
 use crate::support::{finish, ww};
@@ -309,7 +310,7 @@ fn times_and_modes_are_no_reasons() {
     settle();
     let file = project.path("c/in.txt");
     let set_time = || fs::File::options().write(true).open(&file).unwrap();
-    let touches: [&dyn Fn(); 6] = [
+    let touches: [&dyn Fn(); 7] = [
         &|| set_time().set_modified(std::time::UNIX_EPOCH).unwrap(),
         &|| fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap(),
         &|| project.write("c/in.txt", "12345"),
@@ -317,6 +318,8 @@ fn times_and_modes_are_no_reasons() {
             project.write("c/.in.txt.swp", "x");
             fs::remove_file(project.path("c/.in.txt.swp")).unwrap();
         },
+        // What editors leave is no input, though the glob fits it.
+        &|| [".#x.txt", "4913", "in.txt~"].iter().for_each(|name| project.write(&format!("c/{name}"), "x")),
         // A file is replaced as editors do.
         &|| {
             project.write("c/tmp", "12345");
@@ -625,7 +628,12 @@ fn what_does_not_depend_on_a_failure_is_built() {
     let options = BuildOptions { after_failure: AfterFailure::KeepGoing, ..options };
     let (started, built) = build_with(&project, options);
     assert_eq!(started, [format!("a: {FIRST}"), format!("c: {FIRST}")]);
-    assert!(matches!(built, Err(ops::Error::Build { guest, .. }) if guest.as_str() == "a"));
+    let Err(ops::Error::Partly(partly)) = built else { panic!("a is not built") };
+    let failed = partly.failed;
+    assert!(matches!(&failed.failures[..], [ops::Error::Build { guest, .. }] if guest.as_str() == "a"));
+    assert!(failed.skipped.guests.iter().map(GuestName::as_str).eq(["b"]));
+    assert!(failed.skipped.images.iter().map(ImageName::as_str).eq(["i"]));
+    assert!(partly.built.guests.keys().map(GuestName::as_str).eq(["c"]));
     assert!(project.path("target/ww/guests/c.wasm").exists() && !project.path("out/i").exists());
 }
 

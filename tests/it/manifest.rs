@@ -265,7 +265,8 @@ fn content_is_taken_by_its_cid() {
         fs::remove_dir_all(project.path("target/ww")).unwrap();
         let empty = project.outside("empty");
         let done = run_in(&project, &empty, &["build", "--offline"]).expect(7);
-        let expected = format!("the content {cid}, which the Wetfile names, is not here");
+        let takers = "which image `above` takes as its base and image `echo` takes for `usr/share`";
+        let expected = format!("the content {cid} is not here, {takers}\n");
         assert!(done.stderr.contains(&expected), "{}", done.stderr);
         assert!(done.stderr.contains("without --offline a Kubo node and gateways are asked"), "{}", done.stderr);
 

@@ -138,6 +138,24 @@ fn what_is_no_change_builds_nothing() {
     assert_eq!(watching.idle(), [""; 0]);
 }
 
+/// A Rust guest is made of whole folders, and of nothing that editors leave there.
+#[test]
+fn what_editors_leave_builds_nothing() {
+    let project = Project::new("p");
+    project.wetfile("[guest.g]\npath = \"g\"\n");
+    project.package("g", "name = \"g\"", "src/main.rs", "fn main() {}");
+    let watching = Watching::build(&project);
+    assert_eq!(watching.built(), ["g"]);
+    let left = [".main.rs.swp", ".main.rs.swx", "main.rs~", ".#main.rs", "#main.rs#", "4913", ".DS_Store"];
+    left.iter().for_each(|name| project.write(&format!("g/src/{name}"), "left"));
+    assert_eq!(watching.idle(), [""; 0]);
+    project.write("g/src/main.rs", "fn main() { println!() }");
+    assert_eq!(watching.built(), ["g"]);
+    left.iter().for_each(|name| fs::remove_file(project.path(&format!("g/src/{name}"))).unwrap());
+    assert_eq!(watching.idle(), [""; 0]);
+    assert_eq!(watching.interrupt(), Some(130));
+}
+
 #[test]
 fn an_edit_during_a_build_is_built_afterwards() {
     let project = project("cat in.txt > ../started; sleep 0.5; ");

@@ -14,6 +14,7 @@
 mod beside;
 mod cargo;
 mod copied;
+mod editors;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};

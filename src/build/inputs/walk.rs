@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use ignore::{DirEntry, WalkBuilder};
 use rustix::fs::OFlags;
 
-use super::{FILES_MAX, InputsError, SETTINGS};
+use super::{FILES_MAX, InputsError, SETTINGS, editors};
 use crate::build::ledger::Memory;
 use crate::build::seen::{Name, Seen, SeenFile, SeenFolder, SeenKind, SeenListing, folder_at};
 use crate::folder::{Folder, Stamp};
@@ -422,6 +422,7 @@ impl Skipped {
     fn skips(&self, entry: &DirEntry) -> bool {
         let name = entry.file_name();
         name == ".git"
+            || editors::is_left(name) && !entry.file_type().is_some_and(|kind| kind.is_dir())
             || self.paths.contains(entry.path())
             || name
                 .to_str()

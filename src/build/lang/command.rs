@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::build::out_folder::OutFolder;
 use crate::build::process::LINE_BYTES_MAX;
+use crate::build::state::OUT_VARIABLE;
 use crate::build::tools::Tools;
 use crate::build::{self, BuildError, Call, Context, Event, Jobs, Variables};
 use crate::wasm_binary;
@@ -33,7 +34,7 @@ pub(in crate::build) fn build(
     let folder = new_out_folder(ctx, guest)?;
     let out = folder.path().join(format!("{}.wasm", guest.name));
     environment.insert("WW_GUEST".into(), guest.name.as_str().into());
-    environment.insert("WW_OUT".into(), out.clone().into());
+    environment.insert(OUT_VARIABLE.into(), out.clone().into());
     let arguments = arguments(run, &out, artifacts)?;
     let program = arguments[0].to_string_lossy();
     let dir = guest.dir.to_path(ctx.state.root());
@@ -116,7 +117,14 @@ pub(super) fn read(out: &Path) -> Result<Vec<u8>, BuildError> {
         Ok(metadata) if metadata.is_file() => {
             File::open(out).and_then(wasm_binary::read).map_err(BuildError::io("read", out))
         }
-        Ok(_) => Err(BuildError::NotComponent { found: "not a regular file".to_owned() }),
+        Ok(metadata) => {
+            let found = match metadata.file_type() {
+                kind if kind.is_dir() => "a folder",
+                kind if kind.is_symlink() => "a symlink",
+                _ => "something else than a file",
+            };
+            Err(BuildError::NotFile { path: out.to_owned(), found })
+        }
         Err(_) => Err(BuildError::NoArtifact { path: Some(out.to_owned()) }),
     }
 }

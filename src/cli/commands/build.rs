@@ -12,11 +12,12 @@ use crate::build::queue::AfterFailure;
 use crate::cli::cancel::stoppable;
 use crate::cli::error::{Failure, chain};
 use crate::cli::progress::{Shown, of_reason};
+use crate::cli::project::Ended;
 use crate::cli::sources::SourceArgs;
 use crate::cli::watch::{self, Watching};
 use crate::cli::{compiler, complete, env, exit_code, project, ui};
 use crate::escape;
-use crate::ops::{self, BuildOptions, Built, BuiltImage, LockChange};
+use crate::ops::{self, BuildOptions, Built, BuiltImage, LockChange, Skipped};
 use crate::wetfile::{ProfileName, Project};
 
 /// Build guests and assemble images
@@ -79,11 +80,16 @@ pub(in crate::cli) fn run(args: &BuildArgs, verbose: bool) -> Result<(), Failure
     if args.watch {
         return watch::watch(&args.names, args.profile.as_deref(), &mut Builds { args, verbose });
     }
-    let project = project::load(args.json)?;
-    if args.plan {
-        return plan(args, &under_profile(args, project)?);
-    }
-    build(args, project, verbose)
+    let done = project::load_for(args.json).and_then(|project| match args.plan {
+        true => plan(args, &under_profile(args, project)?),
+        false => build(args, project, verbose),
+    });
+    done.inspect_err(|failure| {
+        if args.json {
+            // Where standard output takes no more, the exit code still tells.
+            let _ = ui::result_line(&escape::json(&failure.as_json().to_string()));
+        }
+    })
 }
 
 /// The project under the profile that was chosen, if one was.
@@ -112,16 +118,37 @@ fn build(args: &BuildArgs, project: Project, verbose: bool) -> Result<(), Failur
     let after_failure = if args.keep_going { AfterFailure::KeepGoing } else { AfterFailure::Stop };
     let options = BuildOptions { offline: args.sources.offline, locked: args.locked, jobs: args.jobs, after_failure };
     let shown = Shown { verbose, events: args.json, timings: args.timings.clone() };
-    let built = project::build(&project, &args.names, options, &args.sources, shown)?;
-    compile(&built)?;
+    let Ended { built, skipped, failure } =
+        project::build_partly(&project, &args.names, options, &args.sources, shown)?;
+    let failure = failure.or(compile(&built).err());
     if args.json {
-        return ui::result_line(&escape::json(&as_json(&project, &built).to_string())).map_err(failed);
+        let built = as_json(&project, &built);
+        return match failure {
+            None => ui::result_line(&escape::json(&built.to_string())).map_err(failed),
+            Some(failure) => Err(failure.with_members(built).with_members(json!({ "skipped": names_of(&skipped) }))),
+        };
     }
     let here = env::working_directory().map_err(failed)?;
     for image in &built.images {
         ui::result_line(&line(image, &here)).map_err(failed)?;
     }
-    Ok(())
+    say_skipped(&skipped);
+    failure.map_or(Ok(()), Err)
+}
+
+/// Says what was not tried.
+fn say_skipped(skipped: &Skipped) {
+    let guests = skipped.guests.iter().map(|guest| format!("guest {guest}"));
+    let all: Vec<String> = guests.chain(skipped.images.iter().map(|image| format!("image {image}"))).collect();
+    if !all.is_empty() {
+        ui::status(&format!("not built, as they need what failed: {}", all.join(", ")));
+    }
+}
+
+fn names_of(skipped: &Skipped) -> serde_json::Value {
+    let guests: Vec<_> = skipped.guests.iter().map(ToString::to_string).collect();
+    let images: Vec<_> = skipped.images.iter().map(ToString::to_string).collect();
+    json!({ "guests": guests, "images": images })
 }
 
 /// Says what would be built.

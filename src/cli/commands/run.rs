@@ -24,9 +24,8 @@ use crate::dag::ContentPath;
 use crate::escape;
 use crate::grant::{self, Grant, Grants, Limit, Limits, MountGrant};
 use crate::host;
-use crate::ops::{self, BuildOptions, ImageSource, Ran, Remains, RunError, RunEvent, RunOptions, RunOutcome, Usage};
+use crate::ops::{self, BuildOptions, ImageSource, Ran, Remains, RunEvent, RunOptions, RunOutcome, Usage};
 use crate::swarm::{AddressError, Identity, Listen, Multiaddr, SwarmConfig};
-use crate::wetfile::ImageName;
 
 /// The port of the node where none is asked for.
 pub(super) const DEFAULT_PORT: u16 = 2020;
@@ -37,8 +36,8 @@ const FLAGS_SHOWN_BYTES: usize = 200;
 
 /// Run an image in a sandboxed cell
 ///
-/// The image is a folder with `bin/main.wasm`, a component that exports `wasi:cli/run`; or, where there is no such
-/// folder, the name of an image of the Wetfile, which is built first; or content, as /ipfs/CID/PATH or ipfs://CID/PATH,
+/// The image is a folder with `bin/main.wasm`, a component that exports `wasi:cli/run`; or, where no such folder has
+/// this name, the name of an image of the Wetfile, which is built first; or content, as /ipfs/CID/PATH or ipfs://CID/PATH,
 /// which is looked for in the local blockstore, and then asked of a Kubo node (without --kubo also at
 /// http://localhost:5001) and of the gateways given: what it needs to start before it starts, and the rest when the guest
 /// reads it. The guest sees the image's folder, read-only, as `/`, the standard streams, and a Host
@@ -257,7 +256,6 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
     // This thread is enough for the cell, and for what a network brings: the node, children and disks have others, which would
     // take longer to start than a small guest takes to run.
     let runtime = host::build_runtime().map_err(failed)?;
-    let given = args.image.clone();
     let ended = runtime.block_on(async {
         // Where the guest has the terminal, it has to be put back.
         let mut signals = StopSignals::new(grants.terminal()).map_err(failed)?;
@@ -301,17 +299,7 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
             ops::run(options, &|event| say(event, &status, is_everywhere, is_screen_taken), signals.next()).await;
         let was_stopped = matches!(&ended, Ok(Ran { outcome: RunOutcome::Stopped(_), .. }));
         content::close(&session, &stop, was_stopped).await;
-        ended.map_err(|error| {
-            let is_other = matches!(error, RunError::NotAnImage { .. } | RunError::NoProgram { .. });
-            let named = Some(&given).filter(|_| is_other).and_then(|given| project::image_called(given));
-            let failure = content::of_run(error, &sources);
-            match named {
-                Some(name) => failure.with_help(format!(
-                    "the Wetfile has an image `{name}`, too; it is found where no folder has its name"
-                )),
-                None => failure,
-            }
-        })
+        ended.map_err(|error| content::of_run(error, &sources))
     });
     // Whatever is still on its way, a compiler or a killed cell, does not hold up the end of the process.
     runtime.shutdown_background();
@@ -439,20 +427,11 @@ fn image(args: &RunArgs, verbose: bool) -> Result<Image, Failure> {
     if let Some(content) = project::content(given).map_err(of_run)? {
         return Ok(Image::Content(content));
     }
-    let Some(name) = given.to_str().and_then(|name| ImageName::new(name).ok()) else {
-        return Ok(Image::Folder(given.clone()));
-    };
-    if given.symlink_metadata().is_ok() || !project::is_here() {
-        return Ok(Image::Folder(given.clone()));
-    }
-    let project = project::load(false).map_err(of_run)?;
-    let Some(image) = project.images.get(&name) else {
-        return Err(project::no_such_image(exit_code::RUN_NOT_FOUND, &name, &project));
-    };
+    let Some((project, name)) = project::image_to_run(given)? else { return Ok(Image::Folder(given.clone())) };
     let options = BuildOptions { offline: args.sources.offline, ..BuildOptions::default() };
     let shown = Shown { verbose, ..Shown::default() };
     project::build(&project, &[name.to_string()], options, &args.sources, shown).map_err(of_run)?;
-    Ok(Image::Folder(image.out.to_path(&project.root)))
+    Ok(Image::Folder(project.images[&name].out.to_path(&project.root)))
 }
 
 fn swarm_config(args: &RunArgs) -> Result<SwarmConfig, Failure> {

@@ -42,11 +42,13 @@ fn try_run(given: &Path, sources: &SourceArgs, verbose: bool) -> Result<(), Fail
         _ => Failure { code: exit_code::RUN_FAILURE, ..failure },
     };
     let name = match project::image(given).map_err(of_run)? {
-        GivenImage::OfProject(_, name) => name.to_string(),
-        GivenImage::Content(_) | GivenImage::Path(_) => {
-            let message = "--watch needs an image of a Wetfile.toml: other images are built by nobody";
-            return Err(Failure::message(exit_code::RUN_FAILURE, message));
-        }
+        GivenImage::OfProject(_, name) => Some(name),
+        GivenImage::Path(path) => project::image_to_run(&path)?.map(|(_, name)| name),
+        GivenImage::Content(_) => None,
+    };
+    let Some(name) = name.map(|name| name.to_string()) else {
+        let message = "--watch needs an image of a Wetfile.toml: other images are built by nobody";
+        return Err(Failure::message(exit_code::RUN_FAILURE, message));
     };
     let mut runs = Runs { names: vec![name.clone()], sources, verbose, running: None, image: Vec::new() };
     let ended = watch::watch(&[name], None, &mut runs);

@@ -11,7 +11,8 @@ mod timings;
 mod withheld;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -37,6 +38,20 @@ pub(super) struct Shown {
     pub(super) events: bool,
     /// Where a trace is written to.
     pub(super) timings: Option<PathBuf>,
+}
+
+impl Shown {
+    /// Refuses what could not be written in the end, before anything is built.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        match &self.timings {
+            Some(path) => timings::check(path).map_err(|error| cannot_write(path, &error)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::caused(exit_code::FAILURE, format!("cannot write {}", escape::path(path)), error)
 }
 
 /// Shows the events of a build.
@@ -165,9 +180,8 @@ impl<'a> Progress<'a> {
         self.live = None;
         let Some(path) = &self.shown.timings else { return Ok(()) };
         let trace = lock(&self.state).timings.trace();
-        crate::atomic_file::replace(path, trace.as_bytes(), timings::FILE_MODE).map_err(|error| {
-            Failure::caused(exit_code::FAILURE, format!("cannot write {}", escape::path(path)), &error)
-        })
+        crate::atomic_file::replace(path, trace.as_bytes(), timings::FILE_MODE)
+            .map_err(|error| cannot_write(path, &error))
     }
 }
 

@@ -2,15 +2,30 @@
 //! (docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU, "Trace Event Format").
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use super::image_text;
+use crate::atomic_file;
 use crate::build::Event;
 
 /// Mode of the file.
 pub(super) const FILE_MODE: u32 = 0o644;
+
+/// Whether a trace can be written to a file, as far as it can be told before: there may be too little room for it later.
+///
+/// # Errors
+///
+/// If its folder is not there or takes no file, or something else than a file is in its place.
+pub(super) fn check(path: &Path) -> io::Result<()> {
+    let path = atomic_file::replaceable(path)?.path;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
+}
 
 /// What is done at the same time lies in rows one above the other.
 pub(super) struct Timings {

@@ -10,6 +10,7 @@ use crate::image::{self, Parts};
 use crate::ops::Error;
 use crate::ops::listing::Listing;
 use crate::ops::lock::{PlannedTree, Reading};
+use crate::ops::verify::request_problem;
 use crate::wetfile::{GuestName, Project};
 
 /// An image with what was seen of it.
@@ -33,8 +34,14 @@ pub(super) fn assemble(
     let mut check = |path: &Path| {
         let made = reading.list(path, &format!("image-{}", image.name))?;
         let is_planned = made.root.cid == planned;
+        let problem = request_problem(&made, &|file| std::fs::read(path.join(file)));
         out = Some(made);
-        if is_planned { Ok(()) } else { Err("a source of it changed meanwhile".into()) }
+        match problem {
+            // `ww run` would refuse it.
+            Some(problem) => Err(problem.into()),
+            None if is_planned => Ok(()),
+            None => Err("a source of it changed meanwhile".into()),
+        }
     };
     let assembled = image::assemble_checked(reading.root(), image, &parts, reading.stopped, &mut check);
     let assembled = assembled.map_err(|source| Error::Image { image: image.name.clone(), source })?;

@@ -1,5 +1,6 @@
 //! Which images would be assembled, and why; and what is remembered of those that were.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -17,7 +18,7 @@ use crate::ops::lock::{Reading, source_cache};
 use crate::ops::plan::Plan;
 use crate::tree::ImportError;
 use crate::wetfile::lock::{Digest, Facts};
-use crate::wetfile::{Base, Glob, GuestName, Image, ImagePath, Project, ProjectPath, Source};
+use crate::wetfile::{Base, Glob, GuestName, Image, ImageName, ImagePath, Project, ProjectPath, Source};
 
 /// Where an image stands.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub(super) enum ImageStanding {
 pub(super) struct ImageSurvey<'a> {
     pub(super) reading: Reading<'a>,
     pub(super) memory: &'a Memory,
+    /// Those that were seen to be in their folders as they were left there.
+    pub(super) whole: RefCell<BTreeSet<ImageName>>,
 }
 
 impl ImageSurvey<'_> {
@@ -65,7 +68,11 @@ impl ImageSurvey<'_> {
                 reasons.push(Reason::Guest { name: name.to_string() });
             }
         }
-        reasons.extend(self.out(image, record, entries)?);
+        let of_out = self.out(image, record, entries)?;
+        if of_out.is_empty() {
+            self.whole.borrow_mut().insert(image.name.clone());
+        }
+        reasons.extend(of_out);
         match reasons.is_empty() {
             true => Ok(ImageStanding::Fresh(record.clone())),
             false => Ok(ImageStanding::Stale(limited(reasons))),

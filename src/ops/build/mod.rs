@@ -3,17 +3,18 @@
 mod assembly;
 mod images;
 mod lock_file;
+mod partly;
 mod standings;
 mod targets;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry::Vacant;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Error;
-use super::contents::{self, BringContent};
+use super::contents::{self, BringContent, Taker};
 use super::listing::ListingError;
 use super::lock::{self, PlannedTree, Reading};
 use crate::build::ledger::{Entry, Ledger, Memory};
@@ -25,6 +26,7 @@ use crate::wetfile::lock::Toolchain;
 use crate::wetfile::{self, GuestName, Image, ImageName, Project};
 
 pub use lock_file::LockChange;
+pub use partly::{Failed, Partly, Skipped};
 pub use standings::{BuildPlan, PlannedTarget};
 
 pub(super) use images::{Listed, no_context, seen_of_tree, source_of_image};
@@ -32,6 +34,7 @@ pub(super) use targets::Targets;
 
 use assembly::{assemble, note_image};
 use lock_file::{add_stale_images, is_lock_current, not_held, refuse, settle_lock, warn_of_differences, write_lock};
+use partly::Failures;
 use standings::{Standings, built_image};
 
 /// How long a guest takes that was never built, for want of anything better.
@@ -121,7 +124,7 @@ pub fn build(
     if let Some(profile) = project.profile.as_ref().filter(|_| options.locked) {
         return Err(Error::LockedProfile { profile: profile.clone() });
     }
-    let state = State::open(&project.root, environment.cancel, environment.events)?;
+    let state = State::open_from(&project.root, environment.variables, environment.cancel, environment.events)?;
     let ledger = Ledger::open(&state).map_err(|source| Error::Ledger { source })?;
     let memory = ledger.memory();
     let stopped = || environment.cancel.is_cancelled();
@@ -129,6 +132,10 @@ pub fn build(
     let reading =
         Reading { project, stopped: &stopped, profile: Profile::default(), contents: &nothing, state: Some(&state) };
     let standing = Standings::of(project, &targets, environment.variables, &memory, reading)?;
+    for image in targets.images.iter().filter(|image| standing.whole.contains(&image.name)) {
+        // Without it the next build that has to replace the image says so.
+        let _ = crate::image::keep_marker(&project.root, image);
+    }
     let is_lock_current = project.profile.is_some() || is_lock_current(project, &memory);
     // Where the lock must hold it, what was made is held against the lock each time.
     if let Some(built) = standing.as_built(project, &targets).filter(|_| is_lock_current && !options.locked) {
@@ -142,15 +149,20 @@ pub fn build(
         (_, false) => None,
     };
     // Only what is to be done anyway is worth asking others for content.
-    let wanted = contents::wanted(project, targets.images.iter().copied());
-    let contents = contents::bring((project, &state, &ledger), &wanted, environment.content, &stopped)?;
+    let mut failures = Failures::new(project, options.after_failure);
+    let mut missing = |takers: BTreeSet<Taker>, error| {
+        failures.of_images::<()>(takers.into_iter().map(|taker| taker.image), Err(error)).map(drop)
+    };
+    let whence = (project, &state, &ledger);
+    let contents = contents::bring(whence, &targets.images, environment.content, &stopped, &mut missing)?;
+    let wanted: Vec<&Image> = targets.images.iter().filter(|image| !failures.has(image)).copied().collect();
     let reading = Reading { contents: &contents, ..reading };
     if let Some(lock) = frozen {
         let mut found = lock::leftovers(project, lock);
         let (present, unreadable) = lock::present_inputs(project, lock, &targets.guests, environment.variables);
         found.extend(unreadable);
         found.extend(lock::stale_guests(lock, &present));
-        add_stale_images(&reading, lock, &targets.images, &mut found)?;
+        add_stale_images(&reading, lock, &wanted, &mut found)?;
         refuse(found)?;
     }
     let ctx = Context {
@@ -164,13 +176,11 @@ pub fn build(
         cancel: environment.cancel,
         events: environment.events,
     };
-    let (guests, failures) = build_guests(&ctx, project, &standing.guests, options.after_failure);
-    if !failures.is_empty() && options.after_failure == AfterFailure::Stop {
-        return Err(Error::of(failures));
-    }
+    let (guests, failed, left) = build_guests(&ctx, project, &standing.guests, options.after_failure);
+    failures.of_guests(failed, left)?;
     let is_whole =
         |image: &&&Image| images::guests_of(project, image).into_iter().all(|name| guests.contains_key(name));
-    let images: Vec<&Image> = targets.images.iter().filter(is_whole).copied().collect();
+    let images: Vec<&Image> = wanted.iter().filter(is_whole).copied().collect();
     let stale = standing.stale_images(project, &images, &memory, reading, &guests)?;
     // Of the others the lock has what it needs already, unless somebody has changed it, or a guest was made of something
     // else and came out the same.
@@ -190,7 +200,7 @@ pub fn build(
     };
     let wanted: Vec<&Image> = images.iter().filter(is_wanted).copied().collect();
     let start = SystemTime::now();
-    let trees = plan(&reading, &wanted, &guests)?;
+    let mut trees = plan(&reading, &wanted, &guests, &mut failures)?;
     match frozen {
         Some(lock) => refuse(lock::differences(lock, project, &guests, &trees))?,
         None if project.profile.is_none() => warn_of_differences(&ctx, locked.as_ref(), &guests),
@@ -198,13 +208,17 @@ pub fn build(
     }
     let mut built = Vec::new();
     for image in &images {
+        if failures.has(image) {
+            continue;
+        }
         let tree = trees.iter().find(|tree| tree.plan.image.name == image.name);
         let reasons = stale.get(&image.name);
         built.push(match (tree, reasons, fresh(image)) {
             (tree, None, Some(fresh)) if tree.is_none_or(|tree| tree.root.cid == fresh.cid) => fresh,
             (Some(tree), reasons, _) => {
                 let begin = Instant::now();
-                let made = assemble(&reading, tree, &guests)?;
+                let made = assemble(&reading, tree, &guests);
+                let Some(made) = failures.of_images([image.name.clone()], made)? else { continue };
                 let (elapsed, changed) = (begin.elapsed(), made.image.changed);
                 (ctx.events)(Event::Assembled { image: &image.name, elapsed, changed });
                 note_image(&ctx, project, tree, &made, reasons.map_or(&[], Vec::as_slice), &guests, start);
@@ -213,6 +227,7 @@ pub fn build(
             (None, ..) => unreachable!("what is not fresh is planned"),
         });
     }
+    trees.retain(|tree| !failures.has(tree.plan.image));
     let after = match frozen {
         Some(lock) => lock.clone(),
         None => lock::updated(locked.as_ref(), project, &guests, &trees),
@@ -233,11 +248,8 @@ pub fn build(
     let is_guest = |name: &GuestName| project.guests.contains_key(name);
     // What is forgotten too late does no harm.
     let _ = ledger.tidy(is_guest, |name| project.images.contains_key(name));
-    if !failures.is_empty() {
-        return Err(Error::of(failures));
-    }
     let guests = guests.into_iter().map(|(name, built)| (name, built.path)).collect();
-    Ok(Built { guests, images: built, lock, not_held })
+    failures.end(Built { guests, images: built, lock, not_held }, &targets.images)
 }
 
 /// What would be built, and why: nothing is, and no process is started.
@@ -279,22 +291,35 @@ fn plan<'a>(
     reading: &Reading<'a>,
     images: &[&'a Image],
     guests: &BTreeMap<GuestName, BuiltGuest>,
+    failures: &mut Failures<'_>,
 ) -> Result<Vec<PlannedTree<'a>>, Error> {
-    let (mut artifacts, mut trees) = (BTreeMap::<GuestName, Subtree>::new(), Vec::new());
+    let (mut artifacts, mut trees) = (BTreeMap::new(), Vec::new());
     for &image in images {
-        let failed = |source: ListingError| Error::Listing { image: image.name.clone(), source };
-        let plan = reading.plan(image).map_err(|(_, error)| failed(error))?;
-        for name in plan.guests() {
-            if let Vacant(vacant) = artifacts.entry(name) {
-                let name = vacant.key();
-                let artifact = reading.import(&guests[name].path, &format!("guest-{name}")).map_err(failed)?;
-                vacant.insert(artifact);
-            }
+        if !failures.has(image) {
+            let planned = plan_image(reading, image, guests, &mut artifacts);
+            let planned = planned.map_err(|source| Error::Listing { image: image.name.clone(), source });
+            trees.extend(failures.of_images([image.name.clone()], planned)?);
         }
-        let root = plan.root(&artifacts).map_err(|error| failed(error.into()))?;
-        trees.push(PlannedTree { plan, root });
     }
     Ok(trees)
+}
+
+fn plan_image<'a>(
+    reading: &Reading<'a>,
+    image: &'a Image,
+    guests: &BTreeMap<GuestName, BuiltGuest>,
+    artifacts: &mut BTreeMap<GuestName, Subtree>,
+) -> Result<PlannedTree<'a>, ListingError> {
+    let plan = reading.plan(image).map_err(|(_, error)| error)?;
+    for name in plan.guests() {
+        if let Vacant(vacant) = artifacts.entry(name) {
+            let name = vacant.key();
+            let artifact = reading.import(&guests[name].path, &format!("guest-{name}"))?;
+            vacant.insert(artifact);
+        }
+    }
+    let root = plan.root(artifacts)?;
+    Ok(PlannedTree { plan, root })
 }
 
 /// Builds guests, some at a time. Those that are fresh are only passed on.
@@ -303,7 +328,7 @@ fn build_guests(
     project: &Project,
     standings: &BTreeMap<GuestName, Standing>,
     after_failure: AfterFailure,
-) -> (BTreeMap<GuestName, BuiltGuest>, Vec<(GuestName, BuildError)>) {
+) -> (BTreeMap<GuestName, BuiltGuest>, Vec<(GuestName, BuildError)>, BTreeSet<GuestName>) {
     let mut built = BTreeMap::new();
     let mut steps = BTreeMap::new();
     for (name, standing) in standings {
@@ -326,5 +351,5 @@ fn build_guests(
     };
     let outcome = queue::run(&steps, ctx.jobs.count(), after_failure, work);
     built.extend(outcome.done);
-    (built, outcome.failed)
+    (built, outcome.failed, outcome.left)
 }

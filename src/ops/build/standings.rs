@@ -1,6 +1,7 @@
 //! Where guests and images stand: all that a build wants to know before it begins.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::images::{ImageStanding, ImageSurvey};
 use super::targets::Targets;
@@ -33,6 +34,8 @@ pub struct PlannedTarget<N> {
 pub(super) struct Standings {
     pub(super) guests: BTreeMap<GuestName, Standing>,
     images: BTreeMap<ImageName, ImageStanding>,
+    /// The images that are in their folders as they were left there, whether or not they are to be assembled anew.
+    pub(super) whole: BTreeSet<ImageName>,
     /// What was found out on the way and is worth remembering.
     pub(super) entries: Vec<Entry>,
 }
@@ -58,7 +61,7 @@ impl Standings {
                 return Err(Error::Build { guest: name.clone(), source: BuildError::Cancelled });
             }
         }
-        let survey = ImageSurvey { reading, memory };
+        let survey = ImageSurvey { reading, memory, whole: RefCell::default() };
         let mut images = BTreeMap::new();
         for image in &targets.images {
             let standing = survey.image(image, &guests, &mut entries);
@@ -67,7 +70,7 @@ impl Standings {
         }
         // Guests share roots, and each has told of them.
         dedup_roots(&mut entries);
-        Ok(Self { guests, images, entries })
+        Ok(Self { guests, images, whole: survey.whole.into_inner(), entries })
     }
 
     /// What a build has to show, if there is nothing to do.
@@ -99,7 +102,7 @@ impl Standings {
         let fresh = |(name, built): (&GuestName, &BuiltGuest)| (name.clone(), Standing::Fresh(Box::new(built.clone())));
         let guests: BTreeMap<GuestName, Standing> = guests.iter().map(fresh).collect();
         let was_built = self.guests.values().any(|standing| matches!(standing, Standing::Stale(_)));
-        let survey = ImageSurvey { reading: Reading { project, ..reading }, memory };
+        let survey = ImageSurvey { reading: Reading { project, ..reading }, memory, whole: RefCell::default() };
         let mut stale = BTreeMap::new();
         for image in wanted {
             let standing = match self.images.get(&image.name) {

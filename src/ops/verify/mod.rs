@@ -12,6 +12,8 @@ mod program;
 mod project;
 mod rebuild;
 
+pub(super) use program::request_problem;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 

@@ -16,7 +16,7 @@ const PROGRAMS: &str = "bin/";
 const EXTENSION: &str = ".wasm";
 
 /// Reads a file of an image whole, if it is no larger than programs are.
-pub(super) type ReadFile<'a> = &'a dyn Fn(&str) -> io::Result<Vec<u8>>;
+pub(in crate::ops) type ReadFile<'a> = &'a dyn Fn(&str) -> io::Result<Vec<u8>>;
 
 /// Looks at `bin/main.wasm`, at what the other components in `bin/` import, and at `etc/cell.toml`.
 ///
@@ -41,6 +41,12 @@ pub(super) fn check(subject: &str, listing: &Listing, read: ReadFile<'_>, findin
 
 /// Looks at what the image asks for.
 fn check_request(subject: &str, listing: &Listing, read: ReadFile<'_>) -> Option<Finding> {
+    let message = request_problem(listing, read)?;
+    Some(Finding::new(FindingKind::Request, subject, message).with_path(REQUEST_PATH))
+}
+
+/// What is wrong with what an image asks for, ready to be shown; `listing` has all that is in it.
+pub(in crate::ops) fn request_problem(listing: &Listing, read: ReadFile<'_>) -> Option<String> {
     let located = request::locate(|path| {
         let object = listing.objects.iter().find(|object| object.path == path)?;
         Some(match &object.kind {
@@ -57,8 +63,7 @@ fn check_request(subject: &str, listing: &Listing, read: ReadFile<'_>) -> Option
         },
         Err(error) => error.to_string(),
     };
-    let message = format!("`{REQUEST_PATH}` cannot be used: {}", escape::text(&problem));
-    Some(Finding::new(FindingKind::Request, subject, message).with_path(REQUEST_PATH))
+    Some(format!("`{REQUEST_PATH}` cannot be used: {}", escape::text(&problem)))
 }
 
 fn not_component(subject: &str, problem: &str) -> Vec<Finding> {

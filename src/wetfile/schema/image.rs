@@ -52,7 +52,7 @@ impl Reader<'_, '_> {
     }
 
     fn files(&mut self, section: &Section<'_, '_>) -> Field<Vec<FileEntry>> {
-        let Some(value) = section.get("files") else { return Field::Absent };
+        let Some(value) = section.get("files") else { return section.absent("files") };
         let Some(files) = self.section(value, format!("`files` of {}", section.title)) else {
             return Field::Invalid;
         };
@@ -66,7 +66,7 @@ impl Reader<'_, '_> {
 
     fn base(&mut self, section: &Section<'_, '_>) -> Field<BaseTable> {
         const HELP: &str = "write `base = { image = \"NAME\" }` or `base = { cid = \"bafy…\" }`";
-        let Some(value) = section.get("base") else { return Field::Absent };
+        let Some(value) = section.get("base") else { return section.absent("base") };
         let DeValue::Table(table) = value.get_ref() else {
             self.wrong_type(value, "`base`", "a table", HELP);
             return Field::Invalid;

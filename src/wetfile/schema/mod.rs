@@ -404,7 +404,7 @@ impl Reader<'_, '_> {
     fn build(&mut self, section: &Section<'_, '_>) -> Field<Build> {
         const HELP: &str = "write a program and its arguments, `[\"cc\", \"-o\", \"{out}\", \"a.c\"]`, \
                             or a command line for the shell as a string";
-        let Some(value) = section.get("build") else { return Field::Absent };
+        let Some(value) = section.get("build") else { return section.absent("build") };
         match value.get_ref() {
             DeValue::String(_) => self.string(section, "build").map(Build::Shell),
             DeValue::Array(_) => self.strings(section, "build").map(Build::Argv),

@@ -10,6 +10,9 @@ use super::{ELEMENTS_MAX, Field, Written, written};
 use crate::wetfile::diagnostic::{Code, Diagnostic, Label, Sink, listed, quoted};
 use crate::wetfile::suggest::nearest;
 
+/// How many keys of a table are compared with one that is not there: more than any table has by mistake.
+const KEYS_COMPARED_MAX: usize = 64;
+
 /// A table with what messages say about it.
 pub(super) struct Section<'a, 't> {
     pub(super) table: &'a DeTable<'t>,
@@ -22,6 +25,16 @@ pub(super) struct Section<'a, 't> {
 impl<'a, 't> Section<'a, 't> {
     pub(super) fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'t>>> {
         self.table.get(key)
+    }
+
+    /// What a key is that is not there: one that was probably meant by another, which was reported, says something unknown.
+    pub(super) fn absent<T>(&self, key: &str) -> Field<T> {
+        if self.is_misspelt(key) { Field::Invalid } else { Field::Absent }
+    }
+
+    /// Whether a key that is not there was probably meant by one that is.
+    fn is_misspelt(&self, key: &str) -> bool {
+        self.table.keys().take(KEYS_COMPARED_MAX).any(|word| nearest(word.get_ref(), [key]).is_some())
     }
 
     /// Keys and values in the order of the file.
@@ -61,7 +74,7 @@ impl Reader<'_, '_> {
     }
 
     pub(super) fn string(&mut self, section: &Section<'_, '_>, key: &str) -> Field<String> {
-        let Some(value) = section.get(key) else { return Field::Absent };
+        let Some(value) = section.get(key) else { return section.absent(key) };
         match value.get_ref() {
             DeValue::String(text) => Field::Given(written(value.span(), text)),
             _ => {
@@ -72,7 +85,7 @@ impl Reader<'_, '_> {
     }
 
     pub(super) fn flag(&mut self, section: &Section<'_, '_>, key: &str) -> Field<bool> {
-        let Some(value) = section.get(key) else { return Field::Absent };
+        let Some(value) = section.get(key) else { return section.absent(key) };
         match value.get_ref() {
             DeValue::Boolean(flag) => Field::Given(Written { value: *flag, span: value.span() }),
             _ => {
@@ -84,7 +97,7 @@ impl Reader<'_, '_> {
     }
 
     pub(super) fn strings(&mut self, section: &Section<'_, '_>, key: &str) -> Field<Vec<Written<String>>> {
-        let Some(value) = section.get(key) else { return Field::Absent };
+        let Some(value) = section.get(key) else { return section.absent(key) };
         let DeValue::Array(array) = value.get_ref() else {
             let help = format!("write `{key} = [\"…\"]`");
             self.wrong_type(value, &format!("`{key}`"), "an array of strings", help);
@@ -125,7 +138,7 @@ impl Reader<'_, '_> {
 
     /// Reports a key that the section must have and does not.
     pub(super) fn require(&mut self, section: &Section<'_, '_>, key: &str, help: impl Into<String>) {
-        if section.get(key).is_none() {
+        if section.get(key).is_none() && !section.is_misspelt(key) {
             let label = self.sink.label(&section.span, format!("`{key}` is missing here"));
             self.report(Code::MissingKey, format!("{} has no `{key}`", section.title), label, help);
         }
