@@ -176,8 +176,9 @@ pub fn build(
         cancel: environment.cancel,
         events: environment.events,
     };
-    let (guests, failed, left) = build_guests(&ctx, project, &standing.guests, options.after_failure);
-    failures.of_guests(failed, left)?;
+    let outcome = build_guests(&ctx, project, &standing.guests, options.after_failure);
+    failures.of_guests(outcome.failed, outcome.left)?;
+    let guests = outcome.done;
     let is_whole =
         |image: &&&Image| images::guests_of(project, image).into_iter().all(|name| guests.contains_key(name));
     let images: Vec<&Image> = wanted.iter().filter(is_whole).copied().collect();
@@ -328,7 +329,7 @@ fn build_guests(
     project: &Project,
     standings: &BTreeMap<GuestName, Standing>,
     after_failure: AfterFailure,
-) -> (BTreeMap<GuestName, BuiltGuest>, Vec<(GuestName, BuildError)>, BTreeSet<GuestName>) {
+) -> queue::Outcome<GuestName, BuiltGuest, BuildError> {
     let mut built = BTreeMap::new();
     let mut steps = BTreeMap::new();
     for (name, standing) in standings {
@@ -349,7 +350,7 @@ fn build_guests(
         let embeds = guest.embeds.iter().filter_map(|name| Some((name.clone(), embedded(name)?))).collect();
         build::build_guest(ctx, project, guest, &embeds, reasons)
     };
-    let outcome = queue::run(&steps, ctx.jobs.count(), after_failure, work);
-    built.extend(outcome.done);
-    (built, outcome.failed, outcome.left)
+    let mut outcome = queue::run(&steps, ctx.jobs.count(), after_failure, work);
+    outcome.done.extend(built);
+    outcome
 }
