@@ -735,14 +735,8 @@ mod tests {
         }
         // However many of the first one's wait, the second one goes on, and where all are busy it is the next.
         drop(second.compile_turn().now_or_never().unwrap());
-        let _others: Vec<_> = (1..compiling_max())
-            .map(|_| root.below(Limits::default()).unwrap())
-            .map(|other| {
-                let turn = other.compile_turn().now_or_never().unwrap();
-                std::mem::forget(turn);
-                other
-            })
-            .collect();
+        let others: Vec<_> = (1..compiling_max()).map(|_| root.below(Limits::default()).unwrap()).collect();
+        let _turns: Vec<_> = others.iter().map(|other| other.compile_turn().now_or_never().unwrap()).collect();
         let mut next = Box::pin(second.compile_turn());
         assert!((&mut next).now_or_never().is_none());
         drop(turn);
