@@ -480,10 +480,10 @@ mod tests {
         };
         let (first, elsewhere) = (open(dir.path()).unwrap(), open(other.path()).unwrap());
         let (out, out_elsewhere) = (first.new_out_folder(&guest).unwrap(), elsewhere.new_out_folder(&guest).unwrap());
-        assert!(matches!(open_from(dir.path(), &out), Err(StateError::OwnBuild { .. })));
-        assert!(matches!(open_from(dir.path(), &out_elsewhere), Err(StateError::Cancelled)));
+        assert!(matches!(open_from(dir.path(), out.path()), Err(StateError::OwnBuild { .. })));
+        assert!(matches!(open_from(dir.path(), out_elsewhere.path()), Err(StateError::Cancelled)));
         drop(first);
-        open_from(dir.path(), &out).unwrap();
+        open_from(dir.path(), out.path()).unwrap();
     }
 
     #[test]
