@@ -139,8 +139,8 @@ pub(super) fn first_of(
                     return Err(BuildError::Answer { program: known.name, source: "it names no version".into() });
                 }
             },
-            Err(BuildError::ProgramMissing { .. }) => absent.push(tool.program),
-            Err(BuildError::Failed { .. }) => {}
+            Err(BuildError::ProgramMissing { .. } | BuildError::ProgramNotThere { .. }) => absent.push(tool.program),
+            Err(BuildError::Failed { .. } | BuildError::InterpreterMissing { .. }) => {}
             Err(error) => return Err(error),
         }
     }
