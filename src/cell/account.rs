@@ -383,6 +383,7 @@ impl Account {
         if let Some(parent) = &self.0.parent {
             parent.add(|inner| &inner.children_started, 1);
         }
+        thread_time::begin();
         let mut cell = pin!(cell);
         poll_fn(|context| {
             let start = Instant::now();

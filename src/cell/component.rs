@@ -297,7 +297,7 @@ impl Shop {
             return found;
         }
         let go = Arc::new(Notify::new());
-        let compiling = self.start(digest, wasm, payer.account().cloned(), go.clone(), is_anew);
+        let compiling = self.start(digest, wasm, payer.computes().cloned(), go.clone(), is_anew);
         known.begin(digest, &compiling, &go);
         Found::Compiling(compiling, go)
     }
@@ -548,6 +548,8 @@ mod tests {
         assert_eq!(has_computed.iter().filter(|has| **has).count(), 1, "{has_computed:?}");
         assert!(!has_computed[2]);
         let invalid = Bytes::from_static(b"\0asm\x0d\0\x01\0\xff");
+        assert!(compiler.compile_own(invalid.clone(), third).await.is_err());
+        assert!(third.cpu_time().is_zero(), "its own program is compiled for who runs it");
         compiler.compile_for(invalid, third).await.unwrap_err();
         assert!(!third.cpu_time().is_zero(), "also for what cannot be compiled");
     }

@@ -186,6 +186,14 @@ impl Payer {
         }
     }
 
+    /// The account that the time of a compiler is booked on. Who runs an image has its own program compiled.
+    pub(super) fn computes(&self) -> Option<&Account> {
+        match self {
+            Self::Nobody | Self::Own(_) => None,
+            Self::Parent(account) => Some(account),
+        }
+    }
+
     /// Makes room for what is kept of this code.
     ///
     /// # Errors

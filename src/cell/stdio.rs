@@ -141,7 +141,7 @@ impl OutputStream for ArrivingOutput {
 ///
 /// Nothing is read before the guest asks, and never more than it asks for: what a guest leaves unread is still there
 /// for the process that reads the same descriptor next. No flag of the descriptor is changed (`O_NONBLOCK` belongs to
-/// the open file, which the user's shell shares): terminals and pipes are opened once more.
+/// the open file, which the user's shell shares): a terminal is opened once more.
 #[derive(Clone)]
 pub struct InputFile(Arc<SharedFile>);
 
@@ -221,14 +221,15 @@ impl InputFile {
     }
 }
 
-/// The same terminal or pipe as an open file of its own, reading from which never waits. Others that read it may take what was
-/// there a moment ago, and a terminal answers a process in the background by stopping it, so that the next read is one in the
-/// foreground, where nothing is there any more. `None` where that cannot be had, as for the terminal of another user.
+/// The same terminal as an open file of its own, reading from which never waits. Others that read it may take what was there a
+/// moment ago, and it answers a process in the background by stopping it, so that the next read is one in the foreground, where
+/// nothing is there any more. `None` where that cannot be had, as for the terminal of another user.
+///
+/// Not of a pipe with a name: one that is opened when its writers have gone never tells of its end.
 #[cfg(target_os = "linux")]
 fn opened_again(fd: &OwnedFd) -> Option<OwnedFd> {
-    use rustix::fs::{FileType, Mode, OFlags, fstat, open};
-    let kind = FileType::from_raw_mode(fstat(fd).ok()?.st_mode);
-    if !(kind == FileType::Fifo || fd.is_terminal()) {
+    use rustix::fs::{Mode, OFlags, open};
+    if !fd.is_terminal() {
         return None;
     }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

@@ -33,8 +33,8 @@ struct Log;
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match github::is_here() {
-            true => io::stderr().write_all(github::tamed(&String::from_utf8_lossy(bytes)).as_bytes())?,
-            false => io::stderr().write_all(bytes)?,
+            true => ui::log(github::tamed(&String::from_utf8_lossy(bytes)).as_bytes())?,
+            false => ui::log(bytes)?,
         }
         Ok(bytes.len())
     }

@@ -15,7 +15,7 @@ use super::meter::Meter;
 use super::signals::{StopSignal, StopSignals};
 use super::sources::{self, SourceArgs};
 use super::{exit_code, store, ui};
-use crate::blockstore::Blockstore;
+use crate::blockstore::{Blockstore, without_waiting};
 use crate::dag::ContentPath;
 use crate::ops::fetch::{FetchError, FetchEvent, FetchLimits, Session, SessionOptions};
 use crate::ops::{LeasedContent, RunError};
@@ -84,7 +84,7 @@ pub(super) async fn bring(
 pub(super) async fn close(session: &Session, stop: &CancellationToken, was_stopped: bool) {
     let _ = timeout(if was_stopped { STOP_WITHIN } else { STORE_WITHIN }, session.close()).await;
     // What was fetched may make the store too large, and only now is it of no more use.
-    if let Some(store) = session.opened_store().filter(|store| store.is_too_large()) {
+    if let Some(store) = session.opened_store().filter(|store| without_waiting(|| store.is_too_large())) {
         let _ = spawn_blocking(move || store::trim(&*store)).await;
     }
     stop.cancel();

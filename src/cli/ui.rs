@@ -174,10 +174,19 @@ fn write_to_stderr(text: &str) {
         let clear = clear(TRANSIENT_LINES.swap(0, Ordering::Relaxed));
         let said = format!("{clear}{text}\n");
         // Where standard error is closed there is nobody to tell.
-        let _ = match STOPPED.get() {
-            None => stderr.write_all(said.as_bytes()),
-            Some(is_stopped) => write_until(&mut stderr, said.as_bytes(), is_stopped),
-        };
+        let _ = write_all(&mut stderr, said.as_bytes());
+    }
+}
+
+/// Writes events of the log.
+pub(super) fn log(events: &[u8]) -> io::Result<()> {
+    write_all(&mut io::stderr().lock(), events)
+}
+
+fn write_all(stderr: &mut io::StderrLock<'_>, said: &[u8]) -> io::Result<()> {
+    match STOPPED.get() {
+        None => stderr.write_all(said),
+        Some(is_stopped) => write_until(stderr, said, is_stopped),
     }
 }
 

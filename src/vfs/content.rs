@@ -460,7 +460,7 @@ impl ContentDirectory {
                 }
                 // Twice, since a list that grows may be there twice.
                 let bytes = 2 * size_of::<Entry>() + entry.name.as_str().len();
-                if bytes > left_bytes {
+                while bytes > left_bytes {
                     rooms.push(self.tree.blocks.room(LISTING_STEP_BYTES as u64).ok_or(VfsError::NoMemory)?);
                     left_bytes += LISTING_STEP_BYTES;
                 }

@@ -199,6 +199,22 @@ fn a_closed_stdout_ends_a_guest_that_floods_it() {
     assert!(!done.stderr.contains("panicked") && !done.stderr.contains("backtrace"), "{}", done.stderr);
 }
 
+/// A pipe with a name whose writers have gone before anybody reads it: what they wrote is there, and then its end.
+#[test]
+fn a_named_pipe_ends() {
+    let (image, dir) = (probe_image(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let writer = std::thread::spawn({
+        let path = path.clone();
+        move || fs::write(path, "hello\n").unwrap()
+    });
+    let stdin = fs::File::open(&path).unwrap();
+    writer.join().unwrap();
+    let done = finish(ww_run(image.path(), &["--", "copy"]).stdin(stdin)).expect(0);
+    assert_eq!(done.stdout, "hello\n");
+}
+
 /// A log that nobody reads: what `ww` has to say itself finds no room in it.
 #[test]
 fn a_full_stderr_does_not_keep_a_signal_waiting() {

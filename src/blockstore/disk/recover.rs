@@ -15,7 +15,7 @@ use super::super::walk::Reached;
 use super::index::{Index, IndexError};
 use super::layout::PackId;
 use super::pack::{Extent, PackError, PackReader};
-use super::{Failure, Inner, StoreEvent, lock, pins};
+use super::{Failure, Inner, StoreEvent, impatience, lock, pins};
 
 /// Packs that are in the index or in the folder, but not in both.
 struct Differences {
@@ -82,6 +82,10 @@ impl Inner {
     pub(super) fn try_reconcile(&self, index: &mut Index) -> Result<(), Failure> {
         if self.differences(index)?.is_none() {
             return Ok(());
+        }
+        // The index waits for whoever changes it, and nobody can tell it not to.
+        if impatience::is_impatient() {
+            return Err(StoreError::Cancelled.into());
         }
         match self.holders.try_hold(&self.layout)? {
             Some(_hold) => self.reconcile(index),
