@@ -1,7 +1,7 @@
 //! Why the system finds no program: there is none of this name, or there is nobody who could run it.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::tools::find_program;
@@ -12,6 +12,9 @@ const FIRST_LINE_BYTES_MAX: u64 = 256;
 
 /// Why a program could not be started of which the system says that something is not there.
 pub(super) fn why(program: &str, dir: &Path, environment: &Variables) -> BuildError {
+    if !dir.is_dir() {
+        return BuildError::Io { action: "use", path: dir.to_owned(), source: io::ErrorKind::NotFound.into() };
+    }
     match find_program(program, dir, environment) {
         Some(path) => BuildError::InterpreterMissing { program: program.to_owned(), interpreter: interpreter(&path) },
         // It is not looked for elsewhere.

@@ -18,6 +18,10 @@ pub(super) const LINE_BYTES_MAX: usize = 1 << 20;
 /// Lines that wait for the receiver before a child's writes block.
 const LINES_QUEUED_MAX: usize = 16;
 
+/// How much is taken of what is there later than that after a program's end, and one line more: more than pipes and queues hold.
+/// Somebody outside of its group may write for ever.
+const LATE_BYTES_MAX: usize = 2 << 20;
+
 /// How long output is awaited after the child has ended and its group was killed. Only a process that left the group
 /// can still hold the pipe: a server that the build started for later.
 const OUTPUT_GRACE: Duration = Duration::from_secs(2);
@@ -136,10 +140,18 @@ pub(super) fn run(
     watch(cancel.clone(), id, sender);
 
     let mut exited = None;
-    let mut deadline = None;
+    let (mut deadline, mut late_bytes) = (None, 0);
     while open > 0 || exited.is_none() {
         match next(&receiver, deadline) {
-            Some(Message::Line(stream, bytes)) => line(stream, &String::from_utf8_lossy(&bytes)),
+            Some(Message::Line(stream, bytes)) => {
+                if late_bytes > LATE_BYTES_MAX {
+                    break;
+                }
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    late_bytes += bytes.len();
+                }
+                line(stream, &String::from_utf8_lossy(&bytes));
+            }
             Some(Message::Closed) => open -= 1,
             Some(Message::Exited(result)) => {
                 exited = Some(result);
@@ -154,15 +166,12 @@ pub(super) fn run(
     if cancel.is_cancelled() { Err(ProcessError::Cancelled) } else { Ok(status) }
 }
 
-/// The next message; `None` when there will be none, or none came until the deadline.
+/// The next message; `None` when there will be none, or none is there at the deadline or came until then. What is there is taken
+/// also later: who shows the lines may have had to wait.
 fn next(receiver: &mpsc::Receiver<Message>, deadline: Option<Instant>) -> Option<Message> {
     match deadline {
         None => receiver.recv().ok(),
-        Some(deadline) => {
-            // Where somebody writes all the time, there is always a message.
-            let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-            receiver.recv_timeout(left).ok()
-        }
+        Some(deadline) => receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok(),
     }
 }
 

@@ -199,6 +199,8 @@ impl State {
     ///
     /// Any error of the file system.
     pub fn remove_content(&self, cid: &Cid) -> io::Result<()> {
+        // What is known of its files. That it cannot be removed does no harm.
+        let _ = fs::remove_file(self.dir.join("cache").join(format!("content-{cid}")));
         let path = self.content(cid);
         match fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_dir() => remove_folder(&path),

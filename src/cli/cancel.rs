@@ -80,15 +80,16 @@ pub(super) struct CancelOnSignal {
     /// The first signal that came. Written by the thread that waits for signals.
     first: Arc<Mutex<Option<u8>>>,
     handle: signal_hook::iterator::Handle,
-    _handled: SignalsHandled,
+    handled: Option<SignalsHandled>,
 }
 
 impl CancelOnSignal {
     pub(super) fn watch(cancel: &Cancel) -> io::Result<Self> {
-        let handled = SignalsHandled::new()?;
+        // In this order: between the two a signal does both.
         let mut signals = Signals::new(STOPPING)?;
+        let handled = SignalsHandled::new()?;
         let first = Arc::new(Mutex::new(None));
-        let watching = Self { first: first.clone(), handle: signals.handle(), _handled: handled };
+        let watching = Self { first: first.clone(), handle: signals.handle(), handled: Some(handled) };
         let cancel = cancel.clone();
         thread::Builder::new().name("ww-signals".into()).spawn(move || {
             for signal in signals.forever() {
@@ -122,6 +123,7 @@ impl CancelOnSignal {
 
 impl Drop for CancelOnSignal {
     fn drop(&mut self) {
+        drop(self.handled.take());
         self.handle.close();
     }
 }

@@ -44,14 +44,15 @@ pub(in crate::cli) struct StopSignals {
 impl StopSignals {
     /// With `quits`, also for SIGQUIT, which Ctrl-\ sends. Elsewhere that one ends a process that hangs.
     pub(in crate::cli) fn new(quits: bool) -> std::io::Result<Self> {
-        // For good: what is left to be done after a signal is done.
-        mem::forget(SignalsHandled::new()?);
-        Ok(Self {
+        let signals = Self {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             quit: quits.then(|| signal(SignalKind::quit())).transpose()?,
-        })
+        };
+        // For good: what is left to be done after a signal is done.
+        mem::forget(SignalsHandled::new()?);
+        Ok(signals)
     }
 
     /// The next signal that comes.

@@ -94,6 +94,10 @@ pub(super) fn bring(
             trees.insert(*cid, target);
             continue;
         }
+        // A tree could not prove itself, perhaps, since it was stopped.
+        if stopped() {
+            break;
+        }
         let brought = state.remove_content(cid).map_err(BoxError::from).and_then(|()| content.bring(cid, &target));
         match brought {
             Ok(()) => drop(trees.insert(*cid, target)),
@@ -101,9 +105,6 @@ pub(super) fn bring(
                 let takers = takers(cid, images);
                 failed(takers.clone(), Error::Content { cid: Box::new(*cid), takers, source })?;
             }
-        }
-        if stopped() {
-            break;
         }
     }
     Ok(trees)

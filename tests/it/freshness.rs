@@ -284,6 +284,42 @@ fn what_a_language_takes_is_seen() {
     assert!(done.1.is_err() || done.0.len() == 1, "{done:?}");
 }
 
+/// A tool of the guest's own comes before that on `PATH`, also when it comes later, or has begun to work again.
+#[test]
+fn a_tool_of_its_own_comes_first() {
+    let mut project = Project::new("p");
+    let bin = project.outside("bin");
+    let tool = |folder: &Path, version: &str| {
+        let script = format!(
+            "#!/bin/sh\n[ $1 = --version ] && {{ echo componentize-py {version}; exit; }}\n\
+             while [ $# -gt 0 ]; do case $1 in --output) out=$2 ;; esac; shift; done\ncat program.wasm > $out\n"
+        );
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join("componentize-py"), script).unwrap();
+        fs::set_permissions(folder.join("componentize-py"), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    tool(&bin, "0.98");
+    project.wetfile("[guest.x]\npath = 'x'\nlang = 'python'\nreproducible = false\n");
+    project.write("x/app.py", "");
+    project.write("x/.gitignore", ".venv\nprogram.wasm\n");
+    fs::copy(crate::support::guest("child-echo"), project.path("x/program.wasm")).unwrap();
+    let path = project.variables.get(&OsString::from("PATH")).cloned().unwrap();
+    project.set("PATH", std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path))).unwrap());
+    assert_eq!(build(&project), [format!("x: {FIRST}")]);
+    assert_eq!(build(&project), [""; 0]);
+    let own = project.path("x/.venv/bin");
+    tool(&own, "0.99");
+    let other = "x: it was compiled by another toolchain: componentize-py 0.98, wasi 0.2, recipe 1 → componentize-py 0.99, \
+                 wasi 0.2, recipe 1";
+    assert_eq!(build(&project), [other]);
+    // Its folder was moved: its interpreter is not there any more.
+    fs::write(own.join("componentize-py"), "#!/nowhere/python3\n").unwrap();
+    assert_eq!(build(&project).len(), 1);
+    assert_eq!(build(&project), [""; 0]);
+    tool(&own, "0.99");
+    assert_eq!(build(&project), [other]);
+}
+
 /// A manifest that comes to lie above a package is one that cargo looks into.
 #[test]
 fn a_workspace_above_is_seen() {

@@ -31,6 +31,9 @@ const CARGO_VARIABLES: [(&str, &str); 4] = [
     ("CARGO_BUILD_DEP_INFO_BASEDIR", "/dev/null"),
 ];
 
+/// The variable for where cargo keeps what is not to be used by others, which a configuration of its user may have elsewhere.
+const BUILD_FOLDER_VARIABLE: &str = "CARGO_BUILD_BUILD_DIR";
+
 /// The variable by which rustup is told a toolchain.
 pub(super) const TOOLCHAIN_VARIABLE: &str = "RUSTUP_TOOLCHAIN";
 
@@ -109,6 +112,7 @@ pub(in crate::build) fn prepare(
     let target_dir = ctx.state.cargo_target(project, &guest.name, own.as_deref());
     let target_dir = target_dir.map_err(BuildError::io("use", ctx.state.root().join("target/ww/cargo")))?;
     environment.extend(CARGO_VARIABLES.map(|(name, value)| (name.into(), value.into())));
+    environment.insert(BUILD_FOLDER_VARIABLE.into(), target_dir.clone().into());
     if let Some(toolchain) = &options.toolchain {
         // Over what the folder asks for, as a `+toolchain` on the command line is.
         environment.insert(TOOLCHAIN_VARIABLE.into(), toolchain.into());
@@ -392,5 +396,6 @@ mod tests {
         for name in CARGO_VARIABLES.map(|(name, _)| name).into_iter().chain(["RUSTC_WRAPPER"]) {
             assert!(RESERVED_FOR_RUST.contains(&name), "{name}");
         }
+        assert!(RESERVED_FOR_RUST.contains(&BUILD_FOLDER_VARIABLE));
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Tool {
     parts: Vec<PathBuf>,
     /// Programs that would have been taken before it, and were not there.
     absent: Vec<String>,
+    /// Programs that would have been taken before it, and could not answer.
+    mute: Vec<String>,
 }
 
 impl Tool {
@@ -48,6 +50,7 @@ impl Tool {
             first: first.iter().map(OsString::from).collect(),
             parts: Vec::new(),
             absent: Vec::new(),
+            mute: Vec::new(),
         }
     }
 
@@ -65,6 +68,7 @@ impl Tool {
     pub(super) fn add_to(&self, tools: &mut Tools, dir: &Path, environment: &Variables) -> io::Result<()> {
         tools.add_compiler(&self.program, dir, environment)?;
         self.absent.iter().for_each(|program| tools.add_absent(program));
+        self.mute.iter().try_for_each(|program| tools.add_compiler(program, dir, environment))?;
         self.parts.iter().try_for_each(|part| tools.add_part(part))
     }
 
@@ -130,17 +134,17 @@ pub(super) fn first_of(
     candidates: Vec<Tool>,
     question: &[&str],
 ) -> Result<(Tool, String), BuildError> {
-    let mut absent = Vec::new();
+    let (mut absent, mut mute) = (Vec::new(), Vec::new());
     for tool in candidates {
         match tool.ask(ctx, guest, environment, question) {
             Ok(lines) => match version(&lines) {
-                Some(version) => return Ok((Tool { absent, ..tool }, version)),
+                Some(version) => return Ok((Tool { absent, mute, ..tool }, version)),
                 None => {
                     return Err(BuildError::Answer { program: known.name, source: "it names no version".into() });
                 }
             },
             Err(BuildError::ProgramMissing { .. } | BuildError::ProgramNotThere { .. }) => absent.push(tool.program),
-            Err(BuildError::Failed { .. } | BuildError::InterpreterMissing { .. }) => {}
+            Err(BuildError::Failed { .. } | BuildError::InterpreterMissing { .. }) => mute.push(tool.program),
             Err(error) => return Err(error),
         }
     }

@@ -120,7 +120,13 @@ fn build(args: &BuildArgs, project: Project, verbose: bool) -> Result<(), Failur
     let shown = Shown { verbose, events: args.json, timings: args.timings.clone() };
     let Ended { built, skipped, failure } =
         project::build_partly(&project, &args.names, options, &args.sources, shown)?;
-    let failure = failure.or(compile(&built).err());
+    let compiled = compile(&built).err();
+    // That it was stopped comes before what it had not built.
+    let is_stop = |failure: &Failure| failure.code > exit_code::SIGNAL_BASE;
+    let failure = match compiled {
+        Some(stopped) if is_stop(&stopped) => Some(stopped),
+        other => failure.or(other),
+    };
     if args.json {
         let built = as_json(&project, &built);
         return match failure {

@@ -23,9 +23,10 @@ const RESERVED_PREFIX: &str = "WW_";
 
 /// Further variables that a Rust guest cannot declare. Without the wrapper its bytes would depend on the project's
 /// folder, with incremental state on what was built before; cargo's messages are read by `ww`.
-pub const RESERVED_FOR_RUST: [&str; 6] = [
+pub const RESERVED_FOR_RUST: [&str; 7] = [
     "RUSTC_WRAPPER",
     "RUSTC_WORKSPACE_WRAPPER",
+    "CARGO_BUILD_BUILD_DIR",
     "CARGO_BUILD_DEP_INFO_BASEDIR",
     "CARGO_INCREMENTAL",
     "CARGO_TERM_COLOR",
