@@ -124,9 +124,9 @@ impl<'a> Survey<'a> {
         embeds: &BTreeMap<GuestName, Digest>,
     ) -> Result<(Digest, BTreeSet<PathBuf>), InputsError> {
         let record = self.memory.guests.get(&guest.name);
-        let roots = record.iter().flat_map(|record| record.roots.keys()).map(String::as_str);
-        let watched = record.iter().flat_map(|record| record.watched.keys()).map(String::as_str);
-        let found = inputs::find(&self.scanner, self.project, guest, (roots, watched), self.environment, embeds)?;
+        let (roots, watched) = record.map(|record| record.asked()).unzip();
+        let asked = (roots.into_iter().flatten(), watched.into_iter().flatten());
+        let found = inputs::find(&self.scanner, self.project, guest, asked, self.environment, embeds)?;
         let mut folders: BTreeSet<PathBuf> =
             found.seen().flat_map(|(_, seen)| seen.watched(&self.project.root)).collect();
         folders.extend(inputs::folders_of_what_may_come(self.project, guest));
@@ -314,23 +314,30 @@ pub fn shortened(text: &str) -> String {
 
 /// Where what a guest is made of differs from what it was made of.
 pub(super) fn root_reasons(record: &GuestRecord, found: &Found, memory: &Memory) -> Vec<Reason> {
-    let mut reasons = Vec::new();
-    let of = |record: &'_ BTreeMap<String, RootRecord>, found: &'_ Roots| {
-        let roots: BTreeSet<&String> = record.keys().chain(found.keys()).collect();
-        let state = |root: &String| {
-            let present = found.get(root).and_then(|(key, seen)| Some((key.clone(), seen.clone()?)));
-            (root.clone(), record.get(root).and_then(|root| root.digest), present)
-        };
-        roots.into_iter().map(state).collect::<Vec<_>>()
-    };
-    let roots = of(&record.roots, &found.roots).into_iter().chain(of(&record.watched, &found.watched));
-    let mut told = BTreeSet::new();
-    for (root, before, present) in roots {
+    let (mut reasons, mut told) = (Vec::new(), BTreeSet::new());
+    for (record, found) in [(&record.roots, &found.roots), (&record.watched, &found.watched)] {
+        add_root_reasons(record, found, memory, &mut reasons, &mut told);
+    }
+    limited(reasons)
+}
+
+/// As [`root_reasons`], of one kind of roots. `told` has the files that have been told of.
+fn add_root_reasons(
+    record: &BTreeMap<String, RootRecord>,
+    found: &Roots,
+    memory: &Memory,
+    reasons: &mut Vec<Reason>,
+    told: &mut BTreeSet<(String, Change)>,
+) {
+    let roots: BTreeSet<&String> = record.keys().chain(found.keys()).collect();
+    for root in roots {
+        let before = record.get(root).and_then(|root| root.digest);
+        let present = found.get(root).and_then(|(key, seen)| Some((key, seen.as_ref()?)));
         let change = match (before, present) {
             (None, None) => continue,
             (Some(before), Some((_, seen))) if before == seen.digest => continue,
             (Some(before), Some((key, seen))) => {
-                let previous = memory.root_with(&key, &before);
+                let previous = memory.root_with(key, &before);
                 let changes = previous.map(|previous| seen.changes_since(&previous)).unwrap_or_default();
                 if !changes.is_empty() {
                     // What two roots have in common is told once.
@@ -343,9 +350,8 @@ pub(super) fn root_reasons(record: &GuestRecord, found: &Found, memory: &Memory)
             (None, Some(_)) => Change::Added,
             (Some(_), None) => Change::Removed,
         };
-        reasons.push(Reason::Input { root, change });
+        reasons.push(Reason::Input { root: root.clone(), change });
     }
-    limited(reasons)
 }
 
 /// Where a program lies, as people would write it: in the project below its root.
