@@ -66,17 +66,15 @@ impl Inner {
         })
     }
 
-    /// Whether it has a size limit and is over it.
-    pub(super) fn is_too_large(&self) -> Result<bool, StoreError> {
-        let Some(max) = self.options.size_bytes_max else { return Ok(false) };
-        Ok(self.with_index(|index| index.size_bytes())? > max)
+    /// Its size in bytes, if it has a size limit and is over it.
+    pub(super) fn size_over_limit(&self) -> Result<Option<u64>, StoreError> {
+        let Some(max) = self.options.size_bytes_max else { return Ok(None) };
+        let size_bytes = self.with_index(|index| index.size_bytes())?;
+        Ok(Some(size_bytes).filter(|size_bytes| *size_bytes > max))
     }
 
     fn try_trim(&self) -> Result<Option<GcReport>, StoreError> {
-        if !self.is_too_large()? {
-            return Ok(None);
-        }
-        let size_bytes = self.with_index(|index| index.size_bytes())?;
+        let Some(size_bytes) = self.size_over_limit()? else { return Ok(None) };
         let trimmed = self.with_index(|index| index.cache_get(TRIMMED_KEY))?;
         let trimmed = trimmed.and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
         if size_bytes <= trimmed.saturating_add(trimmed / REGROWTH) {

@@ -427,7 +427,7 @@ impl Blockstore for DiskBlockstore {
 
     fn is_too_large(&self) -> bool {
         // Who trims it finds out what is wrong, and says so.
-        self.inner.is_too_large().unwrap_or(true)
+        !matches!(self.inner.size_over_limit(), Ok(None))
     }
 
     fn verify(&self, options: VerifyOptions, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, StoreError> {
