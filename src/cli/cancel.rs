@@ -27,7 +27,7 @@ where
 }
 
 /// The signals that tell a process to stop.
-const STOPPING: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
+pub(super) const STOPPING: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
 
 /// While it lives, the signals that tell the process to stop do not end it by themselves: somebody does what they ask for.
 ///

@@ -28,10 +28,6 @@ impl StopSignal {
     }
 }
 
-/// The numbers of those that end a run.
-pub(in crate::cli) const STOP_NUMBERS: [std::ffi::c_int; 3] =
-    [SIGHUP.number as _, SIGINT.number as _, SIGTERM.number as _];
-
 /// Waits for signals. From the first value on they do not end the process by themselves any more.
 pub(in crate::cli) struct StopSignals {
     hangup: Signal,

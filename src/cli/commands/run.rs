@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::run_watch;
 use crate::cell::{ExitStatus, LimitReached, NetworkRefused};
+use crate::cli::cancel::STOPPING;
 use crate::cli::error::Failure;
 use crate::cli::progress::Shown;
-use crate::cli::signals::{STOP_NUMBERS, StopSignal, StopSignals};
+use crate::cli::signals::{StopSignal, StopSignals};
 use crate::cli::sources::SourceArgs;
 use crate::cli::status_file::StatusFile;
 use crate::cli::{compiler, complete, env, exit_code, grant_file, project, run_content as content, shell, ui};
@@ -259,7 +260,7 @@ fn try_run(args: RunArgs, verbose: bool) -> Result<Ran<StopSignal>, Failure> {
     let ended = runtime.block_on(async {
         // Where the guest has the terminal, it has to be put back.
         let mut signals = StopSignals::new(grants.terminal()).map_err(failed)?;
-        ui::give_up_after(&STOP_NUMBERS).map_err(failed)?;
+        ui::give_up_after(&STOPPING).map_err(failed)?;
         let (sources, stop) = (args.sources, CancellationToken::new());
         let named = match &image {
             Image::Folder(_) => None,
