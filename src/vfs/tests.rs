@@ -516,12 +516,6 @@ async fn what_is_had_at_once_leaves_the_thread_to_others() {
     blocks.beside.lock().unwrap().extend(all);
     let content = place(&content::open(Arc::new(blocks), root).await.unwrap());
     let turns = AtomicU64::new(0);
-    let others = async {
-        loop {
-            turns.fetch_add(1, Ordering::Relaxed);
-            tokio::task::yield_now().await;
-        }
-    };
     let reading = async {
         for number in 0..600 {
             assert_eq!(cat(&content, &format!("{number:03}")).await, number.to_string());
@@ -530,10 +524,18 @@ async fn what_is_had_at_once_leaves_the_thread_to_others() {
     tokio::select! {
         biased;
         () = reading => {}
-        () = others => {}
+        () = take_turns(&turns) => {}
     }
     // 256 KiB are a turn, and each file counts as somewhat more than 2 KiB.
     assert!((4..=6).contains(&turns.load(Ordering::Relaxed)), "{turns:?}");
+}
+
+/// Has a turn whenever the thread is free, and counts them.
+async fn take_turns(turns: &AtomicU64) {
+    loop {
+        turns.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+    }
 }
 
 /// However long a path is, others on the thread have their turn; also where all that it leads through is in memory.
@@ -544,16 +546,10 @@ async fn a_long_path_leaves_the_thread_to_others() {
         let root = place(&root);
         assert_eq!(cat(&root, "many/00017").await, "17", "{kind}");
         let turns = AtomicU64::new(0);
-        let others = async {
-            loop {
-                turns.fetch_add(1, Ordering::Relaxed);
-                tokio::task::yield_now().await;
-            }
-        };
         tokio::select! {
             biased;
             text = cat(&root, &path) => assert_eq!(text, "17", "{kind}"),
-            () = others => {}
+            () = take_turns(&turns) => {}
         }
         // Each name and each way back is one.
         assert!(turns.load(Ordering::Relaxed) >= 7, "{kind}: {turns:?}");
@@ -599,19 +595,13 @@ async fn a_long_listing_leaves_the_thread_to_others() {
         panic!()
     };
     let turns = AtomicU64::new(0);
-    let others = async {
-        loop {
-            turns.fetch_add(1, Ordering::Relaxed);
-            tokio::task::yield_now().await;
-        }
-    };
     tokio::select! {
         biased;
         entries = many.entries() => {
             let entries = entries.unwrap();
             assert!(entries.len() == MANY && entries.iter().all(|entry| entry.kind == Kind::Directory));
         }
-        () = others => {}
+        () = take_turns(&turns) => {}
     }
     assert!(turns.load(Ordering::Relaxed) >= 2, "{turns:?}");
 }
