@@ -101,6 +101,11 @@ impl ProjectPath {
         ends.map(|end| ProjectPath(self.0[..end].to_owned()))
     }
 
+    /// The project's root, and every path from there down to this one.
+    pub fn from_root(&self) -> impl Iterator<Item = ProjectPath> {
+        std::iter::once(Self::root()).chain(self.prefixes())
+    }
+
     /// Whether this path is `other` or lies below it, by whole components.
     pub fn is_within(&self, other: &ProjectPath) -> bool {
         other.is_root() || self.0.strip_prefix(&other.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -282,6 +287,10 @@ mod tests {
         };
         assert_eq!(prefixes("a/b/c"), ["a", "a/b", "a/b/c"]);
         assert!(prefixes(".").is_empty());
+        let from_root =
+            |text| ProjectPath::new(text).unwrap().from_root().map(|path| path.to_string()).collect::<Vec<_>>();
+        assert_eq!(from_root("a/b"), [".", "a", "a/b"]);
+        assert_eq!(from_root("."), ["."]);
         let ancestors: Vec<String> =
             ImagePath::new("a/b/c").unwrap().ancestors().map(|path| path.to_string()).collect();
         assert_eq!(ancestors, ["a", "a/b"]);

@@ -3,10 +3,9 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Found, InputsError, Scanner, WORKSPACE_ONLY};
+use super::{Found, InputsError, Scanner, WORKSPACE_ONLY, real};
 use crate::build::seen::Seen;
 use crate::wetfile::lock::LOCK_FILE_NAME;
 use crate::wetfile::{Project, ProjectPath};
@@ -99,9 +98,4 @@ fn named(path: &Path) -> PathBuf {
         (Some(folder), Some(name)) => real(folder).join(name),
         _ => real(path),
     }
-}
-
-/// Where a path leads; itself if that is nowhere.
-fn real(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }

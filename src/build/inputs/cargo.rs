@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::Metadata;
 use toml::{Table, Value};
 
-use super::{InputsError, WORKSPACE_ONLY, walk};
+use super::{InputsError, WORKSPACE_ONLY, real, walk};
 use crate::build::BuildError;
 use crate::wetfile::lock::{Digest, Facts};
 use crate::wetfile::{Guest, Project, ProjectPath};
@@ -44,16 +44,13 @@ pub(in crate::build) fn cargo_roots(
     }
     // A manifest that comes to lie on the way up, or says that it is a workspace's, may be found in place of this one.
     let is_alone = workspace == real(&first) && !table(&workspace.join("Cargo.toml")).contains_key("workspace");
-    for folder in std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes()) {
+    pending.extend(replacements(&workspace.join("Cargo.toml"), &workspace));
+    for folder in guest.dir.from_root() {
         let folder = folder.to_path(&project.root);
         let is_between = folder.starts_with(&workspace) || is_alone;
         if is_between && folder != workspace && folder != first {
             roots.add(project, &folder.join("Cargo.toml"), WORKSPACE_ONLY);
         }
-    }
-    pending.extend(replacements(&workspace.join("Cargo.toml"), &workspace));
-    for folder in std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes()) {
-        let folder = folder.to_path(&project.root);
         for file in [".cargo/config", ".cargo/config.toml"] {
             pending.extend(replacements(&folder.join(file), &folder));
         }
@@ -192,10 +189,6 @@ fn read_manifest(file: File) -> io::Result<String> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {MANIFEST_BYTES_MAX} bytes")));
     }
     Ok(text)
-}
-
-fn real(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Digests the part of a manifest that packages inherit from, whatever its spelling; `None` if the file is not there, or

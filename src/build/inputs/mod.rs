@@ -19,10 +19,10 @@ mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 use crate::escape;
 use crate::wetfile::lock::{Digest, Facts, Inputs};
@@ -326,8 +326,7 @@ fn rust_roots<'r>(
 ) -> Result<Roots, InputsError> {
     let mut pending: BTreeSet<String> = given.into_iter().map(str::to_owned).collect();
     if matches!(guest.recipe, Recipe::Rust(_)) {
-        let folders = std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes());
-        pending.extend(folders.flat_map(|folder| scanner.settings(&folder)).map(|path| path.to_string()));
+        pending.extend(guest.dir.from_root().flat_map(|folder| scanner.settings(&folder)).map(|path| path.to_string()));
     }
     // Whatever a lock has or leaves out, the guest is made of what is in its folder.
     pending.insert(guest.dir.to_string());
@@ -357,8 +356,8 @@ pub(super) fn folders_of_what_may_come(project: &Project, guest: &Guest) -> BTre
         Recipe::Command { inputs, .. } => (&[], inputs, &[]),
         Recipe::Language(LanguageRecipe { inputs, sources, .. }) => (&[], inputs, sources),
     };
-    let on_the_way = || std::iter::once(ProjectPath::root()).chain(guest.dir.prefixes());
-    let settings = on_the_way().flat_map(|folder| settings.iter().filter_map(move |name| folder.join(name).ok()));
+    let files_in = |folder: ProjectPath| settings.iter().filter_map(move |name| folder.join(name).ok());
+    let settings = guest.dir.from_root().flat_map(files_in);
     let settings = settings.filter_map(|file| file.to_path(Path::new("")).parent().map(PathBuf::from));
     let globs = inputs.iter().chain(sources).filter(|input| is_glob(input)).map(|glob| split_glob(glob).0);
     let globs = globs.filter_map(|folder| Some(guest.dir.join(folder).ok()?.to_path(Path::new(""))));
@@ -367,6 +366,11 @@ pub(super) fn folders_of_what_may_come(project: &Project, guest: &Guest) -> BTre
         folder.ancestors().find(is_there).map(Path::to_owned)
     };
     settings.chain(globs).filter_map(there).collect()
+}
+
+/// Where a path leads; itself if that is nowhere.
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// A path as it stands in a lock, where the root is `.`.

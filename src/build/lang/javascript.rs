@@ -24,7 +24,7 @@ const DISABLED: [&str; 2] = ["http", "fetch-event"];
 
 /// Where componentize-js may be, for a guest in a folder of a project.
 pub(super) fn candidates(root: &Path, dir: &ProjectPath) -> Vec<Tool> {
-    let mut folders: Vec<ProjectPath> = std::iter::once(ProjectPath::root()).chain(dir.prefixes()).collect();
+    let mut folders: Vec<ProjectPath> = dir.from_root().collect();
     folders.reverse();
     let installed = folders.iter().map(|folder| folder.to_path(root).join("node_modules/.bin").join(NAME));
     let installed = installed.filter_map(|path| path.into_os_string().into_string().ok());
