@@ -160,9 +160,14 @@ impl std::fmt::Display for Reason {
             Self::File { path, change } => write!(formatter, "{} {}", shown(path), verb(*change)),
             Self::MoreFiles { count: 1 } => formatter.write_str("one more file"),
             Self::MoreFiles { count } => write!(formatter, "{count} more files"),
-            Self::Input { root, change } => match root.strip_suffix("#workspace") {
-                Some(manifest) => write!(formatter, "the `[workspace]` of {} {}", shown(manifest), verb(*change)),
-                None => write!(formatter, "{} {}", shown(root), verb(*change)),
+            Self::Input { root, change } => match root.rsplit_once('#') {
+                Some((manifest, "workspace")) => {
+                    write!(formatter, "the `[workspace]` of {} {}", shown(manifest), verb(*change))
+                }
+                Some((folder, "include")) => {
+                    write!(formatter, "what the sources in {} include {}", shown(folder), verb(*change))
+                }
+                _ => write!(formatter, "{} {}", shown(root), verb(*change)),
             },
             Self::Guest { name } => write!(formatter, "guest {}, which it uses, is built anew", shown(name)),
             Self::Before { name } => {

@@ -5,7 +5,7 @@
 //! see in its package and in the packages it depends on by path, as far as the `.gitignore` files of the project tell
 //! (what git was told otherwise, globally or by `git add --force`, would differ between people); the manifest and lock file of its
 //! workspace; the settings of cargo and rustup on the way to it. For a guest in another language that `ww` knows they are those
-//! that git would see in its folder, and what its `inputs` say. For a command guest they are what its `inputs` say.
+//! that git would see in its folder, what its `inputs` say, and what its sources include if they are C. For a command guest they are what its `inputs` say.
 //!
 //! Nothing here starts a process: which packages a Rust guest depends on, and what its build has read beside them, was asked
 //! when it was built, and is then known by its lock. Some of it no lock can have ([`Beside::watched`]): that is remembered, and
@@ -15,6 +15,7 @@ mod beside;
 mod cargo;
 mod copied;
 mod editors;
+mod include;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,8 +28,8 @@ use std::{fs, io};
 use crate::escape;
 use crate::wetfile::lock::{Digest, Facts, Inputs};
 use crate::wetfile::{
-    CargoOptions, EnvValue, GlobError, Guest, GuestName, LanguageRecipe, Project, ProjectPath, Recipe, Run, is_glob,
-    split_glob,
+    CargoOptions, EnvValue, GlobError, Guest, GuestName, Language, LanguageRecipe, Project, ProjectPath, Recipe, Run,
+    is_glob, split_glob,
 };
 
 use super::Variables;
@@ -44,6 +45,9 @@ const SETTINGS: [&str; 4] = [".cargo/config", ".cargo/config.toml", "rust-toolch
 
 /// After the path of a manifest of which only the part counts that packages inherit from.
 const WORKSPACE_ONLY: &str = "#workspace";
+
+/// After the path of a C guest's folder, for the files that its sources include.
+const INCLUDED: &str = "#include";
 
 /// Most files that one guest may be made of. A bound on what a mistaken glob costs, far above what people compile.
 const FILES_MAX: usize = 1_000_000;
@@ -166,6 +170,10 @@ pub(super) fn find<'r>(
             roots.extend(command_roots(scanner, guest, &recipe.sources)?);
             let is_file = |main: &&String| guest.dir.join(main).is_ok_and(|path| path.to_path(&project.root).is_file());
             roots.extend(command_roots(scanner, guest, recipe.main.iter().filter(is_file))?);
+            if recipe.language == Language::C {
+                let looked = scanner.included(&guest.dir, &recipe.sources, &recipe.flags)?;
+                roots.insert(format!("{}{INCLUDED}", guest.dir), (looked.key, looked.seen));
+            }
             for (root, looked) in rust_roots(scanner, project, guest, [])? {
                 // An input is named relative to the guest's folder, and that relative to the project.
                 let root = if roots.contains_key(&root) { format!("{root}/") } else { root };

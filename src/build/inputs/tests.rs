@@ -331,7 +331,7 @@ fn other_languages_have_their_folder_and_what_is_listed() {
     let files = [("guests/g/.gitignore", "*.o\n"), ("guests/g/a.c", ""), ("guests/h/a.h", "")];
     let example = Example::new(lines, &files);
     let roots: Vec<String> = example.inputs().roots.into_keys().collect();
-    assert_eq!(roots, ["*.c", "../h/*.h", "guests/g"]);
+    assert_eq!(roots, ["*.c", "../h/*.h", "guests/g", "guests/g#include"]);
     let write = |path: &'static str| {
         let example = &example;
         move || example.write(path, path)
@@ -346,6 +346,48 @@ fn other_languages_have_their_folder_and_what_is_listed() {
     for folder in ["__pycache__", "node_modules", ".zig-cache", "zig-out", "src/.venv"] {
         example.check(false, || example.write(&format!("guests/g/{folder}/x"), "x"));
     }
+}
+
+#[test]
+fn what_sources_in_c_include_counts_wherever_it_is_in_the_project() {
+    let lines = "path = 'guests/g'\nlang = 'c'\nsources = ['*.c', '../s.c']\nflags = ['-I../i', '-I', '../j', '-include', '../pre.h']";
+    let example = Example::new(
+        lines,
+        &[
+            (".gitignore", "made.h\n"),
+            ("guests/g/a.c", "#include <a.h>\n#include \"../q.h\"\n#include \"made.h\"\n#embed \"../e.bin\"\n"),
+            ("guests/s.c", "#include \"beside.h\"\n"),
+            ("guests/beside.h", ""),
+            ("guests/pre.h", ""),
+            ("guests/q.h", "#include \"r.h\"\n"),
+            ("guests/r.h", "#include \"q.h\"\n#include \"../outside/../r.h\"\n#include </etc/hosts>\n"),
+            ("guests/j/a.h", "#include_next <a.h>"),
+            ("guests/e.bin", "#include \"none.h\""),
+            ("guests/none.h", ""),
+            ("guests/g/made.h", ""),
+        ],
+    );
+    let write = |path: &'static str| {
+        let example = &example;
+        move || example.write(path, path)
+    };
+    for file in ["guests/beside.h", "guests/pre.h", "guests/r.h", "guests/j/a.h", "guests/e.bin", "guests/g/made.h"] {
+        example.check(true, || example.write(file, &(fs::read_to_string(example.path(file)).unwrap() + "\n")));
+    }
+    example.check(false, write("guests/none.h"));
+    example.check(false, write("guests/j/b.h"));
+    example.check(false, write("guests/c.h"));
+    // What comes to where it is looked for before counts, and what is gone.
+    example.check(true, write("guests/i/a.h"));
+    example.check(false, write("guests/j/a.h"));
+    example.check(true, write("r.h"));
+    example.check(true, || fs::remove_file(example.path("guests/q.h")).unwrap());
+    // A source that is new includes what it includes.
+    example.check(true, || example.write("guests/g/b.c", "#include \"../c.h\"\n"));
+    example.check(true, || example.write("guests/c.h", "changed"));
+    std::os::unix::fs::symlink("../c.h", example.path("guests/j/link.h")).unwrap();
+    example.check(true, || example.write("guests/g/b.c", "#include <link.h>\n"));
+    example.check(true, || example.write("guests/c.h", "again"));
 }
 
 #[test]

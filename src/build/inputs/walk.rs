@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use ignore::{DirEntry, WalkBuilder};
 use rustix::fs::OFlags;
 
+use super::include::{self, Included};
 use super::{FILES_MAX, InputsError, SETTINGS, editors};
 use crate::build::ledger::Memory;
 use crate::build::seen::{Name, Seen, SeenFile, SeenFolder, SeenKind, SeenListing, folder_at};
@@ -179,6 +180,47 @@ impl<'a> Scanner<'a> {
         Ok(files.filter_map(|(path, _)| file(path)).collect())
     }
 
+    /// The files that sources include, which are compiled in `dir`.
+    pub(super) fn included(
+        &self,
+        dir: &ProjectPath,
+        sources: &[String],
+        flags: &[String],
+    ) -> Result<Looked, InputsError> {
+        self.look(format!("include:{dir}:{sources:?}:{flags:?}"), |look| {
+            let root = &self.project.root;
+            let mut files = Vec::new();
+            for pattern in sources {
+                if is_glob(pattern) {
+                    let (_, found) = self.fitting(dir, pattern)?;
+                    look.list(&found)?;
+                    files.extend(found.files.into_iter().map(|(path, _)| path));
+                } else if let Ok(path) = dir.join(pattern) {
+                    files.push(path.to_path(root));
+                }
+            }
+            let skipped = Skipped::new(self.project).paths;
+            let Included { files: mut included, absent } =
+                include::included(root, &dir.to_path(root), &files, flags, &skipped)?;
+            absent.iter().for_each(|path| look.add(path, SeenKind::Absent, None, Digest::of(b"")));
+            // They count by themselves, but what they include is to be looked for again once they are others.
+            for source in &files {
+                included.remove(source);
+                if let Some(kind) = kind(source)?.filter(|kind| !kind.is_dir()) {
+                    look.object(source, kind)?;
+                }
+            }
+            let mut facts = Facts::default();
+            for path in &included {
+                facts.add(path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes());
+                if let Some(kind) = kind(path)? {
+                    facts.add(look.object(path, kind)?.to_string());
+                }
+            }
+            Ok(Some(facts.finish()))
+        })
+    }
+
     /// The folder that a glob, relative to `dir`, begins with, and what fits in it.
     fn fitting(&self, dir: &ProjectPath, glob: &str) -> Result<(ProjectPath, Found), InputsError> {
         let (folder, pattern) = split_glob(glob);
@@ -282,12 +324,18 @@ impl Look<'_, '_> {
         }
     }
 
-    /// Everything that was found below a folder.
-    fn whole(&mut self, folder: &Path, found: &Found) -> Result<Digest, InputsError> {
+    /// Remembers which folders a walk has listed.
+    fn list(&mut self, found: &Found) -> Result<(), InputsError> {
         for folder in &found.folders {
             let stamp = self.stamp(folder)?;
             self.folder(folder).listing = SeenListing::Listed(stamp);
         }
+        Ok(())
+    }
+
+    /// Everything that was found below a folder.
+    fn whole(&mut self, folder: &Path, found: &Found) -> Result<Digest, InputsError> {
+        self.list(found)?;
         let mut facts = Facts::default();
         for (path, kind) in &found.files {
             let below = path.strip_prefix(folder).unwrap_or(path);
