@@ -302,16 +302,21 @@ pub(crate) async fn null_stdio(parent: &Parent) -> Outcome {
 }
 
 /// Times from a module to the first byte, like `spawn-time`.
-pub(crate) async fn module_time(parent: &Parent, count: usize, args: &[&str]) -> Outcome {
+/// Times children from the call that starts them to the first byte of their stdout: that of what they read, where they are
+/// given something, and what they write by themselves otherwise.
+pub(crate) async fn module_time(parent: &Parent, count: usize, input: &[u8], args: &[&str]) -> Outcome {
     let module = parent.load().await?;
     let mut times = Times::default();
     for _ in 0..count {
         let start = Instant::now();
         let mut command = module.command();
         let mut child = command.args(args.iter().copied()).bootstrap(parent.host.clone()).spawn().await?;
-        let (mut input, mut output) = (stdin(&mut child)?, stdout(&mut child)?);
-        input.write_all(b"x").await?;
-        input.close().await?;
+        let mut output = stdout(&mut child)?;
+        if !input.is_empty() {
+            let mut stdin = stdin(&mut child)?;
+            stdin.write_all(input).await?;
+            stdin.close().await?;
+        }
         output.read_exact(&mut [0]).await?;
         times.add_since(start);
         require(child.wait().await?.success(), "the child ends well")?;

@@ -43,6 +43,7 @@
 //!
 //! | behaviour | what it does |
 //! |---|---|
+//! | `greet` | writes `hello` with ww-guest |
 //! | `return-error` | returns an error from its main future that has a cause |
 //! | `deadlock` | waits for something that cannot happen |
 //! | `roundtrips N` | ok: N echoes, one after the other; times on stderr |
@@ -78,6 +79,7 @@
 //! | `abandon PATH` | ok: ends while two children do `sleep-forever`, one of them from a module |
 //! | `module-spawn PATH` | ok: a loaded module was started several times |
 //! | `module-time PATH N ARG…` | as `spawn-time`, from a loaded module, with the host handed over |
+//! | `first-byte PATH N ARG…` | the same with a child that reads nothing, until the first byte that it writes |
 //! | `handed-nothing PATH` | ok: to a child that is handed nothing each call is an error; prints them |
 //! | `handed-host PATH` | ok: a child uses the host of its parent |
 //! | `restricted PATH` | ok: a child and its child had no more of the host than was listed; prints what is refused |
@@ -171,6 +173,7 @@ fn without_session(words: &[&str]) -> Option<Outcome> {
 async fn with_session(host: &host::Client, args: Vec<String>) -> Outcome {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
+        ["greet"] => stdio::greet().await,
         ["return-error"] => ending::return_error(),
         ["deadlock"] => ending::deadlock().await,
         ["roundtrips", count] => calls::roundtrips(host, number(count)?).await,
@@ -212,7 +215,8 @@ async fn with_children(parent: &children::Parent, behaviour: &str, args: &[&str]
         ("nest", []) => children::nest(parent).await,
         ("abandon", []) => children::abandon(parent).await,
         ("module-spawn", []) => capabilities::module_spawn(parent).await,
-        ("module-time", [count, args @ ..]) => capabilities::module_time(parent, number(count)?, args).await,
+        ("module-time", [count, args @ ..]) => capabilities::module_time(parent, number(count)?, b"x", args).await,
+        ("first-byte", [count, args @ ..]) => capabilities::module_time(parent, number(count)?, b"", args).await,
         ("handed-nothing", []) => capabilities::handed_nothing(parent).await,
         ("handed-host", []) => capabilities::handed_host(parent).await,
         ("restricted", []) => capabilities::restricted(parent).await,

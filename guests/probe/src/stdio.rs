@@ -50,6 +50,13 @@ pub(crate) fn fill(bytes: u64) -> Outcome {
     Ok(String::new())
 }
 
+pub(crate) async fn greet() -> Outcome {
+    let mut output = ww_guest::stdout();
+    output.write_all(b"hello\n").await?;
+    output.flush().await?;
+    Ok(String::new())
+}
+
 pub(crate) fn copy() -> Outcome {
     ww_guest::block_on(async { ww_guest::copy(&mut ww_guest::stdin(), &mut ww_guest::stdout()).await })?;
     Ok(String::new())
