@@ -10,7 +10,8 @@ use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use super::account::{self, Account, Admission, LimitReached, Limiter};
+use super::account::{self, Account, Admission, LimitReached};
+use super::limiter::{HOST_CALL_BYTES_MAX, Limiter};
 use super::pipe::{PipeReader, PipeWriter};
 use super::program::HeldProgram;
 use super::stdio::{Input, Output};
@@ -185,7 +186,7 @@ async fn run(held: HeldProgram, mut state: CellState, kept_bytes: u64) -> ExitSt
     let _tick = engine.tick();
     let mut store = Store::new(&engine.wasmtime, state);
     store.limiter(|state| &mut state.limiter);
-    store.set_hostcall_fuel(account::HOST_CALL_BYTES_MAX);
+    store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
     let account = store.data().limiter.account().clone();
     let handles = account.limits().size(Limit::Handles);
     store.set_max_component_handles(handles);
