@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use super::inputs::{self, Beside, Found, PackageFiles};
 use super::ledger::{Entry, GuestRecord};
 use super::tools::Tools;
-use super::{BuildError, BuiltGuest, Context, Event, Reason, environment, lang, seconds_since_1970, survey};
+use super::{BuildError, BuiltGuest, Context, Event, Reason, environment, lang, milliseconds_since_1970, survey};
 use crate::folder::Stamp;
 use crate::wetfile::lock::{Digest, Toolchain};
 use crate::wetfile::{Guest, GuestName, Project, Recipe};
@@ -81,8 +81,9 @@ pub fn build_guest(
         artifact: digest,
         stamp,
         elapsed_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
-        built_at: seconds_since_1970(),
+        built_at_ms: milliseconds_since_1970(),
         reasons,
+        earlier: ctx.memory.guests.get(&guest.name).map(|record| record.history()).unwrap_or_default(),
     };
     let seen = found.seen().map(|(key, seen)| Entry::Root(key.to_owned(), seen.clone()));
     let mut entries: Vec<Entry> = seen.collect();

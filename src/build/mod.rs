@@ -160,7 +160,13 @@ pub fn exclusive(guest: &Guest) -> Option<String> {
 
 /// The present time.
 pub fn seconds_since_1970() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    milliseconds_since_1970() / 1000
+}
+
+/// The same, finer.
+pub fn milliseconds_since_1970() -> u64 {
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A program as it is run for a guest: where, with which environment, and what it is called in errors.

@@ -1,6 +1,5 @@
 //! `ww why`: why the last build built something, and why one now would.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Error;
@@ -74,9 +73,9 @@ pub fn why(
         found.push(Why {
             now: now(&plan, &reasons_of_guest(&plan, name.as_str())),
             last: record.map(|record| LastBuild {
-                built_at: record.built_at,
+                built_at: record.built_at_ms / 1000,
                 elapsed: Some(record.elapsed()),
-                causes: last(&memory, &record.reasons, record.built_at),
+                causes: last(&memory, &record.reasons, record.built_at_ms),
             }),
             target: WhyTarget::Guest(name.clone()),
         });
@@ -87,9 +86,9 @@ pub fn why(
         found.push(Why {
             now: now(&plan, planned.map_or(&[], |planned| &planned.reasons)),
             last: record.map(|record| LastBuild {
-                built_at: record.built_at,
+                built_at: record.built_at_ms / 1000,
                 elapsed: None,
-                causes: last(&memory, &record.reasons, record.built_at),
+                causes: last(&memory, &record.reasons, record.built_at_ms),
             }),
             target: WhyTarget::Image(name.clone()),
         });
@@ -106,12 +105,10 @@ fn now(plan: &BuildPlan, reasons: &[Reason]) -> Vec<Cause> {
     causes(reasons, &|name| reasons_of_guest(plan, name))
 }
 
-fn last(memory: &Memory, reasons: &[Reason], built_at: u64) -> Vec<Cause> {
-    causes(reasons, &|name| {
-        // One that was built again since is remembered for another reason.
-        let record: Option<&Arc<_>> = memory.guest(name).filter(|record| record.built_at <= built_at);
-        record.map(|record| record.reasons.clone()).unwrap_or_default()
-    })
+fn last(memory: &Memory, reasons: &[Reason], built_at_ms: u64) -> Vec<Cause> {
+    // A guest may have been built again since, for another reason.
+    let at_that_time = |name: &str| memory.guest(name).and_then(|guest| guest.reasons_at(built_at_ms));
+    causes(reasons, &|name| at_that_time(name).map(<[Reason]>::to_vec).unwrap_or_default())
 }
 
 /// Follows reasons back to the first ones.

@@ -770,6 +770,30 @@ fn why_is_told_after_the_fact() {
     why("bb", &[]).expect(7);
 }
 
+/// Also where a guest was built since, and nothing that is made of it.
+#[test]
+fn why_is_told_of_what_was_not_built_since() {
+    let project = project();
+    build(&project);
+    project.write("b/in.txt", "54321");
+    assert_eq!(build(&project), ["b: b/in.txt has changed"]);
+    project.write("b/more.txt", "");
+    assert_eq!(build(&project), ["b: b/more.txt is new"]);
+    let why = |name: &str| finish(ww(&["why", name]).current_dir(project.path(""))).expect(0).stdout;
+    insta::assert_snapshot!(redact(&why("i")), @r"
+    image i is up to date
+    image i was assembled N ago:
+      b/in.txt has changed
+        so guest b was built
+        so image i was assembled
+    ");
+    insta::assert_snapshot!(redact(&why("b")), @r"
+    guest b is up to date
+    guest b was built N ago in N s:
+      b/more.txt is new
+    ");
+}
+
 #[test]
 fn a_plan_builds_nothing() {
     let project = project();

@@ -23,6 +23,9 @@ use crate::folder::Stamp;
 use crate::wetfile::lock::Digest;
 use crate::wetfile::{GuestName, ImageName};
 
+/// How many builds of a guest are remembered besides the last one: what is made of it may not have been built since.
+const EARLIER_MAX: usize = 8;
+
 /// Of what a guest was made at its last build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestRecord {
@@ -52,16 +55,31 @@ pub struct GuestRecord {
     pub(super) stamp: Option<Stamp>,
     /// How long the build took, in milliseconds.
     pub(super) elapsed_ms: u64,
-    /// When it was built, in seconds since 1970.
-    pub built_at: u64,
+    /// When it was built, in milliseconds since 1970.
+    pub built_at_ms: u64,
     /// Why it was built.
     pub reasons: Vec<Reason>,
+    /// When and why it was built before, the last time first.
+    pub(super) earlier: Vec<(u64, Vec<Reason>)>,
 }
 
 impl GuestRecord {
     /// What is to be looked at to tell whether it is still made of the same: roots, and what is watched.
     pub(super) fn asked(&self) -> (impl Iterator<Item = &str>, impl Iterator<Item = &str>) {
         (self.roots.keys().map(String::as_str), self.watched.keys().map(String::as_str))
+    }
+
+    /// Why it was built by a time, in milliseconds since 1970, if that is remembered.
+    pub fn reasons_at(&self, time_ms: u64) -> Option<&[Reason]> {
+        let builds = std::iter::once((self.built_at_ms, &self.reasons));
+        let mut builds = builds.chain(self.earlier.iter().map(|(built_at_ms, reasons)| (*built_at_ms, reasons)));
+        builds.find(|(built_at_ms, _)| *built_at_ms <= time_ms).map(|(_, reasons)| reasons.as_slice())
+    }
+
+    /// When and why it was built, this time included, for the record of its next build.
+    pub(super) fn history(&self) -> Vec<(u64, Vec<Reason>)> {
+        let builds = [(self.built_at_ms, self.reasons.clone())].into_iter().chain(self.earlier.iter().cloned());
+        builds.take(EARLIER_MAX).collect()
     }
 
     /// How long its build took.
@@ -115,8 +133,8 @@ pub struct ImageRecord {
     pub files: u64,
     /// Sum of their sizes in bytes.
     pub size_bytes: u64,
-    /// When it was assembled, in seconds since 1970.
-    pub built_at: u64,
+    /// When it was assembled, in milliseconds since 1970.
+    pub built_at_ms: u64,
     /// Why.
     pub reasons: Vec<Reason>,
 }

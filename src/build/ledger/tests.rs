@@ -29,9 +29,24 @@ fn guest(artifact: &str) -> GuestRecord {
         artifact: Digest::of(artifact.as_bytes()),
         stamp: None,
         elapsed_ms: 7,
-        built_at: 8,
+        built_at_ms: 8,
         reasons: vec![Reason::File { path: "x".to_owned(), change: Change::Added }],
+        earlier: Vec::new(),
     }
+}
+
+#[test]
+fn why_a_guest_was_built_is_remembered_for_some_builds() {
+    let build = |number: u64| vec![Reason::File { path: number.to_string(), change: Change::Changed }];
+    let mut record = GuestRecord { built_at_ms: 0, reasons: build(0), ..guest("1") };
+    for number in 1..20 {
+        record = GuestRecord { built_at_ms: 10 * number, reasons: build(number), earlier: record.history(), ..record };
+    }
+    assert_eq!(record.reasons_at(u64::MAX), Some(build(19).as_slice()));
+    assert_eq!(record.reasons_at(190), Some(build(19).as_slice()));
+    assert_eq!(record.reasons_at(189), Some(build(18).as_slice()));
+    assert_eq!(record.reasons_at(110), Some(build(11).as_slice()));
+    assert_eq!(record.reasons_at(109), None);
 }
 
 fn entry(name: &str, artifact: &str) -> Entry {
@@ -62,7 +77,7 @@ fn a_guest_with_another_result_is_not_in_the_lock() {
     let (_state, ledger) = open(dir.path());
     ledger.note(vec![entry("a", "1"), Entry::Settled(settled())]).unwrap();
     let mut same = guest("1");
-    same.built_at += 1;
+    same.built_at_ms += 1;
     ledger.note(vec![Entry::Guest("a".to_owned(), Box::new(same))]).unwrap();
     assert!(ledger.memory().settled.is_some());
     ledger.note(vec![entry("a", "2")]).unwrap();

@@ -75,7 +75,7 @@ pub(super) fn note_image(
         size_bytes: made.image.size_bytes,
         reasons: reasons.to_vec(),
         start,
-        built_at: build::seconds_since_1970(),
+        built_at_ms: build::milliseconds_since_1970(),
     };
     if let Ok(entries) = images::entries(project, assembled, &tree.plan, out, guests) {
         let _ = ctx.ledger.note(entries);

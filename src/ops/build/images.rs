@@ -254,7 +254,7 @@ pub(super) struct Assembled<'a> {
     pub(super) reasons: Vec<Reason>,
     /// When reading its sources began.
     pub(super) start: SystemTime,
-    pub(super) built_at: u64,
+    pub(super) built_at_ms: u64,
 }
 
 /// What is to be remembered of an image. `sources` are the listings of those, by their place; `out` that of the image itself.
@@ -269,7 +269,7 @@ pub(super) fn entries(
     out: &Listing,
     guests: &BTreeMap<GuestName, BuiltGuest>,
 ) -> io::Result<Vec<Entry>> {
-    let Assembled { image, cid, files, size_bytes, reasons, start, built_at } = assembled;
+    let Assembled { image, cid, files, size_bytes, reasons, start, built_at_ms } = assembled;
     let mut entries = Vec::new();
     let mut records = BTreeMap::new();
     for plan in plan.and_bases() {
@@ -291,7 +291,7 @@ pub(super) fn entries(
         cid: cid.to_string(),
         files,
         size_bytes,
-        built_at,
+        built_at_ms,
         reasons,
     };
     entries.push(Entry::Root(out_key(image), Arc::new(seen)));
