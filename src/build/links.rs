@@ -18,7 +18,14 @@ pub(super) fn follow(project: &Path, link: &Path, folders: &mut BTreeSet<PathBuf
             folders.insert(below.to_owned());
         }
     };
-    let mut pending: VecDeque<OsString> = components(link).collect();
+    let end = walk(project, link, &mut |link| link.parent().into_iter().for_each(&mut add));
+    end.iter().for_each(|folder| add(folder));
+}
+
+/// Tells each symlink on the way from the root of a project to `path`, which is relative to it. Returns the folder of what is
+/// there in the end, or the last on the way where there is nothing; none where there are too many symlinks.
+pub(super) fn walk(project: &Path, path: &Path, at_link: &mut dyn FnMut(&Path)) -> Option<PathBuf> {
+    let mut pending: VecDeque<OsString> = components(path).collect();
     // Nothing of its path is a symlink, at each step.
     let mut folder = project.to_owned();
     let mut links = 0;
@@ -36,15 +43,15 @@ pub(super) fn follow(project: &Path, link: &Path, folders: &mut BTreeSet<PathBuf
             folder = path;
             continue;
         }
-        add(&folder);
+        at_link(&path);
         links += 1;
-        let Some(target) = fs::read_link(&path).ok().filter(|_| links <= LINKS_MAX) else { return };
+        let target = fs::read_link(&path).ok().filter(|_| links <= LINKS_MAX)?;
         if target.is_absolute() {
             folder = PathBuf::from("/");
         }
         components(&target).collect::<Vec<_>>().into_iter().rev().for_each(|name| pending.push_front(name));
     }
-    add(&folder);
+    Some(folder)
 }
 
 /// The names in a path, `..` among them.

@@ -210,7 +210,9 @@ impl Seen {
     /// The folders in which something happens whenever something that was seen becomes another, relative to the project's
     /// root at `project`: those that were looked into, and those on the way from a symlink to what it leads to.
     pub(super) fn watched(&self, project: &Path) -> BTreeSet<PathBuf> {
-        let mut folders: BTreeSet<PathBuf> = self.folders().map(Path::to_owned).collect();
+        // Of what is not there, where it would come.
+        let there = |folder: &Path| folder.ancestors().find(|folder| project.join(folder).is_dir()).map(Path::to_owned);
+        let mut folders: BTreeSet<PathBuf> = self.folders().filter_map(there).collect();
         for folder in &self.folders {
             let path = Path::new(folder.path.as_os_str());
             let links = folder.files.iter().filter(|file| file.kind == SeenKind::Symlink);
@@ -276,9 +278,14 @@ impl Seen {
 impl SeenFolder {
     fn is_unchanged(&self, root: &Folder) -> bool {
         let path = self.path.as_os_str();
-        let Ok(folder) = root.glance(if path.is_empty() { OsStr::new(".") } else { path }) else {
-            let is_absent = |file: &SeenFile| file.kind == SeenKind::Absent;
-            return self.listing == SeenListing::Unlisted && self.files.iter().all(is_absent);
+        let folder = match root.glance(if path.is_empty() { OsStr::new(".") } else { path }) {
+            Ok(folder) => folder,
+            Err(error) => {
+                // A symlink, say, may lead to a folder, in which something is.
+                let is_absent = error.kind() == io::ErrorKind::NotFound
+                    && self.files.iter().all(|file| file.kind == SeenKind::Absent);
+                return is_absent && self.listing == SeenListing::Unlisted;
+            }
         };
         let is_listing_unchanged = match self.listing {
             SeenListing::Unlisted => true,

@@ -4,33 +4,64 @@
 //! include something, whatever conditions are around them, so a file counts as well if only another configuration would
 //! include it. What a macro names (`#include CONFIG`) is not found, nor what is outside of the project.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::{FILES_MAX, InputsError, walk};
+use crate::build::links;
 
 /// Of a longer file, in bytes, only the beginning is searched.
 const SEARCHED_BYTES_MAX: u64 = 16 << 20;
 
-/// Options that name a folder in which included files are looked for, and whether those in `<>` are looked for there, too.
-const FOLDERS: [(&str, bool); 4] = [("-I", true), ("-iquote", false), ("-isystem", true), ("-idirafter", true)];
+/// Where the folders are that an option names, in the order in which clang looks into them: for `""` all, for `<>` all but the
+/// first, and for `#embed` the last alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Group {
+    Quoted,
+    Angled,
+    System,
+    After,
+    Embedded,
+}
 
-/// Options that name a file which is included before a source.
-const FILES: [&str; 2] = ["-include", "-imacros"];
+/// What an option is followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// A folder in which included files are looked for.
+    Folder(Group),
+    /// A file that is included before a source.
+    File,
+}
 
-/// The option that names a folder in which embedded files are looked for.
-const EMBED_FOLDER: &str = "--embed-dir";
+/// The options that say where to look, or what to include. Of two that begin alike the longer one comes first.
+const OPTIONS: [(&str, Meaning); 10] = [
+    ("-iquote", Meaning::Folder(Group::Quoted)),
+    ("-I", Meaning::Folder(Group::Angled)),
+    ("--include-directory", Meaning::Folder(Group::Angled)),
+    ("-isystem", Meaning::Folder(Group::System)),
+    ("-idirafter", Meaning::Folder(Group::After)),
+    ("--embed-dir", Meaning::Folder(Group::Embedded)),
+    ("-include", Meaning::File),
+    ("-imacros", Meaning::File),
+    ("--include", Meaning::File),
+    ("--imacros", Meaning::File),
+];
+
+/// Options that hand on what follows to a part of the compiler.
+const HANDED_ON: [&str; 2] = ["-Xclang", "-Xpreprocessor"];
 
 /// What some sources include.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Included {
     /// The files, also those that included files include; by paths whose folder is the real one.
     pub(super) files: BTreeSet<PathBuf>,
-    /// Where nothing is, and the compiler would take what came there.
+    /// Symlinks on the way to folders.
+    pub(super) links: BTreeSet<PathBuf>,
+    /// Where there is no file of the project, and the compiler would take what came there.
     pub(super) absent: BTreeSet<PathBuf>,
 }
 
@@ -39,14 +70,13 @@ struct Search<'a> {
     /// The project's root, and what in it is an input of nobody.
     root: &'a Path,
     skipped: &'a BTreeSet<PathBuf>,
-    /// For `""`, besides the folder of the file that includes.
-    quoted: Vec<PathBuf>,
-    /// For `<>`.
-    angled: Vec<PathBuf>,
-    /// For `#embed`.
-    embedded: Vec<PathBuf>,
-    /// How many more places may be looked at.
-    left: usize,
+    /// The folder that the compiler is called in.
+    dir: &'a Path,
+    folders: Vec<(Group, PathBuf)>,
+    /// What was found of a name in a folder.
+    known: HashMap<(PathBuf, OsString), Option<PathBuf>>,
+    /// Folders whose way is known, relative to the root.
+    walked: HashSet<PathBuf>,
     found: Included,
 }
 
@@ -62,36 +92,24 @@ pub(super) fn included(
     flags: &[String],
     skipped: &BTreeSet<PathBuf>,
 ) -> Result<Included, InputsError> {
-    let (quoted, angled, embedded) = (Vec::new(), Vec::new(), Vec::new());
-    let mut search = Search { root, skipped, quoted, angled, embedded, left: FILES_MAX, found: Included::default() };
+    let options = options(flags);
+    let folders = folders(dir, &options);
+    let (known, walked) = (HashMap::new(), HashSet::new());
+    let mut search = Search { root, skipped, dir, folders, known, walked, found: Included::default() };
     let too_many = || InputsError::TooMany { folder: dir.strip_prefix(root).unwrap_or(dir).to_string_lossy().into() };
     let mut pending: Vec<PathBuf> = sources.to_vec();
-    for (option, value) in options(flags) {
-        let place = dir.join(value);
-        match FOLDERS.iter().find(|(folder, _)| *folder == option) {
-            Some((_, true)) => {
-                search.angled.push(place.clone());
-                search.quoted.push(place);
-            }
-            Some((_, false)) => search.quoted.push(place),
-            None if option == EMBED_FOLDER => search.embedded.push(place),
-            None => pending.extend(search.find(value.as_ref(), &[dir.to_owned()], false).ok_or_else(too_many)?),
-        }
+    for (_, file) in options.iter().filter(|(meaning, _)| *meaning == Meaning::File) {
+        let directive = Directive { kind: Kind::Include, is_quoted: true, name: file.as_bytes().to_vec() };
+        pending.extend(search.find(&directive, dir).ok_or_else(too_many)?);
     }
     let mut searched = BTreeSet::new();
     while let Some(file) = pending.pop() {
         if !searched.insert(file.clone()) {
             continue;
         }
+        let own = file.parent().unwrap_or(&file);
         for directive in read(&file).map(|text| directives(&text)).unwrap_or_default() {
-            let own = file.parent().map(Path::to_owned).filter(|_| directive.is_quoted).into_iter();
-            let folders: Vec<PathBuf> = match (directive.kind, directive.is_quoted) {
-                (Kind::Embed, _) => own.chain(search.embedded.iter().cloned()).collect(),
-                (_, true) => own.chain(search.quoted.iter().cloned()).collect(),
-                (_, false) => search.angled.clone(),
-            };
-            let is_all = directive.kind == Kind::IncludeNext;
-            let found = search.find(OsStr::from_bytes(&directive.name), &folders, is_all).ok_or_else(too_many)?;
+            let found = search.find(&directive, own).ok_or_else(too_many)?;
             if directive.kind != Kind::Embed {
                 pending.extend(found);
             }
@@ -101,45 +119,111 @@ pub(super) fn included(
 }
 
 /// The options among flags that say where to look, or what to include, with their values.
-fn options(flags: &[String]) -> Vec<(&'static str, &str)> {
-    let names = FOLDERS.map(|(name, _)| name);
-    let mut flags = flags.iter().map(String::as_str);
+fn options(flags: &[String]) -> Vec<(Meaning, &str)> {
+    let mut flags = flags.iter().map(String::as_str).filter(|flag| !HANDED_ON.contains(flag));
     let mut options = Vec::new();
     while let Some(flag) = flags.next() {
-        // No name of an option begins another one: `-I` is in capitals.
-        let known = names.iter().chain(&FILES).chain([&EMBED_FOLDER]).find(|name| flag.starts_with(**name));
-        let Some(name) = known else { continue };
-        match &flag[name.len()..] {
-            "" => options.extend(flags.next().map(|value| (*name, value))),
-            value => options.push((*name, value.strip_prefix('=').unwrap_or(value))),
+        let known = OPTIONS.iter().find_map(|(name, meaning)| Some((*meaning, flag.strip_prefix(name)?)));
+        match known {
+            Some((meaning, "")) => options.extend(flags.next().map(|value| (meaning, value))),
+            Some((meaning, value)) => options.push((meaning, value.strip_prefix('=').unwrap_or(value))),
+            None => {}
         }
     }
     options
 }
 
+/// The folders to look into, in order. One that the system's headers are in is looked into as that.
+fn folders(dir: &Path, options: &[(Meaning, &str)]) -> Vec<(Group, PathBuf)> {
+    let named = options.iter().filter_map(|(meaning, value)| match meaning {
+        Meaning::Folder(group) => Some((*group, dir.join(value))),
+        Meaning::File => None,
+    });
+    let named: Vec<(Group, PathBuf)> = named.collect();
+    let is_system = |folder: &Path| named.iter().any(|(group, other)| *group == Group::System && other == folder);
+    [Group::Quoted, Group::Angled, Group::System, Group::After, Group::Embedded]
+        .into_iter()
+        .flat_map(|wanted| named.iter().filter(move |(group, _)| *group == wanted))
+        .filter(|(group, folder)| *group != Group::Angled || !is_system(folder))
+        .cloned()
+        .collect()
+}
+
 impl Search<'_> {
-    /// The first file of a name in some folders, or each; `None` if too many places have been looked at.
-    fn find(&mut self, name: &OsStr, folders: &[PathBuf], is_all: bool) -> Option<Vec<PathBuf>> {
+    /// The files that a line in a file of the folder `own` names: the first one, or for `#include_next` each. `None` if too
+    /// many places have been looked at.
+    fn find(&mut self, directive: &Directive, own: &Path) -> Option<Vec<PathBuf>> {
+        let is_looked_into = |group: Group| match (directive.kind, directive.is_quoted) {
+            (Kind::Embed, _) => group == Group::Embedded,
+            (_, true) => group != Group::Embedded,
+            (_, false) => !matches!(group, Group::Quoted | Group::Embedded),
+        };
+        let named = self.folders.iter().filter(|(group, _)| is_looked_into(*group)).map(|(_, folder)| folder.clone());
+        let mut first: Vec<PathBuf> = Vec::new();
+        if directive.is_quoted {
+            first.push(own.to_owned());
+            if directive.kind == Kind::Embed {
+                first.push(self.dir.to_owned());
+            }
+        }
+        let folders: Vec<PathBuf> = first.into_iter().chain(named).collect();
         let mut found = Vec::new();
         for folder in folders {
-            self.left = self.left.checked_sub(1)?;
-            let place = place(&folder.join(name));
-            if !place.starts_with(self.root) || place.ancestors().any(|path| self.skipped.contains(path)) {
-                continue;
-            }
-            match fs::canonicalize(&place) {
-                Ok(real) if real.is_file() && real.starts_with(self.root) => {
-                    self.found.files.insert(place.clone());
-                    found.push(place);
-                    if !is_all {
-                        break;
-                    }
-                }
-                Ok(_) => {}
-                Err(_) => drop(self.found.absent.insert(place)),
+            let file = self.look(folder, OsStr::from_bytes(&directive.name))?;
+            let is_found = file.is_some();
+            found.extend(file);
+            if is_found && directive.kind != Kind::IncludeNext {
+                break;
             }
         }
         Some(found)
+    }
+
+    /// The file of the project that has a name in a folder.
+    fn look(&mut self, folder: PathBuf, name: &OsStr) -> Option<Option<PathBuf>> {
+        let key = (folder, name.to_owned());
+        if let Some(known) = self.known.get(&key) {
+            return Some(known.clone());
+        }
+        if self.known.len() >= FILES_MAX {
+            return None;
+        }
+        let file = self.look_anew(&key.0.join(name));
+        self.known.insert(key, file.clone());
+        Some(file)
+    }
+
+    fn look_anew(&mut self, path: &Path) -> Option<PathBuf> {
+        self.note_links(path.parent().unwrap_or(path));
+        let place = place(path);
+        if !place.starts_with(self.root) || place.ancestors().any(|path| self.skipped.contains(path)) {
+            return None;
+        }
+        match fs::canonicalize(&place) {
+            Ok(real) if real.is_file() && real.starts_with(self.root) => {
+                self.found.files.insert(place.clone());
+                Some(place)
+            }
+            // It may become one.
+            _ => {
+                self.found.absent.insert(place);
+                None
+            }
+        }
+    }
+
+    /// Remembers the symlinks of the project that the way to a folder goes through.
+    fn note_links(&mut self, folder: &Path) {
+        // Another way begins outside of the project, and what is there is no input.
+        let Ok(below) = folder.strip_prefix(self.root) else { return };
+        if self.walked.insert(below.to_owned()) {
+            let links = &mut self.found.links;
+            links::walk(self.root, below, &mut |link| {
+                if link.starts_with(self.root) {
+                    links.insert(link.to_owned());
+                }
+            });
+        }
     }
 }
 
@@ -184,14 +268,17 @@ struct Directive {
 }
 
 fn directives(text: &[u8]) -> Vec<Directive> {
-    // A backslash at the end of a line joins it with the next one.
+    // Editors on Windows mark a text as UTF-8 so.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    // A backslash at the end of a line, blanks or not, joins it with the next one.
     let mut joined = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = memchr::memchr(b'\\', rest) {
         let (before, after) = (&rest[..at], &rest[at + 1..]);
         joined.extend_from_slice(before);
-        rest = match after {
-            [b'\n', after @ ..] | [b'\r', b'\n', after @ ..] => after,
+        let blanks = after.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r')).count();
+        rest = match after.get(blanks) {
+            Some(b'\n') => &after[blanks + 1..],
             _ => {
                 joined.push(b'\\');
                 after
@@ -199,11 +286,17 @@ fn directives(text: &[u8]) -> Vec<Directive> {
         };
     }
     joined.extend_from_slice(rest);
-    joined.split(|byte| *byte == b'\n').filter_map(directive).collect()
+    joined.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(directive).collect()
 }
 
 fn directive(line: &[u8]) -> Option<Directive> {
-    let line = blank(blank(line).strip_prefix(b"#")?);
+    // What comes before may be a comment that ends here.
+    let line = match (memchr::memmem::find(line, b"*/"), memchr::memmem::find(line, b"/*")) {
+        (Some(end), start) if start.is_none_or(|start| end < start) => &line[end + 2..],
+        _ => line,
+    };
+    let line = blank(line);
+    let line = blank(line.strip_prefix(b"#").or_else(|| line.strip_prefix(b"%:"))?);
     let end = line.iter().position(|byte| !byte.is_ascii_alphabetic() && *byte != b'_')?;
     let kind = match &line[..end] {
         b"include" | b"import" => Kind::Include,
@@ -260,6 +353,10 @@ mod tests {
             "#include_next <a.h>\n#import \"b.h\"\n#embed \"c.bin\" limit(3)\n",
             &[(Kind::IncludeNext, false, "a.h"), (Kind::Include, true, "b.h"), (Kind::Embed, true, "c.bin")],
         );
+        check(
+            "\u{feff}#include \"a.h\" \\ \t\r\n\r%:include <b.h>\r/* a\n b */ #include \"c.h\"",
+            &[(Kind::Include, true, "a.h"), (Kind::Include, false, "b.h"), (Kind::Include, true, "c.h")],
+        );
         check("#if 0\n#include \"a\\b.h\"\n#endif\n", &[(Kind::Include, true, "a\\b.h")]);
     }
 
@@ -300,22 +397,27 @@ mod tests {
             "-imacros",
             "g.h",
             "--embed-dir=h",
-            "--embed-dir",
-            "i",
+            "--include-directory=i",
+            "-Xclang",
+            "-I",
+            "-Xclang",
+            "j",
+            "--include",
+            "k.h",
             "-I",
         ];
         let flags = flags.map(str::to_owned);
-        let expected = [
-            ("-I", "a"),
-            ("-I", "b"),
-            ("-iquote", "c"),
-            ("-isystem", "d"),
-            ("-idirafter", "e"),
-            ("-include", "f.h"),
-            ("-imacros", "g.h"),
-            ("--embed-dir", "h"),
-            ("--embed-dir", "i"),
-        ];
-        assert_eq!(options(&flags), expected);
+        let named: Vec<&str> = options(&flags).into_iter().map(|(_, value)| value).collect();
+        assert_eq!(named, ["a", "b", "c", "d", "e", "f.h", "g.h", "h", "i", "j", "k.h"]);
+        let folders = |flags: &[&str]| -> Vec<String> {
+            let flags: Vec<String> = flags.iter().map(|&flag| flag.into()).collect();
+            let folders = folders(Path::new(""), &options(&flags));
+            folders.into_iter().map(|(group, folder)| format!("{group:?} {}", folder.display())).collect()
+        };
+        // The order is that of `zig cc -E -v`.
+        assert_eq!(
+            folders(&["-idirafter", "a", "-isystem", "b", "-Ic", "-iquote", "d", "--embed-dir=e", "-Ib"]),
+            ["Quoted d", "Angled c", "System b", "After a", "Embedded e"]
+        );
     }
 }

@@ -385,9 +385,84 @@ fn what_sources_in_c_include_counts_wherever_it_is_in_the_project() {
     // A source that is new includes what it includes.
     example.check(true, || example.write("guests/g/b.c", "#include \"../c.h\"\n"));
     example.check(true, || example.write("guests/c.h", "changed"));
-    std::os::unix::fs::symlink("../c.h", example.path("guests/j/link.h")).unwrap();
+    let link = |target: &str, path: &str| {
+        let _ = fs::remove_file(example.path(path));
+        std::os::unix::fs::symlink(target, example.path(path)).unwrap();
+    };
+    link("../c.h", "guests/j/link.h");
     example.check(true, || example.write("guests/g/b.c", "#include <link.h>\n"));
     example.check(true, || example.write("guests/c.h", "again"));
+}
+
+/// As clang does, whatever the order of the flags.
+#[test]
+fn headers_are_looked_for_in_the_order_of_the_compiler() {
+    let check = |flags: &str, source: &str, expected: &str| {
+        let lines = format!("path = 'guests/g'\nlang = 'c'\nflags = [{flags}]");
+        let headers = ["guests/i/x.h", "guests/q/x.h", "guests/s/x.h", "e.bin"];
+        let files: Vec<_> = headers.map(|path| (path, "")).into_iter().chain([("guests/g/a.c", source)]).collect();
+        let example = Example::new(&lines, &files);
+        for header in headers {
+            example.check(header == expected, || example.write(header, "changed"));
+        }
+    };
+    check("'-I../i', '-iquote', '../q'", "#include \"x.h\"", "guests/q/x.h");
+    check("'-I../i', '-iquote', '../q'", "#include <x.h>", "guests/i/x.h");
+    check("'-isystem', '../s', '-I../i'", "#include <x.h>", "guests/i/x.h");
+    check("'-idirafter', '../s', '-I../i'", "#include <x.h>", "guests/i/x.h");
+    check("'-I../i', '-I../s', '-isystem', '../i'", "#include <x.h>", "guests/s/x.h");
+    check("'-include', 'x.h', '-I../s'", "", "guests/s/x.h");
+    check("", "#embed \"../../e.bin\"", "e.bin");
+    check("'--embed-dir=../..'", "#embed <e.bin>", "e.bin");
+}
+
+/// Another look, which knows what the first has seen, sees what has become of links and folders.
+#[test]
+fn what_leads_to_headers_is_looked_at_again() {
+    let lines = "path = 'guests/g'\nlang = 'c'\nflags = ['-I../over', '-I../inc']";
+    let files = [("guests/g/a.c", "#include <x.h>\n"), ("lib/1/x.h", ""), ("lib/2/x.h", ""), ("lib/3/x.h", "")];
+    let example = Example::new(lines, &files);
+    let link = |target: &str, path: &str| {
+        let _ = fs::remove_file(example.path(path));
+        std::os::unix::fs::symlink(target, example.path(path)).unwrap();
+    };
+    link("../lib/now", "guests/inc");
+    link("1", "lib/now");
+    let project = example.project();
+    let guest = &project.guests[&GuestName::new("g").unwrap()];
+    let seen = || {
+        let scanner = Scanner::new(&project).unwrap();
+        let found = find(&scanner, &project, guest, ([], []), &Variables::new(), &BTreeMap::new()).unwrap();
+        found.roots["guests/g#include"].1.clone().unwrap()
+    };
+    let root = crate::folder::Folder::open(&project.root).unwrap();
+    let is_unchanged = |seen: &Seen| seen.is_unchanged(&root, &seen.context);
+    // Until what was written just now can be told from what is written next.
+    let settled = || {
+        for _ in 0..1000 {
+            let seen = seen();
+            if is_unchanged(&seen) {
+                return seen;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("it does not come to rest");
+    };
+    let changes: [&dyn Fn(); 4] =
+        [&|| link("2", "lib/now"), &|| link("../lib/1", "guests/inc"), &|| link("../lib/3", "guests/over"), &|| {
+            fs::remove_file(example.path("lib/3/x.h")).unwrap();
+            fs::create_dir(example.path("lib/3/x.h")).unwrap();
+        }];
+    for change in changes {
+        let before = settled();
+        change();
+        assert!(!is_unchanged(&before));
+        assert_ne!(seen().digest, before.digest);
+    }
+    // The folder that is in the way of a header is looked at each time.
+    assert!(!is_unchanged(&seen()));
+    let folders = seen().watched(&project.root);
+    assert!(folders.iter().all(|folder| example.path("").join(folder).is_dir()), "{folders:?}");
 }
 
 #[test]

@@ -200,9 +200,14 @@ impl<'a> Scanner<'a> {
                 }
             }
             let skipped = Skipped::new(self.project).paths;
-            let Included { files: mut included, absent } =
+            let Included { files: mut included, links, absent } =
                 include::included(root, &dir.to_path(root), &files, flags, &skipped)?;
             absent.iter().for_each(|path| look.add(path, SeenKind::Absent, None, Digest::of(b"")));
+            for link in links {
+                let target = fs::read_link(&link).map_err(InputsError::io(&link))?;
+                let stamp = look.stamp(&link)?;
+                look.add(&link, SeenKind::Link, stamp, Digest::of(target.as_os_str().as_bytes()));
+            }
             // They count by themselves, but what they include is to be looked for again once they are others.
             for source in &files {
                 included.remove(source);
@@ -213,9 +218,13 @@ impl<'a> Scanner<'a> {
             let mut facts = Facts::default();
             for path in &included {
                 facts.add(path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes());
-                if let Some(kind) = kind(path)? {
-                    facts.add(look.object(path, kind)?.to_string());
-                }
+                let digest = kind(path)?.map(|kind| look.object(path, kind)).transpose();
+                // One that cannot be read is perhaps included on another system.
+                let digest = digest.unwrap_or_else(|_| {
+                    look.add(path, SeenKind::File, None, Digest::of(b""));
+                    None
+                });
+                facts.add(digest.map(|digest| digest.to_string()).unwrap_or_default());
             }
             Ok(Some(facts.finish()))
         })
