@@ -459,13 +459,8 @@ pub(super) async fn wall_time(limit: Option<Duration>) -> LimitReached {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grant::limits;
     use futures::FutureExt;
-
-    fn limits(texts: &[&str]) -> Limits {
-        let mut limits = Limits::default();
-        limits.extend(texts.iter().map(|text| text.parse::<Limits>().unwrap()));
-        limits
-    }
 
     #[test]
     fn what_the_host_holds_for_a_cell_is_memory() {

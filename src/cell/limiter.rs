@@ -144,13 +144,7 @@ impl ResourceLimiter for Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grant::Limits;
-
-    fn limits(texts: &[&str]) -> Limits {
-        let mut limits = Limits::default();
-        limits.extend(texts.iter().map(|text| text.parse::<Limits>().unwrap()));
-        limits
-    }
+    use crate::grant::limits;
 
     #[test]
     fn what_the_system_does_not_have_is_not_booked() {

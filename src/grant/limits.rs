@@ -362,6 +362,14 @@ impl Extend<Limits> for Limits {
     }
 }
 
+/// Limits by their texts.
+#[cfg(test)]
+pub(crate) fn limits(texts: &[&str]) -> Limits {
+    let mut limits = Limits::default();
+    limits.extend(texts.iter().map(|text| text.parse::<Limits>().unwrap()));
+    limits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -418,12 +426,6 @@ mod tests {
         check("stdio=1GiB", "`1GiB` is no value for the limit stdio: it is more than 16MiB");
         check("depth=-1", "`-1` is no value for the limit depth: it is not a number");
         check("depth=65", "`65` is no value for the limit depth: it is more than 64");
-    }
-
-    fn limits(texts: &[&str]) -> Limits {
-        let mut limits = Limits::default();
-        limits.extend(texts.iter().map(|text| text.parse::<Limits>().unwrap()));
-        limits
     }
 
     #[test]

@@ -16,6 +16,8 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use check::{GRANTS_MAX, check};
+#[cfg(test)]
+pub(crate) use limits::limits;
 pub use limits::{Limit, LimitError, LimitValue, Limits, limit_names};
 pub use network::{Network, Reach};
 pub use request::{REQUEST_BYTES_MAX, REQUEST_PATH, Request, RequestError};
