@@ -18,8 +18,8 @@ use crate::folder::{FILE_MODE, Folder};
 /// The flag, as messages call it.
 const FLAG: &str = "--status-file";
 
-/// What other flags name, which a status file must not take the place of: how messages call it, and its path.
-pub(super) type Others<'a> = [(&'a str, Option<&'a Path>)];
+/// What a status file must not take the place of: how messages call it, and its path.
+pub(super) type Others<'a> = [(&'a str, PathBuf)];
 
 /// A place where a status file can be written. Its folder is held open: nobody who can rename folders meanwhile, as a guest in
 /// a folder that it may change, leads it elsewhere.
@@ -59,7 +59,7 @@ impl StatusFile {
             )));
         }
         for (what, other) in others {
-            if other.is_some_and(|other| is_or_holds(other, &path)) {
+            if is_or_holds(other, &path) {
                 return Err(wrong(format!("{FLAG} {shown} is a file of {what}; give the path of another")));
             }
         }
@@ -169,12 +169,12 @@ mod tests {
         symlink("key", at("link")).unwrap();
         let refused = |path: &str, other: &str| {
             let other = at(other);
-            let refused = StatusFile::prepare(&at(path), &[("--grant-file", None), ("--identity", Some(&other))]);
+            let refused = StatusFile::prepare(&at(path), &[("--identity", other.clone())]);
             refused.unwrap_err().message.contains("is a file of --identity")
         };
         assert!(refused("key", "key") && refused("link", "key") && refused("key", "link") && refused("same", "key"));
         assert!(refused("new", "new") && refused("image/bin/main.wasm", "image"));
         assert_eq!(fs::read(at("key")).unwrap(), b"secret");
-        StatusFile::prepare(&at("other"), &[("--identity", Some(&at("key")))]).unwrap();
+        StatusFile::prepare(&at("other"), &[("--identity", at("key"))]).unwrap();
     }
 }

@@ -35,6 +35,33 @@ fn a_folder_that_is_no_image_yields_to_the_wetfile() {
     assert!(!dir.path().join("out").exists());
 }
 
+/// What is there is not lost by a slip, however the image is named.
+#[test]
+fn a_status_file_takes_the_place_of_nothing_of_the_project() {
+    let dir = copying_project(COPY);
+    run(dir.path(), &["echo", "--", "--exit", "7"]).expect(7);
+    let wetfile = fs::read(dir.path().join("Wetfile.toml")).unwrap();
+    for image in ["echo", "ecko", "out"] {
+        for (place, what) in [
+            ("Wetfile.toml", "the project"),
+            ("Wetfile.lock", "the project"),
+            ("target/ww/ledger", "the project"),
+            ("out/bin/main.wasm", "the image"),
+            ("out/new", "the image"),
+        ] {
+            if image == "ecko" && what == "the image" {
+                continue;
+            }
+            let done = run(dir.path(), &[image, "--status-file", place, "--", "--exit", "7"]).expect(125);
+            assert!(done.stderr.contains(&format!("is a file of {what}")), "{}", done.stderr);
+        }
+    }
+    assert_eq!(fs::read(dir.path().join("Wetfile.toml")).unwrap(), wetfile);
+    fs::create_dir(dir.path().join("echo")).unwrap();
+    run(dir.path(), &["echo", "--status-file", "echo/status", "--", "--exit", "7"]).expect(7);
+    assert!(dir.path().join("echo/status").is_file());
+}
+
 #[test]
 fn what_was_meant_is_said() {
     let dir = copying_project(COPY);

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -27,6 +27,8 @@ use crate::grant::{self, Grant, Grants, Limit, Limits, MountGrant};
 use crate::host;
 use crate::ops::{self, BuildOptions, ImageSource, Ran, Remains, RunEvent, RunOptions, RunOutcome, Usage};
 use crate::swarm::{AddressError, Identity, Listen, Multiaddr, SwarmConfig};
+use crate::wetfile;
+use crate::wetfile::lock::LOCK_FILE_NAME;
 
 /// The port of the node where none is asked for.
 pub(super) const DEFAULT_PORT: u16 = 2020;
@@ -170,13 +172,9 @@ pub(in crate::cli) fn run(args: RunArgs, verbose: bool) -> ExitCode {
     if args.watch {
         return run_watch::run(&args.image, &args.sources, verbose);
     }
-    let others = [
-        ("--identity", args.identity.as_deref()),
-        ("--grant-file", args.grant_file.as_deref()),
-        ("the image", Some(args.image.as_path())),
-    ];
-    let prepared = args.status_file.as_deref().map(|path| StatusFile::prepare(path, &others)).transpose();
-    let status_file = match prepared {
+    let named = [("--identity", args.identity.as_deref()), ("--grant-file", args.grant_file.as_deref())];
+    let prepare = |path: &Path| StatusFile::prepare(path, &others(named, Some(&args.image)));
+    let status_file = match args.status_file.as_deref().map(prepare).transpose() {
         Ok(status_file) => status_file,
         Err(failure) => {
             ui::failure(&failure);
@@ -472,11 +470,25 @@ fn code(outcome: &RunOutcome<StopSignal>) -> u8 {
     }
 }
 
+/// What a status file must not take the place of: what flags name, the image, and what the project around is made of.
+fn others<'a>(flags: [(&'a str, Option<&Path>); 2], image: Option<&Path>) -> Vec<(&'a str, PathBuf)> {
+    let flags = flags.into_iter().filter_map(|(flag, path)| Some((flag, path?.to_owned())));
+    let image = image.map(|given| match project::image_to_run(given) {
+        Ok(Some((project, name))) => project.images[&name].out.to_path(&project.root),
+        // Where that is an error it is the run's.
+        _ => given.to_owned(),
+    });
+    let own = project::root_here().into_iter().flat_map(|root| {
+        [wetfile::FILE_NAME, LOCK_FILE_NAME, "target/ww"].map(|path| ("the project", root.join(path)))
+    });
+    flags.chain(image.map(|path| ("the image", path))).chain(own).collect()
+}
+
 /// Says in the status file that the command line is wrong, as far as it is known where that is.
 pub(in crate::cli) fn note_wrong_usage(matches: &ArgMatches, message: &str) {
     let path = |name: &str| matches.try_get_one::<PathBuf>(name).ok().flatten().map(PathBuf::as_path);
-    let others = [("--identity", path("identity")), ("--grant-file", path("grant_file")), ("the image", path("image"))];
     let Some(file) = path("status_file") else { return };
+    let others = others([("--identity", path("identity")), ("--grant-file", path("grant_file"))], path("image"));
     let failure = Failure::message(exit_code::RUN_FAILURE, message);
     let status = status(&Err(failure), exit_code::RUN_FAILURE);
     if let Err(failure) = StatusFile::prepare(file, &others).and_then(|file| file.write(&status)) {
