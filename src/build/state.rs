@@ -13,7 +13,6 @@
 //!   cargo/shared/      cargo's target folder for the Rust guests without an environment of their own
 //!   cargo/NAME.DIGEST/ that of a Rust guest whose compiler sees variables that others do not have
 //!   cargo/NAME.PROFILE.DIGEST/ the same under a profile of the Wetfile
-//!   tools/TOOL/        where the tool of another language keeps what it has compiled
 //! ```
 //!
 //! The lock is on the project's folder itself, which nobody cleans while a build runs.
@@ -36,7 +35,7 @@ use crate::{atomic_file, escape};
 const FORMAT: u32 = super::RECIPE;
 
 /// The folders of the state.
-const FOLDERS: [&str; 6] = ["guests", OUT, "cargo", "cache", "tools", CONTENT];
+const FOLDERS: [&str; 5] = ["guests", OUT, "cargo", "cache", CONTENT];
 
 /// The folder of [`State::new_out_folder`].
 const OUT: &str = "out";
@@ -237,14 +236,6 @@ impl State {
             }
         }
         Ok(cargo.join(name))
-    }
-
-    /// The folder, made if there is none, where a tool keeps what it may find again at the next build. Any number of builds
-    /// use it at the same time, as the tool sees to it.
-    pub(super) fn tool_cache(&self, tool: &str) -> io::Result<PathBuf> {
-        let path = self.dir.join("tools").join(tool);
-        fs::create_dir_all(&path)?;
-        Ok(path)
     }
 
     /// Makes an empty folder for the command of a guest.

@@ -185,6 +185,12 @@ fn c_is_compiled_as_its_table_says() {
     });
     built.unwrap();
     assert_eq!(*started.lock().unwrap(), "shared/shout.h has changed");
+    // A header that comes before it: nothing that the compiler has kept is taken for what it makes now.
+    project.write("x/src/shout.h", "#define SHOUT(text) shout(\"me\")\nvoid shout(const char *text);\n");
+    project.build(&["x"]).unwrap();
+    fs::copy(project.path("target/ww/guests/x.wasm"), image.path().join("bin/main.wasm")).unwrap();
+    assert_eq!(finish(&mut ww_run(image.path(), &[])).expect(0).stdout, "me\n");
+    fs::remove_file(project.path("x/src/shout.h")).unwrap();
     project.write("x/src/main.c", "int main(void) { return nothing; }\n");
     assert!(project.error(&["x"]).contains("failed with exit code 1"));
     assert!(project.output().contains("src/main.c:1:"), "{}", project.output());

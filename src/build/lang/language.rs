@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::tool::Tool;
 use super::{c, command, go, javascript, python, zig};
+use crate::build::inputs::folders_outside;
 use crate::build::tools::Tools;
 use crate::build::{BuildError, Context, Event, Variables};
+use crate::escape;
 use crate::wetfile::{Guest, Language, LanguageRecipe, Project, Recipe, lock};
 
 /// Version of how guests are compiled and made into components: raised whenever a guest of the same inputs, compiled by
@@ -17,7 +19,7 @@ pub(super) const RECIPE: u32 = 1;
 /// The tool of a guest, found and asked.
 pub(in crate::build) struct Prepared {
     pub(super) tool: Tool,
-    /// What the tool sees of the environment.
+    /// What the tool sees of the environment, but for what is of one call.
     pub(super) environment: Variables,
     /// What compiles the guest.
     pub(in crate::build) identity: lock::Toolchain,
@@ -51,6 +53,8 @@ pub(super) struct Compilation<'a> {
     pub(super) guest: &'a Guest,
     pub(super) recipe: &'a LanguageRecipe,
     pub(super) prepared: &'a Prepared,
+    /// What the tool sees of the environment.
+    pub(super) environment: Variables,
     /// The guest's folder.
     pub(super) dir: PathBuf,
     /// A folder for this call alone; its path is the same each time.
@@ -67,7 +71,7 @@ impl Compilation<'_> {
 
     /// Calls the tool.
     pub(super) fn run(&self, arguments: Vec<std::ffi::OsString>) -> Result<(), BuildError> {
-        self.prepared.tool.run(self.ctx, self.guest, &self.prepared.environment, arguments)
+        self.prepared.tool.run(self.ctx, self.guest, &self.environment, arguments)
     }
 }
 
@@ -101,7 +105,11 @@ pub(in crate::build) fn build(
     let scratch = folder.path();
     let out = scratch.join(format!("{}.wasm", guest.name));
     let dir = guest.dir.to_path(ctx.state.root());
-    let compilation = Compilation { ctx, project, guest, recipe, prepared, dir, scratch, out };
+    let mut environment = prepared.environment.clone();
+    if matches!(recipe.language, Language::C | Language::Zig) {
+        zig::keep_nothing(&mut environment, scratch);
+    }
+    let compilation = Compilation { ctx, project, guest, recipe, prepared, environment, dir, scratch, out };
     let result = match recipe.language {
         Language::C => c::build(&compilation),
         Language::Zig => zig::build(&compilation),
@@ -116,16 +124,25 @@ pub(in crate::build) fn build(
 
 /// Tells of a tool that gives other bytes each time, where the Wetfile does not know it.
 pub(in crate::build) fn warn(ctx: &Context<'_>, guest: &Guest, recipe: &LanguageRecipe) {
+    let warn = |text: String| (ctx.events)(Event::Warning { guest: &guest.name, text });
+    if recipe.language == Language::C {
+        let root = ctx.state.root();
+        for folder in folders_outside(root, &guest.dir.to_path(root), &recipe.flags) {
+            warn(format!(
+                "it includes files of {}, outside of the project: the lock does not see what changes there",
+                escape::path(&folder)
+            ));
+        }
+    }
     let tool = match recipe.language {
         Language::JavaScript => javascript::NAME,
         Language::Python => python::NAME,
         Language::C | Language::Zig | Language::Go => return,
     };
     if guest.reproducible {
-        let text = format!(
+        warn(format!(
             "{tool} gives other bytes at each build: with `reproducible = false` the lock does not vouch for them"
-        );
-        (ctx.events)(Event::Warning { guest: &guest.name, text });
+        ));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Zig, and where its compiler is found.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::language::{Compilation, Prepared, only_wasm};
 use super::tool::{Known, Tool, first_of, joined};
@@ -20,8 +20,8 @@ pub(super) const ZIG: Known = Known {
 /// What has Zig as a module, where that is installed.
 const PYTHON: &str = "python3";
 
-/// The variable that names the folder where Zig keeps what it has compiled for a project, and would else keep in the
-/// guest's folder.
+/// The variable that names the folder where Zig keeps what it has compiled of a project, and would else keep in the guest's
+/// folder.
 const LOCAL_CACHE: &str = "ZIG_LOCAL_CACHE_DIR";
 
 /// Small code, as for Rust guests, and no debug information, which would have paths.
@@ -33,9 +33,7 @@ pub(super) fn candidates() -> Vec<Tool> {
 }
 
 /// Finds a Zig: the one on `PATH`, else that of the Python package `ziglang`.
-pub(super) fn prepare(ctx: &Context<'_>, guest: &Guest, mut environment: Variables) -> Result<Prepared, BuildError> {
-    let cache = ctx.state.tool_cache("zig").map_err(BuildError::io("use", ctx.state.root().join("target/ww/tools")))?;
-    environment.entry(OsString::from(LOCAL_CACHE)).or_insert(cache.into());
+pub(super) fn prepare(ctx: &Context<'_>, guest: &Guest, environment: Variables) -> Result<Prepared, BuildError> {
     let (mut tool, version) = first_of(ctx, guest, &environment, ZIG, candidates(), &["version"])?;
     if tool.program() == PYTHON {
         // Zig may be replaced under it.
@@ -45,6 +43,14 @@ pub(super) fn prepare(ctx: &Context<'_>, guest: &Guest, mut environment: Variabl
         }
     }
     Prepared::new((ctx, guest), tool, environment, ZIG.name, &format!("zig {version}"), TARGET)
+}
+
+/// Has Zig keep what it compiles of a project in `scratch`, unless the guest says where, so that each build compiles anew. What
+/// it has kept it takes for that of sources which are others by then: where a header has come that was not there before, where
+/// one was changed while it was compiled, and where one has its old size and time (zig 0.17).
+pub(super) fn keep_nothing(environment: &mut Variables, scratch: &Path) {
+    let cache = scratch.join("zig-cache");
+    environment.entry(OsString::from(LOCAL_CACHE)).or_insert(cache.into());
 }
 
 /// Compiles the file that is the guest's `main`, or what its `build.zig` says.
@@ -64,7 +70,7 @@ pub(super) fn build(compilation: &Compilation<'_>) -> Result<PathBuf, BuildError
     let mut arguments: Vec<OsString> = vec!["build".into(), format!("-Dtarget={TARGET}").into()];
     arguments.push(format!("-Doptimize={OPTIMIZE}").into());
     arguments.extend(["--prefix".into(), prefix.clone().into()]);
-    if let Some(cache) = compilation.prepared.environment.get(OsStr::new(LOCAL_CACHE)) {
+    if let Some(cache) = compilation.environment.get(OsStr::new(LOCAL_CACHE)) {
         arguments.extend(["--cache-dir".into(), cache.clone()]);
     }
     arguments.extend(flags);
