@@ -71,7 +71,7 @@ pub fn why(
     if let Some((name, _)) = project.guests.iter().find(|(guest, _)| guest.as_str() == name) {
         let record = memory.guests.get(name);
         found.push(Why {
-            now: now(&plan, &reasons_of_guest(&plan, name.as_str())),
+            now: now(&memory, &plan, &reasons_of_guest(&plan, name.as_str())),
             last: record.map(|record| LastBuild {
                 built_at: record.built_at_ms / 1000,
                 elapsed: Some(record.elapsed()),
@@ -84,7 +84,7 @@ pub fn why(
         let record = memory.images.get(name);
         let planned = plan.images.iter().find(|planned| planned.name == *name);
         found.push(Why {
-            now: now(&plan, planned.map_or(&[], |planned| &planned.reasons)),
+            now: now(&memory, &plan, planned.map_or(&[], |planned| &planned.reasons)),
             last: record.map(|record| LastBuild {
                 built_at: record.built_at_ms / 1000,
                 elapsed: None,
@@ -101,14 +101,18 @@ fn reasons_of_guest(plan: &BuildPlan, name: &str) -> Vec<Reason> {
     planned.map(|planned| planned.reasons.clone()).unwrap_or_default()
 }
 
-fn now(plan: &BuildPlan, reasons: &[Reason]) -> Vec<Cause> {
-    causes(reasons, &|name| reasons_of_guest(plan, name))
+fn now(memory: &Memory, plan: &BuildPlan, reasons: &[Reason]) -> Vec<Cause> {
+    causes(reasons, &|name| match reasons_of_guest(plan, name) {
+        // It has been built.
+        none if none.is_empty() => memory.guest(name).and_then(|guest| guest.reasons_at(u64::MAX)).unwrap_or_default(),
+        reasons => reasons,
+    })
 }
 
 fn last(memory: &Memory, reasons: &[Reason], built_at_ms: u64) -> Vec<Cause> {
     // A guest may have been built again since, for another reason.
     let at_that_time = |name: &str| memory.guest(name).and_then(|guest| guest.reasons_at(built_at_ms));
-    causes(reasons, &|name| at_that_time(name).map(<[Reason]>::to_vec).unwrap_or_default())
+    causes(reasons, &|name| at_that_time(name).unwrap_or_default())
 }
 
 /// Follows reasons back to the first ones.

@@ -792,6 +792,15 @@ fn why_is_told_of_what_was_not_built_since() {
     guest b was built N ago in N s:
       b/more.txt is new
     ");
+    // And where it was built before the image is.
+    project.write("b/in.txt", "abcde");
+    project.build(&["b"]).unwrap();
+    fs::remove_file(project.path("b/more.txt")).unwrap();
+    project.build(&["b"]).unwrap();
+    let cause = "b/in.txt has changed\n    so guest b is built\n    so image i is assembled\n";
+    assert!(why("i").contains(&format!("would be assembled now:\n  {cause}")), "{}", why("i"));
+    assert_eq!(build(&project), [""; 0]);
+    assert!(why("i").contains("b/in.txt has changed\n    so guest b was built\n"), "{}", why("i"));
 }
 
 #[test]

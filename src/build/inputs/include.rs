@@ -38,9 +38,10 @@ enum Meaning {
 }
 
 /// The options that say where to look, or what to include. Of two that begin alike the longer one comes first.
-const OPTIONS: [(&str, Meaning); 10] = [
+const OPTIONS: [(&str, Meaning); 11] = [
     ("-iquote", Meaning::Folder(Group::Quoted)),
     ("-I", Meaning::Folder(Group::Angled)),
+    ("--include-directory-after", Meaning::Folder(Group::After)),
     ("--include-directory", Meaning::Folder(Group::Angled)),
     ("-isystem", Meaning::Folder(Group::System)),
     ("-idirafter", Meaning::Folder(Group::After)),
@@ -149,6 +150,12 @@ fn folders(dir: &Path, options: &[(Meaning, &str)]) -> Vec<(Group, PathBuf)> {
         .collect()
 }
 
+/// The folders outside of the project that flags name for headers.
+pub(in crate::build) fn folders_outside(root: &Path, dir: &Path, flags: &[String]) -> BTreeSet<PathBuf> {
+    let named = folders(dir, &options(flags)).into_iter().filter_map(|(_, folder)| fs::canonicalize(folder).ok());
+    named.filter(|folder| !folder.starts_with(root)).collect()
+}
+
 impl Search<'_> {
     /// The files that a line in a file of the folder `own` names: the first one, or for `#include_next` each. `None` if too
     /// many places have been looked at.
@@ -200,7 +207,8 @@ impl Search<'_> {
             return None;
         }
         match fs::canonicalize(&place) {
-            Ok(real) if real.is_file() && real.starts_with(self.root) => {
+            // Of a symlink that leads out of the project at least that counts where it leads.
+            Ok(real) if real.is_file() && (real.starts_with(self.root) || place.is_symlink()) => {
                 self.found.files.insert(place.clone());
                 Some(place)
             }
@@ -286,25 +294,50 @@ fn directives(text: &[u8]) -> Vec<Directive> {
         };
     }
     joined.extend_from_slice(rest);
-    joined.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(directive).collect()
+    joined.split(|byte| matches!(byte, b'\n' | b'\r')).flat_map(of_line).collect()
 }
 
-fn directive(line: &[u8]) -> Option<Directive> {
+fn of_line(line: &[u8]) -> Vec<Directive> {
     // What comes before may be a comment that ends here.
     let line = match (memchr::memmem::find(line, b"*/"), memchr::memmem::find(line, b"/*")) {
         (Some(end), start) if start.is_none_or(|start| end < start) => &line[end + 2..],
         _ => line,
     };
     let line = blank(line);
-    let line = blank(line.strip_prefix(b"#").or_else(|| line.strip_prefix(b"%:"))?);
-    let end = line.iter().position(|byte| !byte.is_ascii_alphabetic() && *byte != b'_')?;
-    let kind = match &line[..end] {
+    let Some(line) = line.strip_prefix(b"#").or_else(|| line.strip_prefix(b"%:")) else { return Vec::new() };
+    let line = blank(line);
+    let end = line.iter().take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'_').count();
+    let (word, rest) = line.split_at(end);
+    let kind = match word {
         b"include" | b"import" => Kind::Include,
         b"include_next" => Kind::IncludeNext,
         b"embed" => Kind::Embed,
-        _ => return None,
+        b"if" | b"elif" => return asked(rest),
+        _ => return Vec::new(),
     };
-    let (is_quoted, close, name) = match blank(&line[end..]) {
+    directive(kind, rest).into_iter().collect()
+}
+
+/// The files that a condition asks for.
+fn asked(condition: &[u8]) -> Vec<Directive> {
+    let asks = memchr::memmem::find_iter(condition, b"__has_");
+    let asks = asks.filter_map(|at| {
+        let rest = &condition[at + b"__has_".len()..];
+        let end = rest.iter().take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'_').count();
+        let kind = match &rest[..end] {
+            b"include" => Kind::Include,
+            b"include_next" => Kind::IncludeNext,
+            b"embed" => Kind::Embed,
+            _ => return None,
+        };
+        directive(kind, blank(&rest[end..]).strip_prefix(b"(")?)
+    });
+    asks.collect()
+}
+
+/// What a text names that begins with a name in `""` or `<>`.
+fn directive(kind: Kind, text: &[u8]) -> Option<Directive> {
+    let (is_quoted, close, name) = match blank(text) {
         [b'"', name @ ..] => (true, b'"', name),
         [b'<', name @ ..] => (false, b'>', name),
         _ => return None,
@@ -357,6 +390,11 @@ mod tests {
             "\u{feff}#include \"a.h\" \\ \t\r\n\r%:include <b.h>\r/* a\n b */ #include \"c.h\"",
             &[(Kind::Include, true, "a.h"), (Kind::Include, false, "b.h"), (Kind::Include, true, "c.h")],
         );
+        check(
+            "#if defined A && __has_include(\"a.h\") || __has_embed ( <b> )\n#elif __has_include_next(<c.h>)\n",
+            &[(Kind::Include, true, "a.h"), (Kind::Embed, false, "b"), (Kind::IncludeNext, false, "c.h")],
+        );
+        check("#if __has_include(A) || __has_attribute(b)\n", &[]);
         check("#if 0\n#include \"a\\b.h\"\n#endif\n", &[(Kind::Include, true, "a\\b.h")]);
     }
 

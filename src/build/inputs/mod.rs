@@ -38,6 +38,7 @@ use super::seen::Seen;
 pub(super) use beside::{Beside, PackageFiles};
 pub(super) use cargo::{CargoRoots, cargo_roots};
 pub use copied::{GuestFiles, guest_files, rustup_toolchain};
+pub(super) use include::folders_outside;
 pub(super) use walk::Scanner;
 
 /// Files that cargo and rustup look for in each folder from the guest's up to the project's root.
@@ -161,6 +162,7 @@ pub(super) fn find<'r>(
     environment: &Variables,
     embeds: &BTreeMap<GuestName, Digest>,
 ) -> Result<Found, InputsError> {
+    let included = format!("{}{INCLUDED}", guest.dir);
     let roots = match &guest.recipe {
         Recipe::Rust(_) => rust_roots(scanner, project, guest, roots)?,
         Recipe::Command { inputs, .. } => command_roots(scanner, guest, inputs)?,
@@ -171,8 +173,8 @@ pub(super) fn find<'r>(
             let is_file = |main: &&String| guest.dir.join(main).is_ok_and(|path| path.to_path(&project.root).is_file());
             roots.extend(command_roots(scanner, guest, recipe.main.iter().filter(is_file))?);
             if recipe.language == Language::C {
-                let looked = scanner.included(&guest.dir, &recipe.sources, &recipe.flags)?;
-                roots.insert(format!("{}{INCLUDED}", guest.dir), (looked.key, looked.seen));
+                let looked = scanner.included(&guest.dir, &recipe.sources, &recipe.flags, true)?;
+                roots.insert(included.clone(), (looked.key, looked.seen));
             }
             for (root, looked) in rust_roots(scanner, project, guest, [])? {
                 // An input is named relative to the guest's folder, and that relative to the project.
@@ -182,11 +184,16 @@ pub(super) fn find<'r>(
             roots
         }
     };
-    let watched = watched.into_iter().map(|place| {
+    let watched = watched.into_iter().filter(|place| *place != included).map(|place| {
         let looked = scanner.watched(place)?;
         Ok((place.to_owned(), (looked.key, looked.seen)))
     });
-    let watched = watched.collect::<Result<Roots, InputsError>>()?;
+    let mut watched = watched.collect::<Result<Roots, InputsError>>()?;
+    if let Recipe::Language(LanguageRecipe { language: Language::C, sources, flags, .. }) = &guest.recipe {
+        // As of Rust guests: what git ignores is not in everybody's clone, nor in a lock.
+        let looked = scanner.included(&guest.dir, sources, flags, false)?;
+        watched.insert(included, (looked.key, looked.seen));
+    }
     let digests = roots.iter().filter_map(|(root, (_, seen))| Some((root.clone(), seen.as_ref()?.digest)));
     let of_embedded = |name: &GuestName| Some((name.clone(), *embeds.get(name)?));
     let inputs = Inputs {

@@ -371,10 +371,23 @@ fn what_sources_in_c_include_counts_wherever_it_is_in_the_project() {
         let example = &example;
         move || example.write(path, path)
     };
-    for file in ["guests/beside.h", "guests/pre.h", "guests/r.h", "guests/j/a.h", "guests/e.bin", "guests/g/made.h"] {
+    for file in ["guests/beside.h", "guests/pre.h", "guests/r.h", "guests/j/a.h", "guests/e.bin"] {
         example.check(true, || example.write(file, &(fs::read_to_string(example.path(file)).unwrap() + "\n")));
     }
     example.check(false, write("guests/none.h"));
+    // What git ignores is not in everybody's clone: it counts here alone, as long as it is ignored.
+    let ignored = || {
+        let project = example.project();
+        let guest = &project.guests[&GuestName::new("g").unwrap()];
+        let scanner = Scanner::new(&project).unwrap();
+        let found = find(&scanner, &project, guest, ([], []), &Variables::new(), &BTreeMap::new()).unwrap();
+        found.watched["guests/g#include"].1.as_ref().unwrap().digest
+    };
+    let before = ignored();
+    example.check(false, write("guests/g/made.h"));
+    assert_ne!(ignored(), before);
+    example.check(true, || example.write(".gitignore", ""));
+    example.check(true, || example.write("guests/g/made.h", "changed"));
     example.check(false, write("guests/j/b.h"));
     example.check(false, write("guests/c.h"));
     // What comes to where it is looked for before counts, and what is gone.

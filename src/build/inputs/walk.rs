@@ -180,14 +180,15 @@ impl<'a> Scanner<'a> {
         Ok(files.filter_map(|(path, _)| file(path)).collect())
     }
 
-    /// The files that sources include, which are compiled in `dir`.
+    /// The files that sources include, which are compiled in `dir`: those that git would see, or those that it would not.
     pub(super) fn included(
         &self,
         dir: &ProjectPath,
         sources: &[String],
         flags: &[String],
+        are_seen_by_git: bool,
     ) -> Result<Looked, InputsError> {
-        self.look(format!("include:{dir}:{sources:?}:{flags:?}"), |look| {
+        self.look(format!("include:{dir}:{sources:?}:{flags:?}:{are_seen_by_git}"), |look| {
             let root = &self.project.root;
             let mut files = Vec::new();
             for pattern in sources {
@@ -215,8 +216,14 @@ impl<'a> Scanner<'a> {
                     look.object(source, kind)?;
                 }
             }
+            let folders: BTreeSet<&Path> = included.iter().filter_map(|path| path.parent()).collect();
+            let mut seen = HashSet::new();
+            for folder in &folders {
+                seen.extend(self.seen_by_git(folder.strip_prefix(root).unwrap_or(folder))?);
+            }
+            look.ignore_files_in(folders.iter().flat_map(|folder| folder.ancestors()), &BTreeSet::new());
             let mut facts = Facts::default();
-            for path in &included {
+            for path in included.iter().filter(|path| seen.contains(*path) == are_seen_by_git) {
                 facts.add(path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes());
                 let digest = kind(path)?.map(|kind| look.object(path, kind)).transpose();
                 // One that cannot be read is perhaps included on another system.
@@ -357,12 +364,16 @@ impl Look<'_, '_> {
     /// Adds the `.gitignore` files that have a say and are not found themselves: those above, and those that ignore
     /// themselves.
     fn ignore_files(&mut self, path: &Path, found: &Found) {
-        let root = &self.scanner.project.root;
-        let above = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root));
         let files: BTreeSet<&Path> = found.files.iter().map(|(path, _)| path.as_path()).collect();
-        let folders = above.chain(found.folders.iter().map(PathBuf::as_path));
-        let candidates: Vec<PathBuf> = folders.map(|folder| folder.join(IGNORE_FILE)).collect();
-        for file in candidates.iter().filter(|file| !files.contains(file.as_path())) {
+        self.ignore_files_in(path.ancestors().skip(1).chain(found.folders.iter().map(PathBuf::as_path)), &files);
+    }
+
+    /// Adds the `.gitignore` files in those of some folders that are in the project, but for those that are known.
+    fn ignore_files_in<'p>(&mut self, folders: impl Iterator<Item = &'p Path>, known: &BTreeSet<&Path>) {
+        let root = &self.scanner.project.root;
+        let folders = folders.filter(|folder| folder.starts_with(root));
+        let candidates: BTreeSet<PathBuf> = folders.map(|folder| folder.join(IGNORE_FILE)).collect();
+        for file in candidates.iter().filter(|file| !known.contains(file.as_path())) {
             let read = match file.symlink_metadata() {
                 Ok(metadata) => self.object(file, metadata.file_type()).map(drop),
                 Err(_) => {

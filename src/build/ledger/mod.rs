@@ -59,8 +59,19 @@ pub struct GuestRecord {
     pub built_at_ms: u64,
     /// Why it was built.
     pub reasons: Vec<Reason>,
-    /// When and why it was built before, the last time first.
-    pub(super) earlier: Vec<(u64, Vec<Reason>)>,
+    /// The builds before, the last one first.
+    pub(super) earlier: Vec<PastBuild>,
+}
+
+/// A build of a guest that was not the last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PastBuild {
+    /// When it was, in milliseconds since 1970.
+    built_at_ms: u64,
+    /// The digest of what came out.
+    artifact: Digest,
+    /// Why.
+    reasons: Vec<Reason>,
 }
 
 impl GuestRecord {
@@ -69,17 +80,25 @@ impl GuestRecord {
         (self.roots.keys().map(String::as_str), self.watched.keys().map(String::as_str))
     }
 
-    /// Why it was built by a time, in milliseconds since 1970, if that is remembered.
-    pub fn reasons_at(&self, time_ms: u64) -> Option<&[Reason]> {
-        let builds = std::iter::once((self.built_at_ms, &self.reasons));
-        let mut builds = builds.chain(self.earlier.iter().map(|(built_at_ms, reasons)| (*built_at_ms, reasons)));
-        builds.find(|(built_at_ms, _)| *built_at_ms <= time_ms).map(|(_, reasons)| reasons.as_slice())
+    /// Why it had been built to what it was at a time, in milliseconds since 1970, if that is remembered: of builds with the same
+    /// result, which is all that others know of it, the first.
+    pub fn reasons_at(&self, time_ms: u64) -> Option<Vec<Reason>> {
+        let mut builds = self.builds().skip_while(|build| build.built_at_ms > time_ms);
+        let last = builds.next()?;
+        let same = builds.take_while(|build| build.artifact == last.artifact).last();
+        Some(same.unwrap_or(last).reasons)
     }
 
-    /// When and why it was built, this time included, for the record of its next build.
-    pub(super) fn history(&self) -> Vec<(u64, Vec<Reason>)> {
-        let builds = [(self.built_at_ms, self.reasons.clone())].into_iter().chain(self.earlier.iter().cloned());
-        builds.take(EARLIER_MAX).collect()
+    /// Its builds, for the record of the next one.
+    pub(super) fn history(&self) -> Vec<PastBuild> {
+        self.builds().take(EARLIER_MAX).collect()
+    }
+
+    /// All builds that are remembered, the last one first.
+    fn builds(&self) -> impl Iterator<Item = PastBuild> {
+        let Self { built_at_ms, artifact, reasons, .. } = self;
+        let last = PastBuild { built_at_ms: *built_at_ms, artifact: *artifact, reasons: reasons.clone() };
+        std::iter::once(last).chain(self.earlier.iter().cloned())
     }
 
     /// How long its build took.
