@@ -109,8 +109,18 @@ fn settle(
     built: &BTreeMap<GuestName, BuiltGuest>,
     reasons: &[Reason],
 ) -> Result<Settling, BuildError> {
-    let record = ctx.memory.guests.get(&guest.name).filter(|_| reasons.iter().all(Reason::is_unsure));
-    let Some(record) = record else { return Ok(Settling::Stale(reasons.to_vec())) };
+    let known = ctx.memory.guests.get(&guest.name);
+    let Some(record) = known.filter(|_| reasons.iter().all(Reason::is_unsure)) else {
+        // A guest that has come out as before is none of the reasons.
+        let is_same = |reason: &&Reason| match (reason, known) {
+            (Reason::Guest { name }, Some(record)) => {
+                survey::embeds_same(record, name, built.get(name.as_str()).map(|built| built.digest))
+            }
+            _ => false,
+        };
+        let left: Vec<Reason> = reasons.iter().filter(|reason| !is_same(reason)).cloned().collect();
+        return Ok(Settling::Stale(if left.is_empty() { reasons.to_vec() } else { left }));
+    };
     let (mut next, mut entries, mut stale) = ((**record).clone(), Vec::new(), Vec::new());
     for reason in reasons {
         match reason {

@@ -152,6 +152,15 @@ pub(super) fn image_to_run(given: &Path) -> Result<Option<(Project, ImageName)>,
     }
 }
 
+/// Where the image lies that is called by its name, as [`image_to_run`] has it, if that can be told; nothing is said of what is
+/// wrong.
+pub(super) fn out_of_image(given: &Path) -> Option<PathBuf> {
+    let name = given.to_str().and_then(|name| ImageName::new(name).ok())?;
+    let root = root_here().filter(|_| is_absent(&given.join(wetfile::MAIN_PATH)))?;
+    let project = wetfile::load(&root).ok()?;
+    project.images.get(&name).map(|image| image.out.to_path(&project.root))
+}
+
 /// The content that is meant, if it is content: `/ipfs/CID`, `ipfs://CID`, or a bare CID where nothing has that name.
 pub(super) fn content(given: &Path) -> Result<Option<ContentPath>, Failure> {
     let Some(text) = given.to_str() else { return Ok(None) };

@@ -14,6 +14,9 @@ use std::path::{Component, Path, PathBuf};
 use super::{FILES_MAX, InputsError, walk};
 use crate::build::links;
 
+/// What can be opened has no longer name, in bytes (Linux, `PATH_MAX`).
+const NAME_BYTES_MAX: usize = 4096;
+
 /// Of a longer file, in bytes, only the beginning is searched.
 const SEARCHED_BYTES_MAX: u64 = 16 << 20;
 
@@ -64,13 +67,23 @@ pub(super) struct Included {
     pub(super) links: BTreeSet<PathBuf>,
     /// Where there is no file of the project, and the compiler would take what came there.
     pub(super) absent: BTreeSet<PathBuf>,
+    /// Folders in which it mattered which files are inputs.
+    pub(super) filtered: BTreeSet<PathBuf>,
+}
+
+/// The project that is searched.
+#[derive(Clone, Copy)]
+pub(super) struct Project<'a> {
+    pub(super) root: &'a Path,
+    /// What in it is an input of nobody.
+    pub(super) skipped: &'a BTreeSet<PathBuf>,
+    /// Whether a file is an input; others are taken for not being there.
+    pub(super) is_input: &'a dyn Fn(&Path) -> Result<bool, InputsError>,
 }
 
 /// Where to look for what.
 struct Search<'a> {
-    /// The project's root, and what in it is an input of nobody.
-    root: &'a Path,
-    skipped: &'a BTreeSet<PathBuf>,
+    project: Project<'a>,
     /// The folder that the compiler is called in.
     dir: &'a Path,
     folders: Vec<(Group, PathBuf)>,
@@ -81,27 +94,25 @@ struct Search<'a> {
     found: Included,
 }
 
-/// Finds what `sources` include, compiled in `dir` with `flags`. `skipped` is an input of nobody.
+/// Finds what `sources` include, compiled in `dir` with `flags`.
 ///
 /// # Errors
 ///
-/// There are more than a million places to look at.
+/// There are more than a million places to look at, or it cannot be told what is an input.
 pub(super) fn included(
-    root: &Path,
+    project: Project<'_>,
     dir: &Path,
     sources: &[PathBuf],
     flags: &[String],
-    skipped: &BTreeSet<PathBuf>,
 ) -> Result<Included, InputsError> {
     let options = options(flags);
     let folders = folders(dir, &options);
     let (known, walked) = (HashMap::new(), HashSet::new());
-    let mut search = Search { root, skipped, dir, folders, known, walked, found: Included::default() };
-    let too_many = || InputsError::TooMany { folder: dir.strip_prefix(root).unwrap_or(dir).to_string_lossy().into() };
+    let mut search = Search { project, dir, folders, known, walked, found: Included::default() };
     let mut pending: Vec<PathBuf> = sources.to_vec();
     for (_, file) in options.iter().filter(|(meaning, _)| *meaning == Meaning::File) {
         let directive = Directive { kind: Kind::Include, is_quoted: true, name: file.as_bytes().to_vec() };
-        pending.extend(search.find(&directive, dir).ok_or_else(too_many)?);
+        pending.extend(search.find(&directive, dir)?);
     }
     let mut searched = BTreeSet::new();
     while let Some(file) = pending.pop() {
@@ -110,7 +121,7 @@ pub(super) fn included(
         }
         let own = file.parent().unwrap_or(&file);
         for directive in read(&file).map(|text| directives(&text)).unwrap_or_default() {
-            let found = search.find(&directive, own).ok_or_else(too_many)?;
+            let found = search.find(&directive, own)?;
             if directive.kind != Kind::Embed {
                 pending.extend(found);
             }
@@ -157,9 +168,8 @@ pub(in crate::build) fn folders_outside(root: &Path, dir: &Path, flags: &[String
 }
 
 impl Search<'_> {
-    /// The files that a line in a file of the folder `own` names: the first one, or for `#include_next` each. `None` if too
-    /// many places have been looked at.
-    fn find(&mut self, directive: &Directive, own: &Path) -> Option<Vec<PathBuf>> {
+    /// The files that a line in a file of the folder `own` names: the first one, or for `#include_next` each.
+    fn find(&mut self, directive: &Directive, own: &Path) -> Result<Vec<PathBuf>, InputsError> {
         let is_looked_into = |group: Group| match (directive.kind, directive.is_quoted) {
             (Kind::Embed, _) => group == Group::Embedded,
             (_, true) => group != Group::Embedded,
@@ -183,51 +193,55 @@ impl Search<'_> {
                 break;
             }
         }
-        Some(found)
+        Ok(found)
     }
 
     /// The file of the project that has a name in a folder.
-    fn look(&mut self, folder: PathBuf, name: &OsStr) -> Option<Option<PathBuf>> {
+    fn look(&mut self, folder: PathBuf, name: &OsStr) -> Result<Option<PathBuf>, InputsError> {
         let key = (folder, name.to_owned());
         if let Some(known) = self.known.get(&key) {
-            return Some(known.clone());
+            return Ok(known.clone());
         }
         if self.known.len() >= FILES_MAX {
-            return None;
+            let folder = self.dir.strip_prefix(self.project.root).unwrap_or(self.dir);
+            return Err(InputsError::TooMany { folder: folder.to_string_lossy().into() });
         }
-        let file = self.look_anew(&key.0.join(name));
+        let file = self.look_anew(&key.0.join(name))?;
         self.known.insert(key, file.clone());
-        Some(file)
+        Ok(file)
     }
 
-    fn look_anew(&mut self, path: &Path) -> Option<PathBuf> {
+    fn look_anew(&mut self, path: &Path) -> Result<Option<PathBuf>, InputsError> {
+        let Project { root, skipped, is_input } = self.project;
         self.note_links(path.parent().unwrap_or(path));
         let place = place(path);
-        if !place.starts_with(self.root) || place.ancestors().any(|path| self.skipped.contains(path)) {
-            return None;
+        if !place.starts_with(root) || place.ancestors().any(|path| skipped.contains(path)) {
+            return Ok(None);
         }
-        match fs::canonicalize(&place) {
-            // Of a symlink that leads out of the project at least that counts where it leads.
-            Ok(real) if real.is_file() && (real.starts_with(self.root) || place.is_symlink()) => {
-                self.found.files.insert(place.clone());
-                Some(place)
-            }
+        let real = fs::canonicalize(&place).ok();
+        let file = real.filter(|real| real.is_file() && real.starts_with(root));
+        // Of a symlink that leads out of the project, or nowhere, that counts which it says.
+        if file.is_none() && !place.is_symlink() {
             // It may become one.
-            _ => {
-                self.found.absent.insert(place);
-                None
-            }
+            self.found.absent.insert(place);
+            return Ok(None);
         }
+        self.found.filtered.extend(place.parent().map(Path::to_owned));
+        if !is_input(&place)? {
+            return Ok(None);
+        }
+        self.found.files.insert(place.clone());
+        Ok(file.map(|_| place))
     }
 
     /// Remembers the symlinks of the project that the way to a folder goes through.
     fn note_links(&mut self, folder: &Path) {
         // Another way begins outside of the project, and what is there is no input.
-        let Ok(below) = folder.strip_prefix(self.root) else { return };
+        let Ok(below) = folder.strip_prefix(self.project.root) else { return };
         if self.walked.insert(below.to_owned()) {
             let links = &mut self.found.links;
-            links::walk(self.root, below, &mut |link| {
-                if link.starts_with(self.root) {
+            links::walk(self.project.root, below, &mut |link| {
+                if link.starts_with(self.project.root) {
                     links.insert(link.to_owned());
                 }
             });
@@ -330,7 +344,9 @@ fn asked(condition: &[u8]) -> Vec<Directive> {
             b"embed" => Kind::Embed,
             _ => return None,
         };
-        directive(kind, blank(&rest[end..]).strip_prefix(b"(")?)
+        // Of a text without an end no more is read for each than a name can have.
+        let rest = &rest[end..rest.len().min(end + NAME_BYTES_MAX)];
+        directive(kind, blank(rest).strip_prefix(b"(")?)
     });
     asks.collect()
 }
@@ -342,7 +358,7 @@ fn directive(kind: Kind, text: &[u8]) -> Option<Directive> {
         [b'<', name @ ..] => (false, b'>', name),
         _ => return None,
     };
-    let name = &name[..memchr::memchr(close, name)?];
+    let name = &name[..memchr::memchr(close, &name[..name.len().min(NAME_BYTES_MAX)])?];
     (!name.is_empty() && !name.contains(&0)).then(|| Directive { kind, is_quoted, name: name.to_vec() })
 }
 
@@ -394,6 +410,9 @@ mod tests {
             "#if defined A && __has_include(\"a.h\") || __has_embed ( <b> )\n#elif __has_include_next(<c.h>)\n",
             &[(Kind::Include, true, "a.h"), (Kind::Embed, false, "b"), (Kind::IncludeNext, false, "c.h")],
         );
+        // One name for each of many that have no end.
+        let endless = format!("#if {}>\n", "__has_include(<".repeat(20_000));
+        assert!(directives(endless.as_bytes()).iter().map(|directive| directive.name.len()).sum::<usize>() < 2 << 20);
         check("#if __has_include(A) || __has_attribute(b)\n", &[]);
         check("#if 0\n#include \"a\\b.h\"\n#endif\n", &[(Kind::Include, true, "a\\b.h")]);
     }

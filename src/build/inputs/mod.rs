@@ -190,7 +190,7 @@ pub(super) fn find<'r>(
     });
     let mut watched = watched.collect::<Result<Roots, InputsError>>()?;
     if let Recipe::Language(LanguageRecipe { language: Language::C, sources, flags, .. }) = &guest.recipe {
-        // As of Rust guests: what git ignores is not in everybody's clone, nor in a lock.
+        // As of Rust guests: what git ignores is not in everybody's clone, nor in a lock. It may hide what else is included.
         let looked = scanner.included(&guest.dir, sources, flags, false)?;
         watched.insert(included, (looked.key, looked.seen));
     }

@@ -429,53 +429,120 @@ fn headers_are_looked_for_in_the_order_of_the_compiler() {
     check("'--embed-dir=../..'", "#embed <e.bin>", "e.bin");
 }
 
+impl Example {
+    /// What is seen of what the sources of a C guest include: of what git sees, and of everything. Waits until what was written
+    /// before can be told from what is written next.
+    fn settled_includes(&self) -> [Arc<Seen>; 2] {
+        for _ in 0..1000 {
+            let seen = self.includes();
+            if seen.iter().all(|seen| self.is_unchanged(seen)) {
+                return seen;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("it does not come to rest");
+    }
+
+    fn includes(&self) -> [Arc<Seen>; 2] {
+        let project = self.project();
+        let guest = &project.guests[&GuestName::new("g").unwrap()];
+        let scanner = Scanner::new(&project).unwrap();
+        let found = find(&scanner, &project, guest, ([], []), &Variables::new(), &BTreeMap::new()).unwrap();
+        [&found.roots, &found.watched].map(|roots| roots["guests/g#include"].1.clone().unwrap())
+    }
+
+    fn is_unchanged(&self, seen: &Seen) -> bool {
+        seen.is_unchanged(&crate::folder::Folder::open(&self.project().root).unwrap(), &seen.context)
+    }
+
+    fn link(&self, target: &str, path: &str) {
+        let _ = fs::remove_file(self.path(path));
+        std::os::unix::fs::symlink(target, self.path(path)).unwrap();
+    }
+}
+
 /// Another look, which knows what the first has seen, sees what has become of links and folders.
 #[test]
 fn what_leads_to_headers_is_looked_at_again() {
     let lines = "path = 'guests/g'\nlang = 'c'\nflags = ['-I../over', '-I../inc']";
     let files = [("guests/g/a.c", "#include <x.h>\n"), ("lib/1/x.h", ""), ("lib/2/x.h", ""), ("lib/3/x.h", "")];
     let example = Example::new(lines, &files);
-    let link = |target: &str, path: &str| {
-        let _ = fs::remove_file(example.path(path));
-        std::os::unix::fs::symlink(target, example.path(path)).unwrap();
-    };
-    link("../lib/now", "guests/inc");
-    link("1", "lib/now");
-    let project = example.project();
-    let guest = &project.guests[&GuestName::new("g").unwrap()];
-    let seen = || {
-        let scanner = Scanner::new(&project).unwrap();
-        let found = find(&scanner, &project, guest, ([], []), &Variables::new(), &BTreeMap::new()).unwrap();
-        found.roots["guests/g#include"].1.clone().unwrap()
-    };
-    let root = crate::folder::Folder::open(&project.root).unwrap();
-    let is_unchanged = |seen: &Seen| seen.is_unchanged(&root, &seen.context);
-    // Until what was written just now can be told from what is written next.
-    let settled = || {
-        for _ in 0..1000 {
-            let seen = seen();
-            if is_unchanged(&seen) {
-                return seen;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        panic!("it does not come to rest");
-    };
-    let changes: [&dyn Fn(); 4] =
-        [&|| link("2", "lib/now"), &|| link("../lib/1", "guests/inc"), &|| link("../lib/3", "guests/over"), &|| {
+    example.link("../lib/now", "guests/inc");
+    example.link("1", "lib/now");
+    let changes: [&dyn Fn(); 4] = [
+        &|| example.link("2", "lib/now"),
+        &|| example.link("../lib/1", "guests/inc"),
+        &|| example.link("../lib/3", "guests/over"),
+        &|| {
             fs::remove_file(example.path("lib/3/x.h")).unwrap();
             fs::create_dir(example.path("lib/3/x.h")).unwrap();
-        }];
+        },
+    ];
     for change in changes {
-        let before = settled();
+        let before = example.settled_includes();
         change();
-        assert!(!is_unchanged(&before));
-        assert_ne!(seen().digest, before.digest);
+        for (before, present) in before.iter().zip(example.includes()) {
+            assert!(!example.is_unchanged(before));
+            assert_ne!(present.digest, before.digest);
+        }
     }
     // The folder that is in the way of a header is looked at each time.
-    assert!(!is_unchanged(&seen()));
-    let folders = seen().watched(&project.root);
+    let [seen, _] = example.includes();
+    assert!(!example.is_unchanged(&seen));
+    let folders = seen.watched(&example.project().root);
     assert!(folders.iter().all(|folder| example.path("").join(folder).is_dir()), "{folders:?}");
+}
+
+/// What a lock has is the same whether or not headers were made that git ignores.
+#[test]
+fn headers_that_git_ignores_are_looked_at_here_alone() {
+    let lines = "path = 'guests/g'\nlang = 'c'\nflags = ['-I../gen', '-I../inc']";
+    let files = [
+        (".gitignore", "made.h\n/guests/gen\n"),
+        ("guests/g/a.c", "#include \"config.h\"\n#include \"made.h\"\n#include <x.h>\n"),
+        ("guests/g/config.h", ""),
+        ("guests/inc/x.h", ""),
+        ("shared/b.h", ""),
+    ];
+    let example = Example::new(lines, &files);
+    // What is written, and whether that is of a lock as well.
+    for (path, text, is_everywhere) in [
+        ("guests/g/made.h", "", false),
+        ("guests/gen/x.h", "", false),
+        ("guests/g/config.h", "#include \"gen.h\"\n", true),
+        ("guests/gen/gen.h", "", false),
+        ("guests/gen/gen.h", "changed", false),
+        ("guests/g/made.h", "#include \"../../shared/b.h\"\n", false),
+        ("shared/b.h", "changed", false),
+        ("guests/inc/x.h", "changed", true),
+        (".gitignore", "", true),
+        ("shared/b.h", "again", true),
+    ] {
+        let before = example.settled_includes();
+        example.write(path, text);
+        let present = example.includes();
+        let [of_lock, of_all] = [0, 1].map(|index| before[index].digest != present[index].digest);
+        assert_eq!(of_lock, is_everywhere, "{path}");
+        // Behind a header of the same name it does not count here, nor does it matter what git sees.
+        assert_eq!(of_all, path != "guests/inc/x.h" && path != ".gitignore", "{path}");
+        let is_unchanged = [0, 1].map(|index| example.is_unchanged(&before[index]));
+        assert!(!(of_lock && is_unchanged[0]) && !(of_all && is_unchanged[1]), "{path}");
+    }
+}
+
+/// Of a symlink that leads out of the project it counts what it says, wherever that is and whatever is there.
+#[test]
+fn links_out_of_the_project_count_by_what_they_say() {
+    let outside = tempfile::tempdir().unwrap();
+    let header = outside.path().join("x.h");
+    let example = Example::new(
+        "path = 'guests/g'\nlang = 'c'",
+        &[("guests/g/a.c", "#include \"../x.h\"\n"), ("guests/g/.gitignore", ""), ("guests/y.h", "")],
+    );
+    example.check(true, || example.link(header.to_str().unwrap(), "guests/x.h"));
+    example.check(false, || fs::write(&header, "#include \"y.h\"\n").unwrap());
+    example.check(false, || example.write("guests/y.h", "changed"));
+    example.check(true, || example.link("/nowhere", "guests/x.h"));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Files of a project, found and digested.
 
+use std::cell::RefCell;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileType};
@@ -180,15 +182,15 @@ impl<'a> Scanner<'a> {
         Ok(files.filter_map(|(path, _)| file(path)).collect())
     }
 
-    /// The files that sources include, which are compiled in `dir`: those that git would see, or those that it would not.
+    /// The files that sources include, which are compiled in `dir`: as if those were not there that git would not see, or all.
     pub(super) fn included(
         &self,
         dir: &ProjectPath,
         sources: &[String],
         flags: &[String],
-        are_seen_by_git: bool,
+        only_seen_by_git: bool,
     ) -> Result<Looked, InputsError> {
-        self.look(format!("include:{dir}:{sources:?}:{flags:?}:{are_seen_by_git}"), |look| {
+        self.look(format!("include:{dir}:{sources:?}:{flags:?}:{only_seen_by_git}"), |look| {
             let root = &self.project.root;
             let mut files = Vec::new();
             for pattern in sources {
@@ -201,8 +203,25 @@ impl<'a> Scanner<'a> {
                 }
             }
             let skipped = Skipped::new(self.project).paths;
-            let Included { files: mut included, links, absent } =
-                include::included(root, &dir.to_path(root), &files, flags, &skipped)?;
+            let seen = RefCell::new(HashMap::new());
+            let is_input = |path: &Path| {
+                let folder = path.parent().unwrap_or(path);
+                let mut seen = seen.borrow_mut();
+                let seen = match seen.entry(folder.to_owned()) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) if only_seen_by_git => {
+                        new.insert(self.seen_by_git(folder.strip_prefix(root).unwrap_or(folder))?)
+                    }
+                    Entry::Vacant(_) => return Ok(true),
+                };
+                Ok(seen.contains(path))
+            };
+            let project = include::Project { root, skipped: &skipped, is_input: &is_input };
+            let Included { files: mut included, links, absent, filtered } =
+                include::included(project, &dir.to_path(root), &files, flags)?;
+            if only_seen_by_git {
+                look.ignore_files_in(filtered.iter().flat_map(|folder| folder.ancestors()), &BTreeSet::new());
+            }
             absent.iter().for_each(|path| look.add(path, SeenKind::Absent, None, Digest::of(b"")));
             for link in links {
                 let target = fs::read_link(&link).map_err(InputsError::io(&link))?;
@@ -216,14 +235,8 @@ impl<'a> Scanner<'a> {
                     look.object(source, kind)?;
                 }
             }
-            let folders: BTreeSet<&Path> = included.iter().filter_map(|path| path.parent()).collect();
-            let mut seen = HashSet::new();
-            for folder in &folders {
-                seen.extend(self.seen_by_git(folder.strip_prefix(root).unwrap_or(folder))?);
-            }
-            look.ignore_files_in(folders.iter().flat_map(|folder| folder.ancestors()), &BTreeSet::new());
             let mut facts = Facts::default();
-            for path in included.iter().filter(|path| seen.contains(*path) == are_seen_by_git) {
+            for path in &included {
                 facts.add(path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes());
                 let digest = kind(path)?.map(|kind| look.object(path, kind)).transpose();
                 // One that cannot be read is perhaps included on another system.

@@ -122,14 +122,15 @@ pub(in crate::build) fn build(
     result
 }
 
-/// Tells of a tool that gives other bytes each time, where the Wetfile does not know it.
+/// Tells what may make the result differ from that of others: headers that lie elsewhere; and, where the Wetfile does not know it, a
+/// tool that gives other bytes each time.
 pub(in crate::build) fn warn(ctx: &Context<'_>, guest: &Guest, recipe: &LanguageRecipe) {
     let warn = |text: String| (ctx.events)(Event::Warning { guest: &guest.name, text });
     if recipe.language == Language::C {
         let root = ctx.state.root();
         for folder in folders_outside(root, &guest.dir.to_path(root), &recipe.flags) {
             warn(format!(
-                "it includes files of {}, outside of the project: the lock does not see what changes there",
+                "it looks for headers in {}, outside of the project: the lock does not see what changes there",
                 escape::path(&folder)
             ));
         }

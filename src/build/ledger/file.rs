@@ -20,7 +20,7 @@ use crate::build::state::{self, State};
 use crate::checksum::Checksum;
 
 /// The first bytes of the file. The number is the version of what follows; another one is no ledger.
-const MAGIC: &[u8] = b"ww-ledger 3\n";
+const MAGIC: &[u8] = b"ww-ledger 4\n";
 
 /// The file's name in the folder of the state.
 pub(super) const NAME: &str = "ledger";

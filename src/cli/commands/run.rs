@@ -473,11 +473,7 @@ fn code(outcome: &RunOutcome<StopSignal>) -> u8 {
 /// What a status file must not take the place of: what flags name, the image, and what the project around is made of.
 fn others<'a>(flags: [(&'a str, Option<&Path>); 2], image: Option<&Path>) -> Vec<(&'a str, PathBuf)> {
     let flags = flags.into_iter().filter_map(|(flag, path)| Some((flag, path?.to_owned())));
-    let image = image.map(|given| match project::image_to_run(given) {
-        Ok(Some((project, name))) => project.images[&name].out.to_path(&project.root),
-        // Where that is an error it is the run's.
-        _ => given.to_owned(),
-    });
+    let image = image.map(|given| project::out_of_image(given).unwrap_or_else(|| given.to_owned()));
     let own = project::root_here().into_iter().flat_map(|root| {
         [wetfile::FILE_NAME, LOCK_FILE_NAME, "target/ww"].map(|path| ("the project", root.join(path)))
     });
