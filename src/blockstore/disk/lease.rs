@@ -1,12 +1,12 @@
 //! Leases: roots that somebody reads while no pin holds them.
 //!
 //! Each is a file in `leases/` with a CID in it, which its process keeps locked (`flock`), so that it ends with the process,
-//! however that ends. A file that nobody has locked was left by a process that was killed. Files are made by those who hold
-//! the shared lock, and removed by those who have it alone or are done, so a collection sees each one whole and locked, or
-//! not at all.
+//! however that ends. A file that nobody has locked is of a process that is gone, or free for the next lease. Files are made,
+//! and written, by those who hold the shared lock, and removed by those who have it alone or are done, so a collection sees
+//! each one whole and locked, or not at all.
 
 use std::fs::TryLockError;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::sync::Arc;
 
 use super::super::StoreError;
@@ -18,21 +18,28 @@ use crate::dag::Cid;
 /// How the files' names end.
 const EXTENSION: &str = ".lease";
 
+/// How many files stay for the next leases. A process that begins soon after another is not to make a file again: ext4 passes
+/// over the inodes of files that were removed in the last seconds, one after the other, which took a millisecond after some
+/// hundred runs.
+const KEPT_FILES: usize = 4;
+
 /// The longest file that is read, in bytes: far more than any CID takes.
 const FILE_BYTES_MAX: u64 = 1024;
 
 /// A lease that ends when it is dropped.
 pub(super) struct Lease {
-    layout: Arc<Layout>,
-    name: String,
+    /// The file, unless it stays.
+    own: Option<(Arc<Layout>, String)>,
     _lock: Lock,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         // What stays is not locked any more, and is removed by the next collection.
-        if let Ok(leases) = self.layout.leases() {
-            let _ = leases.remove_file(&self.name);
+        if let Some((layout, name)) = &self.own
+            && let Ok(leases) = layout.leases()
+        {
+            let _ = leases.remove_file(name);
         }
     }
 }
@@ -43,12 +50,29 @@ impl Inner {
         let path = self.layout.path("leases");
         let failed = |action| StoreError::io(action, path.clone());
         let leases = self.layout.leases().map_err(failed("open"))?;
+        let text = root.to_string();
+        for number in 0..KEPT_FILES {
+            let mut file = leases.private_file_or_new(&format!("{number}{EXTENSION}")).map_err(failed("write"))?;
+            match file.try_lock() {
+                Ok(()) => {
+                    let mut before = String::new();
+                    let read = (&file).take(FILE_BYTES_MAX).read_to_string(&mut before);
+                    if read.is_err() || before != text {
+                        file.set_len(0).and_then(|()| file.rewind()).map_err(failed("write"))?;
+                        file.write_all(text.as_bytes()).map_err(failed("write"))?;
+                    }
+                    return Ok(Lease { own: None, _lock: Lock::of(file) });
+                }
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
+            }
+        }
         let name = format!("{:016x}{EXTENSION}", pack::random()?);
         let mut file = leases.new_private_file(&name).map_err(failed("write"))?;
-        file.write_all(root.to_string().as_bytes()).map_err(failed("write"))?;
+        file.write_all(text.as_bytes()).map_err(failed("write"))?;
         // Who looks whether it is alive has it for a moment.
         file.lock().map_err(failed("lock"))?;
-        Ok(Lease { layout: self.layout.clone(), name, _lock: Lock::of(file) })
+        Ok(Lease { own: Some((self.layout.clone(), name)), _lock: Lock::of(file) })
     }
 
     /// The roots of all leases that are alive. Others are removed, if the caller has the lock alone.
