@@ -334,21 +334,22 @@ fn of_line(line: &[u8]) -> Vec<Directive> {
 
 /// The files that a condition asks for.
 fn asked(condition: &[u8]) -> Vec<Directive> {
-    let asks = memchr::memmem::find_iter(condition, b"__has_");
-    let asks = asks.filter_map(|at| {
-        let rest = &condition[at + b"__has_".len()..];
-        let end = rest.iter().take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'_').count();
-        let kind = match &rest[..end] {
-            b"include" => Kind::Include,
-            b"include_next" => Kind::IncludeNext,
-            b"embed" => Kind::Embed,
-            _ => return None,
-        };
+    const KINDS: [(&[u8], Kind); 3] =
+        [(b"include_next", Kind::IncludeNext), (b"include", Kind::Include), (b"embed", Kind::Embed)];
+    let (mut rest, mut found) = (condition, Vec::new());
+    while let Some(at) = memchr::memmem::find(rest, b"__has_") {
+        rest = &rest[at + b"__has_".len()..];
         // Of a text without an end no more is read for each than a name can have.
-        let rest = &rest[end..rest.len().min(end + NAME_BYTES_MAX)];
-        directive(kind, blank(rest).strip_prefix(b"(")?)
-    });
-    asks.collect()
+        let near = &rest[..rest.len().min(NAME_BYTES_MAX)];
+        let named =
+            |(word, kind): &(&[u8], Kind)| directive(*kind, blank(near.strip_prefix(*word)?).strip_prefix(b"(")?);
+        if let Some(directive) = KINDS.iter().find_map(named) {
+            // What is in a name is none: all names are no longer than the text.
+            rest = &rest[directive.name.len()..];
+            found.push(directive);
+        }
+    }
+    found
 }
 
 /// What a text names that begins with a name in `""` or `<>`.
@@ -413,6 +414,9 @@ mod tests {
         // One name for each of many that have no end.
         let endless = format!("#if {}>\n", "__has_include(<".repeat(20_000));
         assert!(directives(endless.as_bytes()).iter().map(|directive| directive.name.len()).sum::<usize>() < 2 << 20);
+        let nested = format!("#if {}\n", "__has_include(<__has___has_include(<".repeat(50) + ">");
+        let nested = nested.repeat(100).replace('\n', " ");
+        assert!(asked(nested.as_bytes()).iter().map(|directive| directive.name.len()).sum::<usize>() < nested.len());
         check("#if __has_include(A) || __has_attribute(b)\n", &[]);
         check("#if 0\n#include \"a\\b.h\"\n#endif\n", &[(Kind::Include, true, "a\\b.h")]);
     }
