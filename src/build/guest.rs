@@ -110,25 +110,20 @@ fn settle(
     reasons: &[Reason],
 ) -> Result<Settling, BuildError> {
     let known = ctx.memory.guests.get(&guest.name);
-    let Some(record) = known.filter(|_| reasons.iter().all(Reason::is_unsure)) else {
-        // A guest that has come out as before is none of the reasons.
-        let is_same = |reason: &&Reason| match (reason, known) {
-            (Reason::Guest { name }, Some(record)) => {
-                survey::embeds_same(record, name, built.get(name.as_str()).map(|built| built.digest))
-            }
-            _ => false,
-        };
-        let left: Vec<Reason> = reasons.iter().filter(|reason| !is_same(reason)).cloned().collect();
-        return Ok(Settling::Stale(if left.is_empty() { reasons.to_vec() } else { left }));
+    // A guest that has come out as before is none of them.
+    let is_same = |reason: &&Reason| match (reason, known) {
+        (Reason::Guest { name }, Some(record)) => {
+            survey::embeds_same(record, name, built.get(name.as_str()).map(|built| built.digest))
+        }
+        _ => false,
+    };
+    let left: Vec<Reason> = reasons.iter().filter(|reason| !is_same(reason)).cloned().collect();
+    let Some(record) = known.filter(|_| left.iter().all(Reason::is_unsure)) else {
+        return Ok(Settling::Stale(left));
     };
     let (mut next, mut entries, mut stale) = ((**record).clone(), Vec::new(), Vec::new());
-    for reason in reasons {
+    for reason in &left {
         match reason {
-            Reason::Guest { name } => {
-                if !survey::embeds_same(record, name, built.get(name.as_str()).map(|built| built.digest)) {
-                    stale.push(reason.clone());
-                }
-            }
             // Whether it has written something is seen below.
             Reason::Before { .. } => {}
             Reason::Tool { .. } if !matches!(guest.recipe, Recipe::Command { .. }) => {

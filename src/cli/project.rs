@@ -140,10 +140,7 @@ pub(super) fn image(given: &Path) -> Result<GivenImage, Failure> {
 /// The image of the Wetfile that is to be run, if it is called by its name. A folder of this name with a program goes first; one
 /// without is no image, as the sources of a guest are none. The failure is that of a run.
 pub(super) fn image_to_run(given: &Path) -> Result<Option<(Project, ImageName)>, Failure> {
-    let Some(name) = given.to_str().and_then(|name| ImageName::new(name).ok()) else { return Ok(None) };
-    if !is_absent(&given.join(wetfile::MAIN_PATH)) || !is_here() {
-        return Ok(None);
-    }
+    let Some(name) = name_to_run(given) else { return Ok(None) };
     let project = load(false).map_err(|failure| Failure { code: exit_code::RUN_FAILURE, ..failure })?;
     match project.images.contains_key(&name) {
         true => Ok(Some((project, name))),
@@ -152,12 +149,17 @@ pub(super) fn image_to_run(given: &Path) -> Result<Option<(Project, ImageName)>,
     }
 }
 
+/// What is given, if it may be the name of an image of a Wetfile here.
+fn name_to_run(given: &Path) -> Option<ImageName> {
+    let name = given.to_str().and_then(|name| ImageName::new(name).ok())?;
+    (is_absent(&given.join(wetfile::MAIN_PATH)) && is_here()).then_some(name)
+}
+
 /// Where the image lies that is called by its name, as [`image_to_run`] has it, if that can be told; nothing is said of what is
 /// wrong.
 pub(super) fn out_of_image(given: &Path) -> Option<PathBuf> {
-    let name = given.to_str().and_then(|name| ImageName::new(name).ok())?;
-    let root = root_here().filter(|_| is_absent(&given.join(wetfile::MAIN_PATH)))?;
-    let project = wetfile::load(&root).ok()?;
+    let name = name_to_run(given)?;
+    let project = wetfile::load(&root_here()?).ok()?;
     project.images.get(&name).map(|image| image.out.to_path(&project.root))
 }
 

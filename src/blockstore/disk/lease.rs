@@ -5,8 +5,8 @@
 //! and written, by those who hold the shared lock, and removed by those who have it alone or are done, so a collection sees
 //! each one whole and locked, or not at all.
 
-use std::fs::TryLockError;
-use std::io::{Read, Seek, Write};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek, Write};
 use std::sync::Arc;
 
 use super::super::StoreError;
@@ -44,6 +44,18 @@ impl Drop for Lease {
     }
 }
 
+/// Makes a text the content of a file, unless it is.
+fn replace(file: &mut File, text: &str) -> io::Result<()> {
+    let mut before = Vec::new();
+    Read::by_ref(file).take(FILE_BYTES_MAX).read_to_end(&mut before)?;
+    if before != text.as_bytes() {
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(text.as_bytes())?;
+    }
+    Ok(())
+}
+
 impl Inner {
     /// Makes a lease. The caller holds the shared lock.
     pub(super) fn lease(&self, root: &Cid) -> Result<Lease, StoreError> {
@@ -55,12 +67,7 @@ impl Inner {
             let mut file = leases.private_file_or_new(&format!("{number}{EXTENSION}")).map_err(failed("write"))?;
             match file.try_lock() {
                 Ok(()) => {
-                    let mut before = String::new();
-                    let read = (&file).take(FILE_BYTES_MAX).read_to_string(&mut before);
-                    if read.is_err() || before != text {
-                        file.set_len(0).and_then(|()| file.rewind()).map_err(failed("write"))?;
-                        file.write_all(text.as_bytes()).map_err(failed("write"))?;
-                    }
+                    replace(&mut file, &text).map_err(failed("write"))?;
                     return Ok(Lease { own: None, _lock: Lock::of(file) });
                 }
                 Err(TryLockError::WouldBlock) => {}

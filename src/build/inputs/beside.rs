@@ -1,10 +1,10 @@
 //! What a Rust guest's build has read beside the packages that it is made of: files that they include, and those that their
 //! build scripts name.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::walk::SeenByGit;
 use super::{Found, InputsError, Scanner, WORKSPACE_ONLY, real};
 use crate::build::seen::Seen;
 use crate::wetfile::lock::LOCK_FILE_NAME;
@@ -52,7 +52,7 @@ impl Beside {
         let others: Vec<PathBuf> = others.iter().map(|path| real(path)).collect();
         let folders: HashSet<&Path> = packages.seen().flat_map(Seen::listed).collect();
         let files: HashSet<PathBuf> = packages.seen().flat_map(Seen::present).collect();
-        let (mut beside, mut visible) = (Self::default(), HashMap::new());
+        let (mut beside, mut seen) = (Self::default(), SeenByGit::new(scanner));
         let places: BTreeSet<PathBuf> = read.iter().flat_map(|path| [named(path), real(path)]).collect();
         for place in places.into_iter().filter(|place| !others.iter().any(|other| place.starts_with(other))) {
             let Ok(below) = place.strip_prefix(&project.root) else {
@@ -68,15 +68,8 @@ impl Beside {
                 Some(path) => ProjectPath::new(path).ok(),
                 None => None,
             };
-            let folder = below.parent().unwrap_or(below).to_owned();
-            let seen = match visible.entry(folder) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(vacant) => {
-                    let seen = scanner.seen_by_git(vacant.key())?;
-                    vacant.insert(seen)
-                }
-            };
-            match path.filter(|_| seen.contains(&place)) {
+            let is_seen = seen.has(&place)?;
+            match path.filter(|_| is_seen) {
                 Some(path) => drop(beside.roots.insert(path.to_string())),
                 None => beside.watch(scanner, below),
             }

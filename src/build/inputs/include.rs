@@ -72,13 +72,12 @@ pub(super) struct Included {
 }
 
 /// The project that is searched.
-#[derive(Clone, Copy)]
 pub(super) struct Project<'a> {
     pub(super) root: &'a Path,
     /// What in it is an input of nobody.
     pub(super) skipped: &'a BTreeSet<PathBuf>,
     /// Whether a file is an input; others are taken for not being there.
-    pub(super) is_input: &'a dyn Fn(&Path) -> Result<bool, InputsError>,
+    pub(super) is_input: &'a mut dyn FnMut(&Path) -> Result<bool, InputsError>,
 }
 
 /// Where to look for what.
@@ -99,9 +98,9 @@ struct Search<'a> {
 /// # Errors
 ///
 /// There are more than a million places to look at, or it cannot be told what is an input.
-pub(super) fn included(
-    project: Project<'_>,
-    dir: &Path,
+pub(super) fn included<'a>(
+    project: Project<'a>,
+    dir: &'a Path,
     sources: &[PathBuf],
     flags: &[String],
 ) -> Result<Included, InputsError> {
@@ -212,7 +211,7 @@ impl Search<'_> {
     }
 
     fn look_anew(&mut self, path: &Path) -> Result<Option<PathBuf>, InputsError> {
-        let Project { root, skipped, is_input } = self.project;
+        let Project { root, skipped, .. } = self.project;
         self.note_links(path.parent().unwrap_or(path));
         let place = place(path);
         if !place.starts_with(root) || place.ancestors().any(|path| skipped.contains(path)) {
@@ -227,7 +226,7 @@ impl Search<'_> {
             return Ok(None);
         }
         self.found.filtered.extend(place.parent().map(Path::to_owned));
-        if !is_input(&place)? {
+        if !(self.project.is_input)(&place)? {
             return Ok(None);
         }
         self.found.files.insert(place.clone());

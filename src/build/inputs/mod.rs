@@ -5,7 +5,8 @@
 //! see in its package and in the packages it depends on by path, as far as the `.gitignore` files of the project tell
 //! (what git was told otherwise, globally or by `git add --force`, would differ between people); the manifest and lock file of its
 //! workspace; the settings of cargo and rustup on the way to it. For a guest in another language that `ww` knows they are those
-//! that git would see in its folder, what its `inputs` say, and what its sources include if they are C. For a command guest they are what its `inputs` say.
+//! that git would see in its folder, what its `inputs` say, and what its sources include if they are C. For a command guest they
+//! are what its `inputs` say.
 //!
 //! Nothing here starts a process: which packages a Rust guest depends on, and what its build has read beside them, was asked
 //! when it was built, and is then known by its lock. Some of it no lock can have ([`Beside::watched`]): that is remembered, and
@@ -163,7 +164,7 @@ pub(super) fn find<'r>(
     embeds: &BTreeMap<GuestName, Digest>,
 ) -> Result<Found, InputsError> {
     let included = format!("{}{INCLUDED}", guest.dir);
-    let roots = match &guest.recipe {
+    let mut roots = match &guest.recipe {
         Recipe::Rust(_) => rust_roots(scanner, project, guest, roots)?,
         Recipe::Command { inputs, .. } => command_roots(scanner, guest, inputs)?,
         Recipe::Language(recipe) => {
@@ -172,10 +173,6 @@ pub(super) fn find<'r>(
             roots.extend(command_roots(scanner, guest, &recipe.sources)?);
             let is_file = |main: &&String| guest.dir.join(main).is_ok_and(|path| path.to_path(&project.root).is_file());
             roots.extend(command_roots(scanner, guest, recipe.main.iter().filter(is_file))?);
-            if recipe.language == Language::C {
-                let looked = scanner.included(&guest.dir, &recipe.sources, &recipe.flags, true)?;
-                roots.insert(included.clone(), (looked.key, looked.seen));
-            }
             for (root, looked) in rust_roots(scanner, project, guest, [])? {
                 // An input is named relative to the guest's folder, and that relative to the project.
                 let root = if roots.contains_key(&root) { format!("{root}/") } else { root };
@@ -191,8 +188,10 @@ pub(super) fn find<'r>(
     let mut watched = watched.collect::<Result<Roots, InputsError>>()?;
     if let Recipe::Language(LanguageRecipe { language: Language::C, sources, flags, .. }) = &guest.recipe {
         // As of Rust guests: what git ignores is not in everybody's clone, nor in a lock. It may hide what else is included.
-        let looked = scanner.included(&guest.dir, sources, flags, false)?;
-        watched.insert(included, (looked.key, looked.seen));
+        for (roots, only_seen_by_git) in [(&mut roots, true), (&mut watched, false)] {
+            let looked = scanner.included(&guest.dir, sources, flags, only_seen_by_git)?;
+            roots.insert(included.clone(), (looked.key, looked.seen));
+        }
     }
     let digests = roots.iter().filter_map(|(root, (_, seen))| Some((root.clone(), seen.as_ref()?.digest)));
     let of_embedded = |name: &GuestName| Some((name.clone(), *embeds.get(name)?));

@@ -1,6 +1,5 @@
 //! Files of a project, found and digested.
 
-use std::cell::RefCell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -46,6 +45,32 @@ pub(in crate::build) struct Scanner<'a> {
     /// What this look has seen, if it is one at the whole project at once, and not one before or after a build.
     done: Option<Mutex<HashMap<String, Looked>>>,
     settings: Mutex<HashMap<ProjectPath, Vec<ProjectPath>>>,
+}
+
+/// What git would see in the folders of a project that it is asked about.
+pub(super) struct SeenByGit<'s, 'a> {
+    scanner: &'s Scanner<'a>,
+    /// By folder, relative to the project's root.
+    folders: HashMap<PathBuf, HashSet<PathBuf>>,
+}
+
+impl<'s, 'a> SeenByGit<'s, 'a> {
+    pub(super) fn new(scanner: &'s Scanner<'a>) -> Self {
+        Self { scanner, folders: HashMap::new() }
+    }
+
+    /// Whether a file or folder of the project is seen, as [`Scanner::seen_by_git`] tells.
+    pub(super) fn has(&mut self, path: &Path) -> Result<bool, InputsError> {
+        let below = path.strip_prefix(&self.scanner.project.root).unwrap_or(path);
+        let seen = match self.folders.entry(below.parent().unwrap_or(below).to_owned()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
+                let seen = self.scanner.seen_by_git(vacant.key())?;
+                vacant.insert(seen)
+            }
+        };
+        Ok(seen.contains(path))
+    }
 }
 
 /// What came of a look at a file or folder.
@@ -144,7 +169,7 @@ impl<'a> Scanner<'a> {
 
     /// What git would see in a folder, which is relative to the project's root, as far as the `.gitignore` files of the project
     /// tell: the paths of files and folders, and its own if it is seen itself.
-    pub(super) fn seen_by_git(&self, folder: &Path) -> Result<HashSet<PathBuf>, InputsError> {
+    fn seen_by_git(&self, folder: &Path) -> Result<HashSet<PathBuf>, InputsError> {
         let path = self.project.root.join(folder);
         let (wanted, skipped) = (path.clone(), Skipped::new(self.project).with_targets());
         let mut walk = builder(&self.project.root, true);
@@ -203,20 +228,9 @@ impl<'a> Scanner<'a> {
                 }
             }
             let skipped = Skipped::new(self.project).paths;
-            let seen = RefCell::new(HashMap::new());
-            let is_input = |path: &Path| {
-                let folder = path.parent().unwrap_or(path);
-                let mut seen = seen.borrow_mut();
-                let seen = match seen.entry(folder.to_owned()) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(new) if only_seen_by_git => {
-                        new.insert(self.seen_by_git(folder.strip_prefix(root).unwrap_or(folder))?)
-                    }
-                    Entry::Vacant(_) => return Ok(true),
-                };
-                Ok(seen.contains(path))
-            };
-            let project = include::Project { root, skipped: &skipped, is_input: &is_input };
+            let mut seen = SeenByGit::new(self);
+            let is_input = &mut |path: &Path| Ok(!only_seen_by_git || seen.has(path)?);
+            let project = include::Project { root, skipped: &skipped, is_input };
             let Included { files: mut included, links, absent, filtered } =
                 include::included(project, &dir.to_path(root), &files, flags)?;
             if only_seen_by_git {
